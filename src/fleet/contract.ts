@@ -1,0 +1,202 @@
+/**
+ * The domain: templates, appliances and what is done to them. One Fleet per state root, inside stratad. Every method that changes
+ * state is all or nothing (journalled; recovered at open) and safe against kill -9 at any instant.
+ */
+import type { Progress } from '../base/index.ts';
+import type { UnitMetadata } from '../formats/contract.ts';
+import type { DataPlane } from '../fuse/contract.ts';
+import type { RepositoryConfig, RepositoryKind } from '../repository/contract.ts';
+import type { DiffEntry } from '../vlfs/contract.ts';
+
+export interface LdfLine {
+  repo: string;
+  layer: string;
+  version: string;
+  held: boolean;
+}
+
+export interface TemplateInfo {
+  name: string;
+  generation: number;
+  explicit: LdfLine[];
+  implicit: LdfLine[];
+  refs: string[];
+  /** The LDF's text. */
+  ldf: string;
+  appliances: number;
+}
+
+export interface ApplianceInfo {
+  name: string;
+  mac: string;
+  template: string;
+  mounts: string[];
+  generation: number;
+  held_back: string | null;
+  /** Only in show: bytes of the private layer and counts. */
+  private_bytes?: number;
+  layers?: number;
+  ldf?: string;
+  root?: string;
+}
+
+export interface UpdateResult {
+  templates: {
+    name: string;
+    from: number;
+    to: number;
+    changes: { layer: string; from: string | null; to: string | null }[];
+    /** Set when this template could not be updated; everything else proceeded. */
+    held_back?: string;
+  }[];
+  appliances: { updated: number; held_back: { name: string; reason: string }[] };
+  elapsed_ms: number;
+}
+
+export interface WhyResult {
+  path?: string;
+  layer?: string;
+  unit: string | null;
+  private: boolean;
+  /** Lines for people: why the layer is in. */
+  chain: string[];
+}
+
+export interface RunPreparation {
+  /** argv of the OCI runtime (or other) that the CLI executes with its own terminal. */
+  argv: string[];
+  /** Call `finishRun` with it afterwards. */
+  runId: string;
+  env: Record<string, string>;
+}
+
+export interface Fleet {
+  repoAdd(
+    o: {
+      name: string;
+      source: string;
+      kind?: RepositoryKind;
+      allow?: string[];
+      deny?: string[];
+      keyFile?: string;
+    },
+    progress: Progress,
+  ): Promise<RepositoryConfig & { units: number }>;
+  repoList(): Promise<(RepositoryConfig & { units: number; local: number })[]>;
+  repoSync(
+    name: string,
+    progress: Progress,
+  ): Promise<{ name: string; units: number; added: number; removed: number }>;
+  repoRemove(name: string): Promise<void>;
+  repoIndex(name: string, progress: Progress): Promise<{ name: string; units: number }>;
+
+  layerImport(
+    o: { files: string[]; repo: string },
+    progress: Progress,
+  ): Promise<{ units: { repo: string; layer: string; version: string }[] }>;
+  layerBuild(
+    o: {
+      dir: string;
+      repo: string;
+      name: string;
+      version: string;
+      depends?: string;
+      preDepends?: string;
+      conflicts?: string;
+      provides?: string;
+      replaces?: string;
+      scripts?: string;
+      infer?: boolean;
+    },
+    progress: Progress,
+  ): Promise<{ repo: string; layer: string; version: string }>;
+  /** Local units by default; `available` lists everything offered. */
+  layerList(o: {
+    repo?: string;
+    available?: boolean;
+    match?: string;
+  }): Promise<{
+    layers: { repo: string; layer: string; version: string; local: boolean; description: string }[];
+  }>;
+  layerShow(o: {
+    repo: string;
+    layer: string;
+    version?: string;
+  }): Promise<{
+    repo: string;
+    local: boolean;
+    versions: string[];
+    metadata: UnitMetadata;
+    files?: number;
+    bytes?: number;
+  }>;
+  layerVerify(
+    o: { repo?: string; layer?: string },
+    progress: Progress,
+  ): Promise<{ checked: number; problems: { unit: string; path: string; problem: string }[] }>;
+  layerRemove(o: { repo: string; layer: string; version: string }): Promise<void>;
+
+  templateCreate(
+    o: { name: string; layers: string[]; from: string[]; recommends?: boolean; configure?: boolean },
+    progress: Progress,
+  ): Promise<TemplateInfo & { elapsed_ms: number }>;
+  templateAdd(o: { name: string; layers: string[] }, progress: Progress): Promise<TemplateInfo>;
+  templateRemove(o: { name: string; layers: string[] }, progress: Progress): Promise<TemplateInfo>;
+  templateHold(o: { name: string; layer: string; held: boolean }): Promise<TemplateInfo>;
+  templateShow(name: string): Promise<TemplateInfo>;
+  templateList(): Promise<{
+    templates: { name: string; generation: number; layers: number; appliances: number }[];
+  }>;
+  templateDelete(name: string): Promise<void>;
+  templateFreeze(o: { name: string; from: string }, progress: Progress): Promise<TemplateInfo>;
+
+  update(o: { templates?: string[]; dryRun?: boolean }, progress: Progress): Promise<UpdateResult>;
+  rollback(o: { template: string; generation?: number }, progress: Progress): Promise<UpdateResult>;
+
+  create(
+    o: { name: string; template: string; mac?: string; count?: number; layers?: string[] },
+    progress: Progress,
+  ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
+  list(): Promise<{ appliances: ApplianceInfo[] }>;
+  show(name: string): Promise<ApplianceInfo>;
+  delete(names: string[]): Promise<{ deleted: string[] }>;
+
+  mount(o: {
+    name: string;
+    dir: string;
+    door?: 'fuse' | 'sealed';
+    readOnly?: boolean;
+  }): Promise<{ name: string; dir: string }>;
+  umount(o: { target: string; force?: boolean }): Promise<{ unmounted: string[] }>;
+  prepareRun(o: {
+    name: string;
+    command: string[];
+    network: 'host' | 'none';
+    terminal: boolean;
+    env?: Record<string, string>;
+  }): Promise<RunPreparation>;
+  finishRun(runId: string): Promise<void>;
+
+  diff(o: { name: string; path?: string }): Promise<{ entries: DiffEntry[] }>;
+  revert(o: { name: string; paths: string[] }): Promise<{ reverted: string[] }>;
+  reset(o: { name: string; keep: string[] }): Promise<{ name: string; kept: string[] }>;
+  why(o: { name: string; what: string }): Promise<WhyResult>;
+
+  status(): Promise<{
+    appliances: number;
+    templates: number;
+    mounts: number;
+    data_plane: { pid: number | null; memory_bytes: number };
+    root: string;
+    notes: string[];
+  }>;
+  /** Rebuilds catalog.sqlite from the files. */
+  rebuildCatalog(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface FleetOptions {
+  root: string;
+  /** Starts or finds strata-fs when first needed. */
+  dataPlane: () => Promise<DataPlane>;
+}

@@ -1,0 +1,45 @@
+/**
+ * The data plane as the control plane sees it: one process (strata-fs) that serves every mounted VLFS. stratad starts it,
+ * talks to it over a unix socket (one JSON value a line), and finds it again after its own restart.
+ */
+import type { PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+
+export interface MountRequest {
+  /** Appliance name: one mount each VLFS instance; further mountpoints of the same appliance share the instance by bind mount. */
+  id: string;
+  mountpoint: string;
+  vlfs: VlfsSpec;
+  readOnly: boolean;
+}
+
+export interface MountInfo {
+  id: string;
+  mountpoint: string;
+  stackKey: string;
+  readOnly: boolean;
+  /** Requests served, for status. */
+  requests: number;
+  openFiles: number;
+}
+
+export interface DataPlaneStatus {
+  pid: number;
+  uptimeMs: number;
+  mounts: MountInfo[];
+  memoryBytes: number;
+  kernel: { fuseMinor: number; passthrough: boolean; incEpoch: boolean };
+}
+
+export interface DataPlane {
+  mount(request: MountRequest): Promise<void>;
+  /** Throws BUSY unless force (then lazily). */
+  unmount(mountpoint: string, options: { force: boolean }): Promise<void>;
+  /** Exchanges the stacks of several mounted VLFSs, each atomically; answers when every path walk that begins afterwards sees the new stack. */
+  relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
+  /** Shows the shared originals again. Returns what was reverted. */
+  revert(id: string, paths: string[]): Promise<string[]>;
+  /** A fresh private layer, keeping the given paths. */
+  reset(id: string, keep: string[]): Promise<void>;
+  status(): Promise<DataPlaneStatus>;
+  close(): void;
+}

@@ -1,0 +1,240 @@
+/**
+ * The layered file system's two faces.
+ *
+ * VfsOperations is what a file server (FUSE, virtio-fs) calls: one instance per VLFS, all methods synchronous, no exceptions:
+ * they return 0 (or a count) or a negative errno. Slow work is never done inside: the method returns PENDING after it has put a
+ * job into `caller.job`; the server runs the job in the blocking pool and then, as the job says, repeats the same request or replies
+ * with the job's result.
+ *
+ * VlfsSpec and StackSpec say what a VLFS is made of; fleet/ makes them, the data plane opens them.
+ */
+import type { Name } from '../base/index.ts';
+
+export const PENDING = -1_000_000;
+
+/** Work for the blocking pool. File descriptors are valid in every thread of the process. Identical object = one execution for all waiters. */
+export type SlowJob = { then: 'retry' | 'reply' } & (
+  | { kind: 'fsync'; fd: number; dataOnly: boolean }
+  | { kind: 'syncfs'; fd: number }
+  /** Copies [0, sizeBytes) sparsely from one open file to another (FICLONE first, then copy_file_range / SEEK_DATA). */
+  | { kind: 'copy-data'; fromFd: number; toFd: number; sizeBytes: number; done?: (errno: number) => void }
+  | {
+      kind: 'copy-range';
+      fromFd: number;
+      fromOffset: number;
+      toFd: number;
+      toOffset: number;
+      sizeBytes: number;
+    }
+  | { kind: 'fallocate'; fd: number; mode: number; offset: number; length: number }
+);
+
+export interface Caller {
+  uid: number;
+  gid: number;
+  pid: number;
+  umask: number;
+  /** Set by the VLFS together with the return value PENDING. */
+  job: SlowJob | null;
+}
+
+/** Times are seconds and nanoseconds; all numbers are safe integers. One object is reused by the server for every reply. */
+export interface Attr {
+  ino: number;
+  size: number;
+  blocks: number;
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+  mode: number;
+  nlink: number;
+  uid: number;
+  gid: number;
+  rdev: number;
+  blksize: number;
+}
+
+/** Reply to lookup, create, mkdir ...; nodeId 0 is a cacheable negative entry. Every reply with nodeId > 0 counts one lookup (forget). */
+export interface EntryOut {
+  nodeId: number;
+  generation: number;
+  attr: Attr;
+  /** How long the kernel may trust name and attributes; the server turns them into sec + nsec. */
+  entryValidMs: number;
+  attrValidMs: number;
+}
+
+export interface OpenOut {
+  /** Handle for read, write, release ...; a small integer that the VLFS gives out. */
+  fh: number;
+  /** Backing descriptor for FUSE passthrough (owned by the VLFS, valid until release), or -1 for I/O through the server. */
+  backingFd: number;
+  /** The page cache may not be used (another open of this node has another backing file). */
+  directIo: boolean;
+  keepCache: boolean;
+}
+
+/** FATTR_* bits of linux/fuse.h say which fields count. */
+export interface SetAttrIn {
+  valid: number;
+  fh: number;
+  size: number;
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+  mode: number;
+  uid: number;
+  gid: number;
+}
+
+export interface StatfsOut {
+  blocks: number;
+  bfree: number;
+  bavail: number;
+  files: number;
+  ffree: number;
+  bsize: number;
+  namelen: number;
+  frsize: number;
+}
+
+/** The server's directory buffer. */
+export interface DirectorySink {
+  /** True when the kernel wants attributes too (READDIRPLUS). */
+  readonly plus: boolean;
+  /** Returns false when the buffer is full; then this entry was not added. `next` is the cookie after this entry. `type` is DT_*. */
+  add(name: Name, ino: number, type: number, next: number): boolean;
+  /** For plus: space check first, then fill `entry` by a lookup (which counts), then addPlus. */
+  hasRoomFor(name: Name): boolean;
+  addPlus(name: Name, next: number, type: number, entry: EntryOut): void;
+}
+
+export interface VfsOperations {
+  /** Called once after the kernel's INIT with what the connection can do. */
+  init(capabilities: { passthrough: boolean; killPriv: boolean; posixAcl: boolean; dontMask: boolean }): void;
+  lookup(caller: Caller, parent: number, name: Name, out: EntryOut): number;
+  forget(node: number, count: number): void;
+  getattr(caller: Caller, node: number, fh: number /* -1: none */, out: Attr): number;
+  setattr(caller: Caller, node: number, change: SetAttrIn, out: Attr): number;
+  /** The target, or a negative errno. */
+  readlink(caller: Caller, node: number): Name | number;
+  mknod(caller: Caller, parent: number, name: Name, mode: number, rdev: number, out: EntryOut): number;
+  mkdir(caller: Caller, parent: number, name: Name, mode: number, out: EntryOut): number;
+  symlink(caller: Caller, parent: number, name: Name, target: Name, out: EntryOut): number;
+  link(caller: Caller, node: number, newParent: number, newName: Name, out: EntryOut): number;
+  unlink(caller: Caller, parent: number, name: Name): number;
+  rmdir(caller: Caller, parent: number, name: Name): number;
+  /** flags: RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4. */
+  rename(caller: Caller, parent: number, name: Name, newParent: number, newName: Name, flags: number): number;
+  open(caller: Caller, node: number, flags: number, out: OpenOut): number;
+  create(
+    caller: Caller,
+    parent: number,
+    name: Name,
+    flags: number,
+    mode: number,
+    out: EntryOut,
+    open: OpenOut,
+  ): number;
+  tmpfile(caller: Caller, parent: number, flags: number, mode: number, out: EntryOut, open: OpenOut): number;
+  /** Bytes read into `into`, or a negative errno. */
+  read(caller: Caller, node: number, fh: number, offset: number, into: Uint8Array): number;
+  /** Bytes written, or a negative errno. `killPriv`: clear setuid/setgid and security.capability. */
+  write(
+    caller: Caller,
+    node: number,
+    fh: number,
+    offset: number,
+    from: Uint8Array,
+    killPriv: boolean,
+  ): number;
+  flush(caller: Caller, node: number, fh: number): number;
+  release(node: number, fh: number): number;
+  fsync(caller: Caller, node: number, fh: number, dataOnly: boolean): number;
+  opendir(caller: Caller, node: number, out: OpenOut): number;
+  readdir(caller: Caller, node: number, fh: number, cookie: number, sink: DirectorySink): number;
+  releasedir(node: number, fh: number): number;
+  fsyncdir(caller: Caller, node: number, fh: number, dataOnly: boolean): number;
+  statfs(caller: Caller, node: number, out: StatfsOut): number;
+  getxattr(caller: Caller, node: number, name: Name): Uint8Array | number;
+  /** NUL-separated names, each ended by NUL. */
+  listxattr(caller: Caller, node: number): Uint8Array | number;
+  setxattr(
+    caller: Caller,
+    node: number,
+    name: Name,
+    value: Uint8Array,
+    flags: number,
+    clearSgid: boolean,
+  ): number;
+  removexattr(caller: Caller, node: number, name: Name): number;
+  fallocate(caller: Caller, node: number, fh: number, mode: number, offset: number, length: number): number;
+  /** New offset or a negative errno; whence SEEK_DATA 3, SEEK_HOLE 4. */
+  lseek(caller: Caller, node: number, fh: number, offset: number, whence: number): number;
+  /** Bytes copied (PENDING allowed: the job's result is the count) or a negative errno. */
+  copyFileRange(
+    caller: Caller,
+    nodeIn: number,
+    fhIn: number,
+    offsetIn: number,
+    nodeOut: number,
+    fhOut: number,
+    offsetOut: number,
+    length: number,
+  ): number;
+  /** The connection is gone: close everything. */
+  destroy(): void;
+}
+
+export type LevelKind = 'frozen' | 'config' | 'software';
+
+/** One read-only level of a stack. */
+export interface LevelSpec {
+  kind: LevelKind;
+  /** For software: the UnitId `REPO/LAYER VERSION`. For config and frozen: a stable identity such as `config/TEMPLATE` that outlives generations. */
+  id: string;
+  /** The tree: a unit's filesystem/, or a config or frozen directory in overlayfs-upper form. */
+  treeDir: string;
+  /** The tree's binary index (software; for config and frozen too once they are written). */
+  indexFile: string;
+  /** For config and frozen: the whiteout sets that belong to it, laid out like an appliance's whiteouts/, or null. */
+  whiteoutsDir: string | null;
+}
+
+/** A resolved stack, top first: frozen, config, then software. Equal keys mean equal stacks; merged directories are shared by key. */
+export interface StackSpec {
+  key: string;
+  levels: LevelSpec[];
+}
+
+export interface VlfsSpec {
+  /** The appliance's name, for messages. */
+  name: string;
+  /** overlayfs upper directory of the appliance. */
+  privateDir: string;
+  /** Whiteout sets: whiteouts/REPO/LAYER_VERSION/path (0:0 character devices); for config levels whiteouts/config/TEMPLATE/path. */
+  whiteoutsDir: string;
+  stack: StackSpec;
+  readOnly: boolean;
+}
+
+export interface DiffEntry {
+  path: string;
+  change: 'added' | 'changed' | 'deleted' | 'metadata';
+  /** `REPO/LAYER VERSION` that owns the shared original, or null. */
+  layer: string | null;
+  /** The layer was updated since the private copy was made, so the copy hides a newer original. */
+  base_updated: boolean;
+}
+
+/** A file that a relayer must replace in the private layer in the same step (the merged dpkg status). null content: remove. */
+export interface PrivateFile {
+  path: string;
+  content: Uint8Array | null;
+}
