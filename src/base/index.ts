@@ -1,5 +1,8 @@
 /** The face of base/: errors, typed events, bytes, limits, branded types. Imports nothing. */
 export * from './assert.ts';
+
+import './buffer-types.ts';
+
 export * from './brand.ts';
 export * from './bytes.ts';
 export * from './errors.ts';

@@ -1,0 +1,35 @@
+/** getdents64(2): raw directory entries with byte names. */
+import { libc, orErrno } from './libc.ts';
+
+const getdents = libc.func('long getdents64(int fd, void *out, unsigned long size)');
+
+export interface DirectoryEntry {
+  /** latin1, one character a byte. */
+  name: string;
+  ino: number;
+  /** DT_*. */
+  type: number;
+}
+
+const buffer = Buffer.alloc(1 << 16);
+
+/** All entries of an open directory but '.' and '..', from its present position; or a negative errno. */
+export function readDirectory(fd: number): DirectoryEntry[] | number {
+  const entries: DirectoryEntry[] = [];
+  for (;;) {
+    const length = orErrno(Number(getdents(fd, buffer, buffer.length)));
+    if (length < 0) return length;
+    if (length === 0) return entries;
+    for (let at = 0; at < length; ) {
+      const size = buffer.readUInt16LE(at + 16);
+      let end = at + 19;
+      while (buffer[end] !== 0) end++;
+      const name = buffer.latin1Slice(at + 19, end);
+      if (name !== '.' && name !== '..') {
+        const ino = buffer.readUInt32LE(at) + buffer.readUInt32LE(at + 4) * 2 ** 32;
+        entries.push({ name, ino, type: buffer[at + 18]! });
+      }
+      at += size;
+    }
+  }
+}

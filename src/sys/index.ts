@@ -1,0 +1,9 @@
+/** The face of sys/: the system calls Node lacks. Every call returns >= 0 or a negative errno and takes latin1 names. */
+export * from './constants.ts';
+export * from './directory.ts';
+export * from './events.ts';
+export * from './files.ts';
+export * from './mount.ts';
+export * from './process.ts';
+export * from './stat.ts';
+export * from './xattr.ts';

@@ -1,0 +1,34 @@
+/** Limits, and descriptors of other processes (pidfd_getfd). */
+import { libc, orErrno } from './libc.ts';
+
+const c = {
+  prlimit: libc.func('int prlimit(int pid, int resource, const void *next, void *previous)'),
+  pidfdOpen: libc.func('int pidfd_open(int pid, unsigned int flags)'),
+  pidfdGetfd: libc.func('int pidfd_getfd(int pidfd, int fd, unsigned int flags)'),
+};
+
+const RLIMIT_NOFILE = 7;
+
+/** Raises the soft limit of open files to the hard one (to `want` when root); returns the limit in force. */
+export function raiseOpenFiles(want: number): number {
+  const limits = new BigUint64Array(2);
+  if (c.prlimit(0, RLIMIT_NOFILE, null, limits) < 0) return orErrno(-1);
+  const hard = limits[1]! > BigInt(want) ? limits[1]! : BigInt(want);
+  limits[0] = hard;
+  const both = new BigUint64Array([hard, hard]);
+  if (c.prlimit(0, RLIMIT_NOFILE, both, null) === 0) return Number(hard);
+  const previous = new BigUint64Array(2);
+  c.prlimit(0, RLIMIT_NOFILE, null, previous);
+  previous[0] = previous[1]!;
+  c.prlimit(0, RLIMIT_NOFILE, previous, null);
+  return Number(previous[0]);
+}
+
+export function pidfdOpen(pid: number): number {
+  return orErrno(c.pidfdOpen(pid, 0));
+}
+
+/** A duplicate of another process's descriptor (needs ptrace permission). */
+export function pidfdGetfd(pidfd: number, fd: number): number {
+  return orErrno(c.pidfdGetfd(pidfd, fd, 0));
+}
