@@ -3,6 +3,8 @@ export * from './constants.ts';
 export * from './directory.ts';
 export * from './events.ts';
 export * from './files.ts';
+export * from './lzma.ts';
+export * from './mmap.ts';
 export * from './mount.ts';
 export * from './process.ts';
 export * from './stat.ts';
