@@ -1,0 +1,31 @@
+/**
+ * Read-only shared mappings of whole files, for files that never change in place (tree indexes). The mapping lives as long as its
+ * ArrayBuffer: it is unmapped after the garbage collector has taken that.
+ */
+import koffi from 'koffi';
+import { libc, orErrno } from './libc.ts';
+
+const c = {
+  mmap: libc.func(
+    'void *mmap(void *at, unsigned long size, int protection, int flags, int fd, int64_t offset)',
+  ),
+  munmap: libc.func('int munmap(void *at, unsigned long size)'),
+};
+
+const PROT_READ = 1;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+const mappings = new FinalizationRegistry<{ pointer: unknown; size: number }>(({ pointer, size }) => {
+  c.munmap(pointer, size);
+});
+
+/** Maps the first `size` bytes (> 0) of an open file for reading; writing into the result faults. Or a negative errno. The file
+ * must not be truncated while it is mapped. `fd` may be closed afterwards. */
+export function mapFile(fd: number, size: number): ArrayBuffer | number {
+  const pointer = c.mmap(null, size, PROT_READ, MAP_SHARED, fd, 0);
+  if (pointer === null || BigInt.asUintN(64, koffi.address(pointer)) === MAP_FAILED) return orErrno(-1);
+  const bytes = koffi.view(pointer, size);
+  mappings.register(bytes, { pointer, size });
+  return bytes;
+}
