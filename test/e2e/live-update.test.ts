@@ -3,7 +3,16 @@
  * included; no access fails, nothing is half old and half new, files opened before keep the old content.
  */
 import assert from 'node:assert/strict';
-import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -87,7 +96,9 @@ function busyLoop(mount: string): Worker {
 test('an update of one layer reaches 50 appliances of five templates, ten of them mounted and busy', async () => {
   const held = openSync(join(dir(0), 'usr/share/tool/z'), 'r');
   const loops = [0, 1, 2, 3].map((i) => busyLoop(dir(i)));
-  const results = loops.map((w) => new Promise<{ rounds: number; problems: string[]; last: number }>((ok) => w.once('message', ok)));
+  const results = loops.map(
+    (w) => new Promise<{ rounds: number; problems: string[]; last: number }>((ok) => w.once('message', ok)),
+  );
   await sleep(500);
   let elapsed = 0;
   for (const version of [2, 3, 4]) {
@@ -97,7 +108,8 @@ test('an update of one layer reaches 50 appliances of five templates, ten of the
     assert.equal(update.appliances.updated, 50);
     assert.deepEqual(update.appliances.held_back, []);
     elapsed = update.elapsed_ms;
-    for (let i = 0; i < MOUNTED; i++) assert.equal(readFileSync(join(dir(i), 'usr/share/tool/z'), 'utf8'), `${version}\n`);
+    for (let i = 0; i < MOUNTED; i++)
+      assert.equal(readFileSync(join(dir(i), 'usr/share/tool/z'), 'utf8'), `${version}\n`);
     await sleep(300);
   }
   console.log(`update of 50 appliances, 10 mounted and busy: ${elapsed} ms`);
@@ -119,7 +131,12 @@ test('deleting a shared file lasts until its layer is replaced; a private change
   const before = Number(readFileSync(join(mount, 'usr/share/tool/z'), 'utf8'));
   await sh(`rm ${mount}/usr/share/tool/a && echo mine > ${mount}/usr/share/tool/z && rm -r ${mount}/etc`);
   assert.throws(() => statSync(join(mount, 'usr/share/tool/a')), { code: 'ENOENT' });
-  const entries = (await s.json('diff', name)).entries as { path: string; change: string; layer: string; base_updated: boolean }[];
+  const entries = (await s.json('diff', name)).entries as {
+    path: string;
+    change: string;
+    layer: string;
+    base_updated: boolean;
+  }[];
   const find = (path: string) => entries.find((e) => e.path.replace(/^\//, '') === path);
   assert.equal(find('usr/share/tool/a')?.change, 'deleted');
   assert.equal(find('usr/share/tool/a')?.layer, `local/tool ${before}`);
@@ -128,7 +145,11 @@ test('deleting a shared file lasts until its layer is replaced; a private change
   assert.ok(entries.some((e) => e.path.replace(/^\//, '').startsWith('etc') && e.change === 'deleted'));
   await publish(before + 1);
   await s.json('update');
-  assert.equal(statSync(join(mount, 'usr/share/tool/a')).size > 0, true, 'the new version brings the file back');
+  assert.equal(
+    statSync(join(mount, 'usr/share/tool/a')).size > 0,
+    true,
+    'the new version brings the file back',
+  );
   assert.equal(readFileSync(join(mount, 'usr/share/tool/z'), 'utf8'), 'mine\n');
   assert.throws(() => statSync(join(mount, 'etc')), { code: 'ENOENT' });
   const after = (await s.json('diff', name)).entries as { path: string; base_updated: boolean }[];

@@ -8,7 +8,12 @@ import { sh, strataRoot } from '../helpers/strata.ts';
 const s = strataRoot('refuse');
 after(() => s.remove());
 
-async function layer(name: string, version: string, files: Record<string, string>, ...options: string[]): Promise<void> {
+async function layer(
+  name: string,
+  version: string,
+  files: Record<string, string>,
+  ...options: string[]
+): Promise<void> {
   const tree = join(s.root, 'trees', `${name}-${version}`);
   for (const [path, text] of Object.entries(files)) {
     mkdirSync(join(tree, path, '..'), { recursive: true });
@@ -25,7 +30,11 @@ before(async () => {
   await layer('right', '1', { 'usr/share/both': 'r' });
 });
 
-async function refused(status: number, code: string, args: string[]): Promise<{ message: string; hint?: string }> {
+async function refused(
+  status: number,
+  code: string,
+  args: string[],
+): Promise<{ message: string; hint?: string }> {
   const outcome = await s.run(['--json', ...args]);
   assert.equal(outcome.status, status, outcome.stdout + outcome.stderr);
   const { error } = JSON.parse(outcome.stdout);
@@ -33,7 +42,8 @@ async function refused(status: number, code: string, args: string[]): Promise<{ 
   return error;
 }
 
-const templates = async () => (await s.json('template', 'list')).templates.map((t: { name: string }) => t.name);
+const templates = async () =>
+  (await s.json('template', 'list')).templates.map((t: { name: string }) => t.name);
 
 test('an unsatisfiable request exits 3 and names what is missing', async () => {
   const error = await refused(3, 'UNSATISFIABLE', ['template', 'create', 't', 'mail']);
@@ -71,7 +81,15 @@ test('a corrupted .deb is refused at every kind of damage and leaves no unit', a
   const good = readFileSync(join(build, 'good.deb'));
   const damage: [string, (file: string) => void][] = [
     ['truncated', (file) => truncateSync(file, 5000)],
-    ['flipped', (file) => { const b = Buffer.from(good); b[good.length - 3000]! ^= 0xff; b[good.length - 90000]! ^= 0xff; writeFileSync(file, b); }],
+    [
+      'flipped',
+      (file) => {
+        const b = Buffer.from(good);
+        b[good.length - 3000]! ^= 0xff;
+        b[good.length - 90000]! ^= 0xff;
+        writeFileSync(file, b);
+      },
+    ],
     ['not a package', (file) => writeFileSync(file, 'hello')],
     ['empty', (file) => writeFileSync(file, '')],
   ];
@@ -82,7 +100,11 @@ test('a corrupted .deb is refused at every kind of damage and leaves no unit', a
     const outcome = await s.run(['--json', 'layer', 'import', file, '--repo', 'local']);
     assert.equal(outcome.status, 1, `${what}: ${outcome.stdout}`);
     assert.ok(JSON.parse(outcome.stdout).error.message.length > 10, what);
-    assert.deepEqual(readdirSync(join(s.root, 'units')).filter((n) => !before.includes(n) && !n.startsWith('Layers')), [], what);
+    assert.deepEqual(
+      readdirSync(join(s.root, 'units')).filter((n) => !before.includes(n) && !n.startsWith('Layers')),
+      [],
+      what,
+    );
   }
   const file = join(build, 'gz.deb');
   const result = await s.json('layer', 'import', file, '--repo', 'local');
@@ -103,7 +125,9 @@ test('a failing maintainer script fails the template with its output and leaves 
   writeFileSync(join(scripts, 'post-install'), '#!/bin/sh\necho the-reason >&2\nexit 7\n', { mode: 0o755 });
   // A root file system with a shell, so that the script can run.
   const tree = join(s.root, 'trees/shell');
-  await sh(`mkdir -p ${tree}/bin ${tree}/etc && cp /bin/busybox ${tree}/bin/busybox && for c in sh ls cat mkdir rm mv cp chmod true ln dirname; do ln -s busybox ${tree}/bin/$c; done`);
+  await sh(
+    `mkdir -p ${tree}/usr/bin ${tree}/etc && ln -s usr/bin ${tree}/bin && cp /bin/busybox ${tree}/usr/bin/busybox && for c in sh ls cat mkdir rm mv cp chmod true ln dirname; do ln -s busybox ${tree}/usr/bin/$c; done`,
+  );
   await s.json('layer', 'build', tree, '--repo', 'local', '--name', 'shell', '--version', '1');
   await layer('broken', '1', { 'usr/share/broken': 'b' }, '--scripts', scripts, '--depends', 'shell');
   const outcome = await s.run(['--json', 'template', 'create', 'bad', 'broken']);
@@ -115,15 +139,31 @@ test('a failing maintainer script fails the template with its output and leaves 
 
 test('a full disk: a clear error, the state as before', async () => {
   const image = join(s.root, 'small');
-  await sh(`truncate -s 24M ${image} && mkfs.ext4 -q ${image} && mkdir -p ${s.root}/full && mount -o loop ${image} ${s.root}/full`);
+  await sh(
+    `truncate -s 24M ${image} && mkfs.ext4 -q ${image} && mkdir -p ${s.root}/full && mount -o loop ${image} ${s.root}/full`,
+  );
   try {
     const big = join(s.root, 'trees/big');
     await sh(`mkdir -p ${big} && head -c 30000000 /dev/urandom > ${big}/blob`);
     await s.json('repo', 'add', 'full', join(s.root, 'full/units'));
-    const outcome = await s.run(['--json', 'layer', 'build', big, '--repo', 'full', '--name', 'big', '--version', '1']);
+    const outcome = await s.run([
+      '--json',
+      'layer',
+      'build',
+      big,
+      '--repo',
+      'full',
+      '--name',
+      'big',
+      '--version',
+      '1',
+    ]);
     assert.equal(outcome.status, 1);
     assert.match(outcome.stdout, /NO_SPACE/);
-    assert.deepEqual(readdirSync(join(s.root, 'full/units')).filter((n) => n.startsWith('big')), []);
+    assert.deepEqual(
+      readdirSync(join(s.root, 'full/units')).filter((n) => n.startsWith('big')),
+      [],
+    );
   } finally {
     await s.run(['repo', 'remove', 'full']);
     await sh(`umount -l ${s.root}/full`);

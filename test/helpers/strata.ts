@@ -47,7 +47,11 @@ export function mountsBelow(dir: string): string[] {
     .sort((a, b) => b.length - a.length);
 }
 
-function execute(file: string, args: string[], options: { input?: string | undefined; timeoutMs: number }): Promise<Outcome> {
+function execute(
+  file: string,
+  args: string[],
+  options: { input?: string | undefined; timeoutMs: number },
+): Promise<Outcome> {
   return new Promise((done) => {
     const child = execFile(
       file,
@@ -72,13 +76,19 @@ export function strataRoot(prefix: string): StrataRoot {
   const root = mkdtempSync(join(tmpdir(), `strata-${prefix}-`));
   const children = new Set<ChildProcess>();
   const run: StrataRoot['run'] = (args, options = {}) =>
-    execute(bin, ['--root', root, ...args], { input: options.input, timeoutMs: options.timeoutMs ?? 600_000 });
+    execute(bin, ['--root', root, ...args], {
+      input: options.input,
+      timeoutMs: options.timeoutMs ?? 600_000,
+    });
   return {
     root,
     run,
     async json(...args) {
       const outcome = await run(['--json', ...args]);
-      if (outcome.status !== 0) throw new Error(`strata ${args.join(' ')} exited ${outcome.status}\n${outcome.stdout}\n${outcome.stderr}`);
+      if (outcome.status !== 0)
+        throw new Error(
+          `strata ${args.join(' ')} exited ${outcome.status}\n${outcome.stdout}\n${outcome.stderr}`,
+        );
       return JSON.parse(outcome.stdout);
     },
     start(args) {
@@ -92,7 +102,11 @@ export function strataRoot(prefix: string): StrataRoot {
       for (const child of children) child.kill('SIGKILL');
       for (const name of ['stratad.pid', 'strata-fs.pid']) {
         const pid = pidOf(join(root, 'run', name));
-        if (pid !== null && existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(root)) {
+        if (
+          pid !== null &&
+          existsSync(`/proc/${pid}`) &&
+          readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(root)
+        ) {
           process.kill(pid, 'SIGKILL');
         }
       }
