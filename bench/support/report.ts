@@ -1,0 +1,41 @@
+/** Medians, spreads, and the sections of docs/performance.md that benchmarks write. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, release, totalmem } from 'node:os';
+
+export function median(values: number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length === 0
+    ? Number.NaN
+    : sorted.length % 2 === 1
+      ? sorted[middle]!
+      : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** `median (min to max)`; only the value when there is one. */
+export function spread(values: number[], format: (value: number) => string): string {
+  if (values.length < 2) return format(median(values));
+  return `${format(median(values))} (${format(Math.min(...values))} to ${format(Math.max(...values))})`;
+}
+
+/** What machine the figures are from. */
+export function machineLine(): string {
+  return `Measured on ${new Date().toISOString().slice(0, 10)}: ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, Node.js ${process.versions.node}.`;
+}
+
+/** Replaces (or adds) the section `## TITLE` of a markdown file; the other sections stay as they are. */
+export function writeSection(file: string, title: string, command: string, lines: string[]): void {
+  const old = existsSync(file) ? readFileSync(file, 'utf8') : '# Performance\n';
+  const section = `## ${title}\n\nGiven by \`${command}\`. ${lines.join('\n')}\n`;
+  const parts = old.split(/^(?=## )/m);
+  const at = parts.findIndex((part) => part.startsWith(`## ${title}\n`));
+  if (at < 0) parts.push(`\n${section}`);
+  else parts[at] = at < parts.length - 1 ? `${section}\n` : section;
+  writeFileSync(
+    file,
+    `${parts
+      .join('')
+      .replace(/\n{3,}/g, '\n\n')
+      .trimEnd()}\n`,
+  );
+}
