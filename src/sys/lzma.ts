@@ -2,7 +2,7 @@
  * Streaming xz and lzma decoding through liblzma.so.5 (lzma/base.h, lzma/container.h). The work of each call runs in koffi's thread pool, so the event
  * loop goes on. The library is loaded when first used. liblzma checks its input and keeps to the memory limit; the caller bounds the output.
  */
-import koffi, { type KoffiFunction } from 'koffi';
+import koffi, { type KoffiFunc } from 'koffi';
 
 /** lzma_ret, as far as a decoder gives it. */
 export const LZMA = {
@@ -30,7 +30,7 @@ const AVAIL_OUT = 32;
 interface Liblzma {
   streamDecoder: (stream: Buffer, memoryLimit: bigint, flags: number) => number;
   aloneDecoder: (stream: Buffer, memoryLimit: bigint) => number;
-  code: KoffiFunction;
+  code: KoffiFunc<(stream: Buffer, action: number) => number>;
   end: (stream: Buffer) => void;
 }
 
@@ -42,7 +42,7 @@ function liblzma(): Liblzma {
     loaded = {
       streamDecoder: lib.func('int lzma_stream_decoder(void *strm, uint64_t memlimit, uint32_t flags)'),
       aloneDecoder: lib.func('int lzma_alone_decoder(void *strm, uint64_t memlimit)'),
-      code: lib.func('int lzma_code(void *strm, int action)'),
+      code: lib.func('int lzma_code(void *strm, int action)') as Liblzma['code'],
       end: lib.func('void lzma_end(void *strm)'),
     };
   }
