@@ -1,0 +1,44 @@
+/**
+ * One stratad a state root: the lock ROOT/run/stratad.lock is held by flock for the life of the process, so it goes
+ * with the process however that ends. Only the holder touches the socket and the pid file, therefore what lies there when the lock
+ * has been taken is stale and is removed.
+ */
+import { chmodSync, closeSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { StrataError } from '../base/index.ts';
+import { flock } from '../sys/index.ts';
+import { type DaemonPaths, daemonPaths } from './contract.ts';
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+export interface Instance {
+  paths: DaemonPaths;
+  /** Removes pid file and socket, then gives up the lock. */
+  release(): void;
+}
+
+/** Becomes the daemon of `root`. Throws BUSY when there is one already. */
+export function acquireInstance(root: string): Instance {
+  const paths = daemonPaths(root);
+  mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
+  chmodSync(paths.runDir, 0o700);
+  const fd = openSync(paths.lock, 'a', 0o600);
+  if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    closeSync(fd);
+    throw new StrataError('BUSY', `another stratad serves ${root}`, {
+      hint: '`strata daemon restart` replaces it',
+    });
+  }
+  rmSync(paths.socket, { force: true });
+  const temporary = `${paths.pid}.tmp`;
+  writeFileSync(temporary, `${process.pid}\n`, { mode: 0o600 });
+  renameSync(temporary, paths.pid);
+  return {
+    paths,
+    release: () => {
+      rmSync(paths.socket, { force: true });
+      rmSync(paths.pid, { force: true });
+      closeSync(fd);
+    },
+  };
+}

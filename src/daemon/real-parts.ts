@@ -1,0 +1,17 @@
+/** The parts stratad is made of in production: the fleet, and strata-fs as the data plane. */
+import { openFleet } from '../fleet/index.ts';
+import { connectDataPlane, recoverMounts, startDataPlane } from '../fuse/index.ts';
+import type { DaemonParts } from './daemon.ts';
+
+export const REAL_PARTS: DaemonParts = {
+  openFleet,
+  dataPlane: {
+    connect: connectDataPlane,
+    start: startDataPlane,
+    recover: recoverMounts,
+    shutdown: async (_root, plane) => {
+      const { pid } = await plane.status();
+      process.kill(pid, 'SIGTERM');
+    },
+  },
+};

@@ -1,0 +1,202 @@
+/**
+ * The typebox schemas of every result of the API, for OpenAPI. They are not used to serialise (a result is sent as it
+ * is); the compiler checks at the end of the file that every result the contract promises fits its schema.
+ */
+import { type Static, type TSchema, Type } from 'typebox';
+import type { Method, Result } from './contract.ts';
+
+const text = Type.String();
+const count = Type.Number();
+const nothing = Type.Object({});
+const texts = Type.Array(text);
+
+const repository = {
+  name: text,
+  kind: text,
+  source: text,
+  allow: texts,
+  deny: texts,
+  keyFile: Type.Optional(text),
+  units: count,
+};
+const unit = Type.Object({ repo: text, layer: text, version: text });
+const ldfLine = Type.Object({ repo: text, layer: text, version: text, held: Type.Boolean() });
+const templateFields = {
+  name: text,
+  generation: count,
+  explicit: Type.Array(ldfLine),
+  implicit: Type.Array(ldfLine),
+  refs: texts,
+  ldf: text,
+  appliances: count,
+};
+const template = Type.Object(templateFields);
+const appliance = Type.Object({
+  name: text,
+  mac: text,
+  template: text,
+  mounts: texts,
+  generation: count,
+  held_back: Type.Union([text, Type.Null()]),
+  private_bytes: Type.Optional(count),
+  layers: Type.Optional(count),
+  ldf: Type.Optional(text),
+  root: Type.Optional(text),
+});
+const update = Type.Object({
+  templates: Type.Array(
+    Type.Object({
+      name: text,
+      from: count,
+      to: count,
+      changes: Type.Array(
+        Type.Object({
+          layer: text,
+          from: Type.Union([text, Type.Null()]),
+          to: Type.Union([text, Type.Null()]),
+        }),
+      ),
+      held_back: Type.Optional(text),
+    }),
+  ),
+  appliances: Type.Object({
+    updated: count,
+    held_back: Type.Array(Type.Object({ name: text, reason: text })),
+  }),
+  elapsed_ms: count,
+});
+const daemon = Type.Object({
+  pid: count,
+  version: text,
+  build: text,
+  api: count,
+  root: text,
+  uptime_ms: count,
+});
+const progress = Type.Object({
+  phase: text,
+  message: Type.Optional(text),
+  done: Type.Optional(count),
+  total: Type.Optional(count),
+  doneBytes: Type.Optional(count),
+  totalBytes: Type.Optional(count),
+});
+
+export const RESULT_SCHEMAS = {
+  repoAdd: Type.Object(repository),
+  repoList: Type.Array(Type.Object({ ...repository, local: count })),
+  repoSync: Type.Object({ name: text, units: count, added: count, removed: count }),
+  repoRemove: nothing,
+  repoIndex: Type.Object({ name: text, units: count }),
+  layerImport: Type.Object({ units: Type.Array(unit) }),
+  layerBuild: unit,
+  layerList: Type.Object({
+    layers: Type.Array(
+      Type.Object({ repo: text, layer: text, version: text, local: Type.Boolean(), description: text }),
+    ),
+  }),
+  layerShow: Type.Object({
+    repo: text,
+    local: Type.Boolean(),
+    versions: texts,
+    metadata: Type.Object({ layer: text, version: text, category: text }),
+    files: Type.Optional(count),
+    bytes: Type.Optional(count),
+  }),
+  layerVerify: Type.Object({
+    checked: count,
+    problems: Type.Array(Type.Object({ unit: text, path: text, problem: text })),
+  }),
+  layerRemove: nothing,
+  templateCreate: Type.Object({ ...templateFields, elapsed_ms: count }),
+  templateAdd: template,
+  templateRemove: template,
+  templateHold: template,
+  templateShow: template,
+  templateList: Type.Object({
+    templates: Type.Array(Type.Object({ name: text, generation: count, layers: count, appliances: count })),
+  }),
+  templateDelete: nothing,
+  templateFreeze: template,
+  update,
+  rollback: update,
+  create: Type.Object({
+    appliances: Type.Array(Type.Object({ name: text, mac: text, template: text })),
+    elapsed_ms: count,
+  }),
+  list: Type.Object({ appliances: Type.Array(appliance) }),
+  show: appliance,
+  delete: Type.Object({ deleted: texts }),
+  mount: Type.Object({ name: text, dir: text }),
+  umount: Type.Object({ unmounted: texts }),
+  prepareRun: Type.Object({ argv: texts, runId: text, env: Type.Record(text, text) }),
+  finishRun: nothing,
+  diff: Type.Object({
+    entries: Type.Array(
+      Type.Object({
+        path: text,
+        change: Type.Union([
+          Type.Literal('added'),
+          Type.Literal('changed'),
+          Type.Literal('deleted'),
+          Type.Literal('metadata'),
+        ]),
+        layer: Type.Union([text, Type.Null()]),
+        base_updated: Type.Boolean(),
+      }),
+    ),
+  }),
+  revert: Type.Object({ reverted: texts }),
+  reset: Type.Object({ name: text, kept: texts }),
+  why: Type.Object({
+    path: Type.Optional(text),
+    layer: Type.Optional(text),
+    unit: Type.Union([text, Type.Null()]),
+    private: Type.Boolean(),
+    chain: texts,
+  }),
+  status: Type.Object({
+    appliances: count,
+    templates: count,
+    mounts: count,
+    data_plane: Type.Object({ pid: Type.Union([count, Type.Null()]), memory_bytes: count }),
+    root: text,
+    notes: texts,
+    daemon,
+  }),
+  rebuildCatalog: nothing,
+  ping: daemon,
+  jobs: Type.Object({
+    jobs: Type.Array(
+      Type.Object({
+        id: count,
+        method: text,
+        target: text,
+        state: Type.Union([Type.Literal('running'), Type.Literal('done'), Type.Literal('failed')]),
+        started_at: text,
+        elapsed_ms: count,
+        progress: Type.Union([progress, Type.Null()]),
+        error: Type.Union([Type.Object({ code: text, message: text }), Type.Null()]),
+      }),
+    ),
+  }),
+  stop: Type.Object({ pid: count, unmounted: texts, busy: texts }),
+} satisfies Record<Method, TSchema>;
+
+/** The body of every answer that is not a success. */
+export const ERROR_SCHEMA = Type.Object({
+  error: Type.Object({
+    code: text,
+    message: text,
+    hint: Type.Optional(text),
+    data: Type.Optional(Type.Record(text, Type.Unknown())),
+  }),
+});
+
+type Schemas = typeof RESULT_SCHEMAS;
+/** Does not compile when the contract promises a result that its schema does not describe. */
+type Agrees = {
+  [M in Method]: [Result<M>] extends [Static<Schemas[M]>] ? true : ['schema does not describe', M];
+};
+type Holds<T extends true> = T;
+export type ResultSchemasAgree = Holds<Agrees[Method]>;

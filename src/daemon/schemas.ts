@@ -1,0 +1,166 @@
+/**
+ * The typebox schemas of every request of the API: what fastify validates and OpenAPI shows. The compiler checks at
+ * the end of the file that they say the same as the types of contract.ts. Only the daemon imports this.
+ */
+import { type Static, type TSchema, Type } from 'typebox';
+import { LIMITS } from '../base/index.ts';
+import type { Method, Requests } from './contract.ts';
+
+/** Unknown fields are refused: a misspelt option must not be silently without effect. */
+const STRICT = { additionalProperties: false } as const;
+
+const name = Type.String({ minLength: 1, maxLength: LIMITS.objectNameChars });
+/** A layer as the user writes it: `nginx`, `main/nginx`, `=main/nginx=1.2`. */
+const layerWord = Type.String({ minLength: 1, maxLength: 4 * LIMITS.objectNameChars });
+const layerWords = Type.Array(layerWord, { maxItems: LIMITS.stackLayers });
+const version = Type.String({ minLength: 1, maxLength: LIMITS.objectNameChars });
+const path = Type.String({ minLength: 1, maxLength: LIMITS.pathBytes });
+const relations = Type.String({ maxLength: 1 << 20 });
+const patterns = Type.Array(Type.String({ minLength: 1, maxLength: 1024 }), { maxItems: 10_000 });
+const kind = Type.Union([
+  Type.Literal('dir'),
+  Type.Literal('apt'),
+  Type.Literal('deb'),
+  Type.Literal('rpm'),
+  Type.Literal('http'),
+  Type.Literal('s3'),
+  Type.Literal('oci'),
+]);
+
+const nothing = Type.Object({}, STRICT);
+const named = Type.Object({ name }, STRICT);
+const layersOf = Type.Object({ name, layers: layerWords }, STRICT);
+
+export const REQUEST_SCHEMAS = {
+  repoAdd: Type.Object(
+    {
+      name,
+      source: Type.String({ minLength: 1, maxLength: LIMITS.pathBytes }),
+      kind: Type.Optional(kind),
+      allow: Type.Optional(patterns),
+      deny: Type.Optional(patterns),
+      keyFile: Type.Optional(path),
+    },
+    STRICT,
+  ),
+  repoList: nothing,
+  repoSync: named,
+  repoRemove: named,
+  repoIndex: named,
+  layerImport: Type.Object(
+    { files: Type.Array(path, { minItems: 1, maxItems: 100_000 }), repo: name },
+    STRICT,
+  ),
+  layerBuild: Type.Object(
+    {
+      dir: path,
+      repo: name,
+      name,
+      version,
+      depends: Type.Optional(relations),
+      preDepends: Type.Optional(relations),
+      conflicts: Type.Optional(relations),
+      provides: Type.Optional(relations),
+      replaces: Type.Optional(relations),
+      scripts: Type.Optional(path),
+      infer: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  layerList: Type.Object(
+    {
+      repo: Type.Optional(name),
+      available: Type.Optional(Type.Boolean()),
+      match: Type.Optional(Type.String({ maxLength: 1024 })),
+    },
+    STRICT,
+  ),
+  layerShow: Type.Object({ repo: name, layer: name, version: Type.Optional(version) }, STRICT),
+  layerVerify: Type.Object({ repo: Type.Optional(name), layer: Type.Optional(name) }, STRICT),
+  layerRemove: Type.Object({ repo: name, layer: name, version }, STRICT),
+  templateCreate: Type.Object(
+    {
+      name,
+      layers: layerWords,
+      from: Type.Array(name, { maxItems: 1024 }),
+      recommends: Type.Optional(Type.Boolean()),
+      configure: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  templateAdd: layersOf,
+  templateRemove: layersOf,
+  templateHold: Type.Object({ name, layer: layerWord, held: Type.Boolean() }, STRICT),
+  templateShow: named,
+  templateList: nothing,
+  templateDelete: named,
+  templateFreeze: Type.Object({ name, from: name }, STRICT),
+  update: Type.Object(
+    {
+      templates: Type.Optional(Type.Array(name, { maxItems: 100_000 })),
+      dryRun: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  rollback: Type.Object({ template: name, generation: Type.Optional(Type.Integer({ minimum: 1 })) }, STRICT),
+  create: Type.Object(
+    {
+      name,
+      template: name,
+      mac: Type.Optional(Type.String({ minLength: 1, maxLength: 32 })),
+      count: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.createCount })),
+      layers: Type.Optional(layerWords),
+    },
+    STRICT,
+  ),
+  list: nothing,
+  show: named,
+  delete: Type.Object({ names: Type.Array(name, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),
+  mount: Type.Object(
+    {
+      name,
+      dir: path,
+      door: Type.Optional(Type.Union([Type.Literal('fuse'), Type.Literal('sealed')])),
+      readOnly: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  umount: Type.Object({ target: path, force: Type.Optional(Type.Boolean()) }, STRICT),
+  prepareRun: Type.Object(
+    {
+      name,
+      command: Type.Array(Type.String({ maxLength: 131_072 }), { maxItems: 10_000 }),
+      network: Type.Union([Type.Literal('host'), Type.Literal('none')]),
+      terminal: Type.Boolean(),
+      env: Type.Optional(Type.Record(Type.String(), Type.String())),
+    },
+    STRICT,
+  ),
+  finishRun: Type.Object({ runId: Type.String({ minLength: 1, maxLength: 512 }) }, STRICT),
+  diff: Type.Object({ name, path: Type.Optional(path) }, STRICT),
+  revert: Type.Object({ name, paths: Type.Array(path, { minItems: 1, maxItems: 100_000 }) }, STRICT),
+  reset: Type.Object({ name, keep: Type.Array(path, { maxItems: 100_000 }) }, STRICT),
+  why: Type.Object({ name, what: path }, STRICT),
+  status: nothing,
+  rebuildCatalog: nothing,
+  ping: nothing,
+  jobs: nothing,
+  stop: Type.Object(
+    { force: Type.Optional(Type.Boolean()), keepMounts: Type.Optional(Type.Boolean()) },
+    STRICT,
+  ),
+} satisfies Record<Method, TSchema>;
+
+type Schemas = typeof REQUEST_SCHEMAS;
+/** Does not compile when a schema accepts what the contract's type does not, or refuses what it allows. */
+type Agrees = {
+  [M in Method]: [Static<Schemas[M]>] extends [Requests[M]]
+    ? [Requests[M]] extends [Static<Schemas[M]>]
+      ? true
+      : ['schema is too strict for', M]
+    : [object] extends [Static<Schemas[M]>]
+      ? true
+      : ['schema is too loose for', M];
+};
+type Holds<T extends true> = T;
+export type RequestSchemasAgree = Holds<Agrees[Method]>;

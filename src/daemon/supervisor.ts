@@ -1,0 +1,123 @@
+/**
+ * Keeps strata-fs, the data-plane process, alive and within reach: starts or finds it when it is first needed, notices its death,
+ * starts another and has its mounts made again. Callers hold one DataPlane for good; every call goes to
+ * the process that lives at that moment. It never stops a data plane that still serves a mount.
+ */
+import { asStrataError } from '../base/index.ts';
+import type { DataPlane } from '../fuse/contract.ts';
+import type { Log } from './log.ts';
+
+const POLL_MS = 200;
+/** Deaths within this time are counted; after each the next start waits longer. */
+const STORM_MS = 60_000;
+
+export interface SupervisorOptions {
+  log: Log;
+  /** The running data plane, or null. */
+  connect(): Promise<DataPlane | null>;
+  /** Starts it. */
+  start(): Promise<DataPlane>;
+  /** Makes the recorded mounts again that a dead data plane left; returns the mountpoints. */
+  recover(plane: DataPlane): Promise<string[]>;
+  /** Whether a process lives; replaced in tests. */
+  isAlive?: (pid: number) => boolean;
+}
+
+export interface Supervisor {
+  /** Delegates every call to the living process. */
+  plane: DataPlane;
+  /** At start of the daemon: finds the running data plane, or restarts the one that mounts were left by. */
+  adopt(hasMounts: boolean): Promise<void>;
+  /** The process id as last known, or null when none runs. */
+  pid(): number | null;
+  /** Stops watching; the process itself goes on. */
+  close(): void;
+}
+
+export function superviseDataPlane(options: SupervisorOptions): Supervisor {
+  const { log, isAlive = processLives } = options;
+  let current: { plane: DataPlane; pid: number } | null = null;
+  let opening: Promise<{ plane: DataPlane; pid: number }> | null = null;
+  let deaths: number[] = [];
+  let closed = false;
+
+  const attach = async (plane: DataPlane, how: string) => {
+    const { pid } = await plane.status();
+    current = { plane, pid };
+    log('info', `data plane ${how}`, { pid });
+    return current;
+  };
+  const recover = async (plane: DataPlane) => {
+    try {
+      const mountpoints = await options.recover(plane);
+      if (mountpoints.length > 0) log('info', 'mounts made again', { mountpoints });
+    } catch (error) {
+      log('error', 'mounts could not be made again', { error: asStrataError(error).message });
+    }
+  };
+  const open = (): Promise<{ plane: DataPlane; pid: number }> => {
+    if (current && isAlive(current.pid)) return Promise.resolve(current);
+    opening ??= (async () => {
+      current?.plane.close();
+      current = null;
+      const found = await options.connect();
+      if (found) return await attach(found, 'found');
+      const started = await attach(await options.start(), 'started');
+      await recover(started.plane);
+      return started;
+    })().finally(() => {
+      opening = null;
+    });
+    return opening;
+  };
+
+  const watch = setInterval(() => {
+    if (closed || opening || !current || isAlive(current.pid)) return;
+    log('error', 'data plane died; starting it again', { pid: current.pid });
+    const now = Date.now();
+    deaths = [...deaths.filter((at) => now - at < STORM_MS), now];
+    const delayMs = deaths.length < 3 ? 0 : Math.min(30_000, 500 * 2 ** (deaths.length - 3));
+    current.plane.close();
+    current = null;
+    setTimeout(() => {
+      if (closed) return;
+      open().catch((error) =>
+        log('error', 'data plane did not start', { error: asStrataError(error).message }),
+      );
+    }, delayMs);
+  }, POLL_MS);
+  watch.unref();
+
+  return {
+    plane: {
+      mount: async (request) => (await open()).plane.mount(request),
+      unmount: async (mountpoint, o) => (await open()).plane.unmount(mountpoint, o),
+      relayer: async (changes) => (await open()).plane.relayer(changes),
+      revert: async (id, paths) => (await open()).plane.revert(id, paths),
+      reset: async (id, keep) => (await open()).plane.reset(id, keep),
+      status: async () => (await open()).plane.status(),
+      close: () => {},
+    },
+    adopt: async (hasMounts) => {
+      const found = await options.connect();
+      if (found) await attach(found, 'found');
+      else if (hasMounts) await open();
+    },
+    pid: () => (current && isAlive(current.pid) ? current.pid : null),
+    close: () => {
+      closed = true;
+      clearInterval(watch);
+      current?.plane.close();
+      current = null;
+    },
+  };
+}
+
+function processLives(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

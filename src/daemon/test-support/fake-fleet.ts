@@ -1,0 +1,202 @@
+/** A Fleet in memory for tests of daemon, client and command line: remembers names, and fails where a name says so. */
+import { StrataError } from '../../base/index.ts';
+import type { ApplianceInfo, Fleet, TemplateInfo } from '../../fleet/contract.ts';
+
+export interface FakeFleet extends Fleet {
+  /** Every call with its arguments, without progress functions. */
+  calls: { method: string; args: unknown[] }[];
+  closed: boolean;
+}
+
+export function createFakeFleet(root: string): FakeFleet {
+  const appliances = new Map<string, ApplianceInfo>();
+  const templates = new Map<string, TemplateInfo>();
+  const repos = new Map<string, Awaited<ReturnType<Fleet['repoAdd']>>>();
+  const need = <T>(map: Map<string, T>, what: string, name: string): T => {
+    const found = map.get(name);
+    if (!found) {
+      throw new StrataError('NOT_FOUND', `there is no ${what} ${name}`, {
+        hint: `\`strata list\` shows them`,
+      });
+    }
+    return found;
+  };
+  const calls: FakeFleet['calls'] = [];
+  const updated = { templates: [], appliances: { updated: 0, held_back: [] }, elapsed_ms: 1 };
+  const line = (word: string) => ({ repo: 'main', layer: word, version: '1', held: false });
+  const change = async (o: { name: string; layers: string[] }) => {
+    const template = need(templates, 'template', o.name);
+    template.generation += 1;
+    return template;
+  };
+
+  const fleet: Omit<FakeFleet, 'calls' | 'closed'> = {
+    repoAdd: async (o, progress) => {
+      if (repos.has(o.name)) throw new StrataError('EXISTS', `repository ${o.name} exists already`);
+      progress({ phase: 'index', done: 1, total: 2 });
+      progress({ phase: 'index', done: 2, total: 2 });
+      const config = { kind: 'dir' as const, allow: [], deny: [], ...o, units: 2 };
+      repos.set(o.name, config);
+      return config;
+    },
+    repoList: async () => [...repos.values()].map((repo) => ({ ...repo, local: 1 })),
+    repoSync: async (name) => ({ name, units: need(repos, 'repository', name).units, added: 0, removed: 0 }),
+    repoRemove: async (name) => {
+      need(repos, 'repository', name);
+      repos.delete(name);
+    },
+    repoIndex: async (name) => ({ name, units: need(repos, 'repository', name).units }),
+    layerImport: async (o) => ({
+      units: o.files.map((file) => ({ repo: o.repo, layer: file.split('/').at(-1)!, version: '1' })),
+    }),
+    layerBuild: async (o) => ({ repo: o.repo, layer: o.name, version: o.version }),
+    layerList: async (o) => ({
+      layers: [
+        { repo: o.repo ?? 'main', layer: 'hello', version: '1:2~b', local: true, description: 'greets' },
+      ],
+    }),
+    layerShow: async (o) => ({
+      repo: o.repo,
+      local: true,
+      versions: [o.version ?? '1:2~b'],
+      metadata: { layer: o.layer, version: o.version ?? '1:2~b', category: 'software' },
+      files: 3,
+      bytes: 4096,
+    }),
+    layerVerify: async (o) => ({
+      checked: 1,
+      problems: o.layer === 'broken' ? [{ unit: 'main/broken 1', path: '/x', problem: 'missing' }] : [],
+    }),
+    layerRemove: async () => {},
+    templateCreate: async (o, progress) => {
+      if (o.layers.includes('slow')) await new Promise((resolve) => setTimeout(resolve, 300));
+      if (o.layers.includes('main/boa')) {
+        throw new StrataError(
+          'CONFLICT',
+          'cannot add main/boa: it conflicts with main/apache2 (both provide httpd)',
+          { hint: 'remove one of them', data: { layers: ['main/boa', 'main/apache2'] } },
+        );
+      }
+      if (o.layers.includes('crash')) throw new TypeError('a programming error');
+      for (const phase of ['resolve', 'fetch', 'compose']) progress({ phase, message: `${phase} ${o.name}` });
+      const template: TemplateInfo = {
+        name: o.name,
+        generation: 1,
+        explicit: o.layers.map(line),
+        implicit: [],
+        refs: o.from,
+        ldf: `${o.layers.map((word) => `main/${word} 1`).join('\n')}\n\n`,
+        appliances: 0,
+      };
+      templates.set(o.name, template);
+      return { ...template, elapsed_ms: 5 };
+    },
+    templateAdd: change,
+    templateRemove: change,
+    templateHold: async (o) => {
+      const template = need(templates, 'template', o.name);
+      for (const l of template.explicit) if (l.layer === o.layer) l.held = o.held;
+      return template;
+    },
+    templateShow: async (name) => need(templates, 'template', name),
+    templateList: async () => ({
+      templates: [...templates.values()].map((t) => ({
+        name: t.name,
+        generation: t.generation,
+        layers: t.explicit.length,
+        appliances: 0,
+      })),
+    }),
+    templateDelete: async (name) => {
+      need(templates, 'template', name);
+      templates.delete(name);
+    },
+    templateFreeze: async (o) => need(templates, 'template', o.name),
+    update: async (o) => {
+      if (o.templates?.includes('stuck')) {
+        return {
+          ...updated,
+          templates: [{ name: 'stuck', from: 1, to: 1, changes: [], held_back: 'main/a needs main/b' }],
+        };
+      }
+      return {
+        ...updated,
+        templates: [{ name: 'web', from: 1, to: 2, changes: [{ layer: 'main/hello', from: '1', to: '2' }] }],
+      };
+    },
+    rollback: async () => updated,
+    create: async (o) => {
+      need(templates, 'template', o.template);
+      const names = o.count ? Array.from({ length: o.count }, (_, i) => `${o.name}-${i + 1}`) : [o.name];
+      const made = names.map((name, i) => ({
+        name,
+        mac: o.mac ?? `02:00:00:00:00:${(i + 1).toString(16).padStart(2, '0')}`,
+        template: o.template,
+      }));
+      for (const one of made)
+        appliances.set(one.name, { ...one, mounts: [], generation: 1, held_back: null });
+      return { appliances: made, elapsed_ms: 2 };
+    },
+    list: async () => ({ appliances: [...appliances.values()] }),
+    show: async (name) => ({ ...need(appliances, 'appliance', name), private_bytes: 4096, layers: 2 }),
+    delete: async (names) => {
+      for (const name of names) need(appliances, 'appliance', name);
+      for (const name of names) appliances.delete(name);
+      return { deleted: names };
+    },
+    mount: async (o) => {
+      need(appliances, 'appliance', o.name).mounts.push(o.dir);
+      return { name: o.name, dir: o.dir };
+    },
+    umount: async (o) => {
+      const owner = [...appliances.values()].find((a) => a.name === o.target || a.mounts.includes(o.target));
+      if (!owner) throw new StrataError('NOT_FOUND', `nothing is mounted at ${o.target}`);
+      if (owner.name.startsWith('busy') && !o.force) throw new StrataError('BUSY', `${owner.name} is in use`);
+      return { unmounted: owner.mounts.splice(0) };
+    },
+    prepareRun: async (o) => {
+      need(appliances, 'appliance', o.name);
+      return { argv: o.command, runId: `run-${o.name}`, env: { PATH: '/usr/bin:/bin' } };
+    },
+    finishRun: async () => {},
+    diff: async (o) => {
+      need(appliances, 'appliance', o.name);
+      return {
+        entries: [
+          { path: '/etc/motd', change: 'changed', layer: 'main/base-files 12', base_updated: true },
+          { path: '/root/new file', change: 'added', layer: null, base_updated: false },
+          { path: '/usr/bin/perl', change: 'deleted', layer: 'main/perl-base 5', base_updated: false },
+        ],
+      };
+    },
+    revert: async (o) => ({ reverted: o.paths }),
+    reset: async (o) => ({ name: o.name, kept: o.keep }),
+    why: async (o) => ({
+      path: o.what,
+      unit: 'main/perl-base 5',
+      private: false,
+      chain: ['web wants main/git', 'main/git depends on main/perl-base'],
+    }),
+    status: async () => ({
+      appliances: appliances.size,
+      templates: templates.size,
+      mounts: 0,
+      data_plane: { pid: null, memory_bytes: 0 },
+      root,
+      notes: [],
+    }),
+    rebuildCatalog: async () => {},
+    close: async () => {
+      fake.closed = true;
+    },
+  };
+  const fake: FakeFleet = { calls, closed: false, ...fleet };
+  for (const [method, implementation] of Object.entries(fleet)) {
+    const call = implementation as (...args: unknown[]) => unknown;
+    (fake as unknown as Record<string, unknown>)[method] = (...args: unknown[]) => {
+      calls.push({ method, args: args.filter((a) => typeof a !== 'function') });
+      return call(...args);
+    };
+  }
+  return fake;
+}
