@@ -1,6 +1,7 @@
 /** The face of sys/: the system calls Node lacks. Every call returns >= 0 or a negative errno and takes latin1 names. */
 export * from './constants.ts';
 export * from './directory.ts';
+export * from './errno-name.ts';
 export * from './events.ts';
 export * from './files.ts';
 export * from './lzma.ts';

@@ -34,6 +34,8 @@ export interface Caller {
   gid: number;
   pid: number;
   umask: number;
+  /** For open and create: an O_TRUNC must clear setuid, setgid and security.capability (FUSE_OPEN_KILL_SUIDGID). */
+  killPriv?: boolean;
   /** Set by the VLFS together with the return value PENDING. */
   job: SlowJob | null;
 }
@@ -70,9 +72,16 @@ export interface EntryOut {
 export interface OpenOut {
   /** Handle for read, write, release ...; a small integer that the VLFS gives out. */
   fh: number;
-  /** Backing descriptor for FUSE passthrough (owned by the VLFS, valid until release), or -1 for I/O through the server. */
+  /**
+   * Backing descriptor for FUSE passthrough (owned by the VLFS, valid until release), or -1 for I/O through the server.
+   * Linux allows one backing file a node at a time: while a passthrough open of a node lives, every further open of that node must
+   * give the same backing file (-1 becomes ETXTBSY). So a node whose backing file changes (copy-up, relayer) needs a NEW node id
+   * for later opens: answer ESTALE to an open of the old one and the kernel walks the path again.
+   * Passthrough writes run with the server's privileges, so the kernel does not clear setuid bits or file capabilities: for an open for
+   * writing of a file that has any, give directIo with the backingFd.
+   */
   backingFd: number;
-  /** The page cache may not be used (another open of this node has another backing file). */
+  /** Reads and writes go through the server, not the page cache; with a backingFd, mmap still reaches the backing file. */
   directIo: boolean;
   keepCache: boolean;
 }

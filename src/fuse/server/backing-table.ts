@@ -1,0 +1,114 @@
+/**
+ * Which nodes are open through the kernel (FUSE passthrough) and which through the page cache. The kernel wants all opens of one
+ * inode of one kind: one backing object for passthrough, and passthrough and cached opens never together. This table keeps
+ * one backing id a node while any passthrough open of it lives, and says which open flags are possible for the next open.
+ */
+import { E } from '../../sys/index.ts';
+import type { OpenOut } from '../../vlfs/contract.ts';
+import { FOPEN } from '../abi/constants.ts';
+
+/** How a transport gives descriptors to the kernel; virtio-fs has none. */
+export interface BackingDevice {
+  /** The backing id (> 0) of a descriptor, or a negative errno. */
+  open(fd: number): number;
+  close(backingId: number): void;
+}
+
+interface NodeUse {
+  backingId: number;
+  passthroughOpens: number;
+  cachedOpens: number;
+}
+
+export interface BackingTable {
+  /** Set once INIT agreed on passthrough. */
+  enabled: boolean;
+  /** Opens in passthrough so far, for status and tests. */
+  passthroughOpens: number;
+  /** Counts an open and returns FOPEN_* flags; `backingId()` is then the id to send. Negative errno: the kernel would refuse it. */
+  opened(node: number, open: OpenOut): number;
+  /** The backing id of the open just counted, or 0. */
+  backingId(): number;
+  released(node: number, fh: number): void;
+  closeAll(): void;
+}
+
+export function createBackingTable(device: BackingDevice | null): BackingTable {
+  const nodes = new Map<number, NodeUse>();
+  /** fh -> true when passthrough, false when cached; direct opens are not in it. */
+  const handles = new Map<number, boolean>();
+  let lastBackingId = 0;
+  /** The kernel refused a backing file for good (its file system is stacked too deep). */
+  let refused = false;
+
+  function useOf(node: number): NodeUse {
+    let use = nodes.get(node);
+    if (use === undefined) {
+      use = { backingId: 0, passthroughOpens: 0, cachedOpens: 0 };
+      nodes.set(node, use);
+    }
+    return use;
+  }
+
+  function openPassthrough(use: NodeUse, open: OpenOut): boolean {
+    if (use.passthroughOpens === 0) {
+      const id = device!.open(open.backingFd);
+      if (id <= 0) {
+        refused ||= id === -E.LOOP || id === -E.PERM || id === -E.OPNOTSUPP;
+        return false;
+      }
+      use.backingId = id;
+    }
+    use.passthroughOpens++;
+    handles.set(open.fh, true);
+    lastBackingId = use.backingId;
+    return true;
+  }
+
+  function openCached(use: NodeUse, open: OpenOut): number {
+    use.cachedOpens++;
+    handles.set(open.fh, false);
+    return open.keepCache ? FOPEN.KEEP_CACHE : 0;
+  }
+
+  return {
+    enabled: false,
+    passthroughOpens: 0,
+    opened(node, open) {
+      lastBackingId = 0;
+      const known = nodes.get(node);
+      const live = known !== undefined && known.passthroughOpens > 0;
+      if (live && open.backingFd < 0) return -E.TXTBSY;
+      const possible = this.enabled && !refused && device !== null && open.backingFd >= 0;
+      if (possible && (known === undefined || known.cachedOpens === 0)) {
+        const use = useOf(node);
+        if (openPassthrough(use, open)) {
+          this.passthroughOpens++;
+          return FOPEN.PASSTHROUGH | (open.directIo ? FOPEN.DIRECT_IO : 0);
+        }
+      }
+      if (open.directIo) return FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES;
+      return openCached(useOf(node), open);
+    },
+    backingId: () => lastBackingId,
+    released(node, fh) {
+      const passthrough = handles.get(fh);
+      if (passthrough === undefined) return;
+      handles.delete(fh);
+      const use = nodes.get(node);
+      if (use === undefined) return;
+      if (passthrough) use.passthroughOpens--;
+      else use.cachedOpens--;
+      if (use.passthroughOpens === 0 && use.backingId > 0) {
+        device?.close(use.backingId);
+        use.backingId = 0;
+      }
+      if (use.passthroughOpens <= 0 && use.cachedOpens <= 0) nodes.delete(node);
+    },
+    closeAll() {
+      for (const use of nodes.values()) if (use.backingId > 0) device?.close(use.backingId);
+      nodes.clear();
+      handles.clear();
+    },
+  };
+}

@@ -1,0 +1,59 @@
+/**
+ * /dev/fuse: mount(2) of a connection, its removal, further mountpoints by bind mount, and passthrough backing files. The descriptor is
+ * non-blocking. The process that serves a mount must never look inside it; mount(2) and umount2(2) themselves are safe.
+ */
+import { StrataError } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
+import { FUSE_DEV_IOC_BACKING_CLOSE, FUSE_DEV_IOC_BACKING_OPEN } from '../abi/constants.ts';
+import { BACKING_MAP } from '../abi/layout.ts';
+import type { BackingDevice } from '../server/backing-table.ts';
+
+/** Shown by findmnt as source and type. */
+const SOURCE = 'strata';
+const SUBTYPE = 'strata';
+
+function failure(what: string, errno: number, hint: string): StrataError {
+  const code = errno === -sys.E.BUSY ? 'BUSY' : errno === -sys.E.NOENT ? 'NOT_FOUND' : 'IO';
+  return new StrataError(code, `cannot ${what}: ${sys.errnoName(errno)}`, { hint });
+}
+
+/** Mounts a new connection at an existing directory (a latin1 path) and returns its descriptor. */
+export function mountFuse(mountpoint: string, readOnly: boolean): number {
+  const fd = sys.openat(sys.AT_FDCWD, '/dev/fuse', sys.O_RDWR | sys.O_NONBLOCK | sys.O_CLOEXEC);
+  if (fd < 0) throw failure('open /dev/fuse', fd, 'load the kernel module fuse, and run as root');
+  const options = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,subtype=${SUBTYPE}`;
+  const errno = sys.mount(SOURCE, mountpoint, 'fuse', readOnly ? sys.MS_RDONLY : 0, options);
+  if (errno === 0) return fd;
+  sys.close(fd);
+  throw failure(`mount at ${mountpoint}`, errno, 'the mountpoint must be an existing directory');
+}
+
+/** Shows an existing mount at a second directory. */
+export function bindMount(from: string, to: string, readOnly: boolean): void {
+  const errno = sys.mount(from, to, 'none', sys.MS_BIND, '');
+  if (errno < 0) throw failure(`mount at ${to}`, errno, 'the mountpoint must be an existing directory');
+  if (readOnly) sys.mount('none', to, 'none', sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY, '');
+}
+
+/** Removes the topmost mount at a directory; lazily: at once for new walks, when unused for the rest. BUSY when it is in use. */
+export function unmount(mountpoint: string, lazily: boolean): void {
+  const errno = sys.umount(mountpoint, (lazily ? sys.MNT_DETACH : 0) | sys.UMOUNT_NOFOLLOW);
+  if (errno === 0 || errno === -sys.E.INVAL || errno === -sys.E.NOENT) return;
+  throw failure(`unmount ${mountpoint}`, errno, 'end the programs that use it, or unmount with force');
+}
+
+/** Passthrough backing files of a connection. Needs CAP_SYS_ADMIN. */
+export function createBackingDevice(fuseFd: number): BackingDevice {
+  const map = new Uint8Array(BACKING_MAP.size);
+  const view = new DataView(map.buffer);
+  return {
+    open(fd) {
+      view.setInt32(BACKING_MAP.fd, fd, true);
+      return sys.ioctlBuffer(fuseFd, FUSE_DEV_IOC_BACKING_OPEN, map);
+    },
+    close(backingId) {
+      view.setInt32(BACKING_MAP.fd, backingId, true);
+      sys.ioctlBuffer(fuseFd, FUSE_DEV_IOC_BACKING_CLOSE, map);
+    },
+  };
+}
