@@ -16,6 +16,8 @@ export interface ContainerSpec {
   user?: { uid: number; gid: number };
   /** Extra bind mounts, read-only unless said. */
   mounts?: { source: string; target: string; writable?: boolean }[];
+  /** fsync, sync and the like do nothing inside: for scratch file systems that are thrown away when anything fails. */
+  suppressSync?: boolean;
   /** Kill after this time; exit status 124. */
   timeoutMs?: number;
 }

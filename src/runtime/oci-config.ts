@@ -196,7 +196,7 @@ export function ociConfig(spec: ContainerSpec, facts: HostFacts, extraMounts: Oc
       namespaces: namespaces.map((type) => ({ type })),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READONLY_PATHS,
-      seccomp: seccompProfile(),
+      seccomp: seccompProfile({ suppressSync: spec.suppressSync ?? false }),
     },
   };
 }

@@ -93,8 +93,18 @@ export function seccompArchitectures(arch: string): string[] {
   return [];
 }
 
+const SYNC_CALLS = ['fsync', 'fdatasync', 'sync', 'syncfs', 'sync_file_range', 'sync_file_range2', 'msync'];
+
+export interface SeccompOptions {
+  /** fsync and the like succeed without doing anything. */
+  suppressSync?: boolean;
+  /** Node's name of the machine's architecture. */
+  arch?: string;
+}
+
 /** The profile for containers on this machine. */
-export function seccompProfile(arch: string = process.arch): SeccompProfile {
+export function seccompProfile(options: SeccompOptions = {}): SeccompProfile {
+  const arch = options.arch ?? process.arch;
   return {
     defaultAction: 'SCMP_ACT_ALLOW',
     architectures: seccompArchitectures(arch),
@@ -105,6 +115,7 @@ export function seccompProfile(arch: string = process.arch): SeccompProfile {
       ...NAMESPACE_FLAGS.map((flag) => deny(['clone'], EPERM, [maskedEqual(flag, flag)])),
       deny(['socket'], EAFNOSUPPORT, [{ index: 0, value: AF_VSOCK, op: 'SCMP_CMP_EQ' }]),
       ...personalityRules(),
+      ...(options.suppressSync ? [deny(SYNC_CALLS, 0)] : []),
     ],
   };
 }

@@ -1,0 +1,5 @@
+/** The face of fleet/configure: what makes a composed file system a configured one. */
+export { configureTemplate } from './configure.ts';
+export * from './contract.ts';
+export { extendedStates, formatStatus, mergePrivateStatus, parseStatus } from './dpkg-status.ts';
+export { databaseFiles, needsContainer } from './plan.ts';
