@@ -201,6 +201,33 @@ export interface VfsOperations {
   destroy(): void;
 }
 
+/** A name the kernel may have cached: in the directory of this node id (known to the kernel), this entry. */
+export interface StaleName {
+  parent: number;
+  name: Name;
+}
+
+/**
+ * What the data plane asks of a VLFS between two requests.
+ *
+ * Why names and not FUSE_NOTIFY_INC_EPOCH: measured on Linux 6.18, after an epoch the next walk over a mountpoint inside the VLFS
+ * (/proc, /dev, a bind mount of a container) detaches that mount, in every namespace. So the server expires exactly the changed names: it answers
+ * entries with validity 0, expires `staleNames(stack)`, calls relayer() in one turn, and expires the names once more. An unchanged
+ * directory must keep its node id over a relayer, or mounts on it are lost.
+ */
+export interface VlfsControl {
+  /** All names in directories known to the kernel that would show something else with this stack and these private files (also absent ones). */
+  staleNames(stack: StackSpec, privateFiles?: PrivateFile[]): StaleName[];
+  /** Exchanges the stack in one step, after everything that can fail. Throws StrataError and changes nothing when it fails. */
+  relayer(stack: StackSpec, privateFiles?: PrivateFile[]): void;
+  /** Returns what was reverted; the names that changed are in takeStaleNames. */
+  revert(paths: string[]): string[];
+  reset(keep: string[]): void;
+  /** Names changed by revert and reset since the last call. */
+  takeStaleNames(): StaleName[];
+  stats(): { openFiles: number };
+}
+
 export type LevelKind = 'frozen' | 'config' | 'software';
 
 /** One read-only level of a stack. */
