@@ -60,9 +60,13 @@ export interface ImportOptions {
   progress?: Progress;
   /** Replace an existing unit of the same name and version (default: keep the existing one and return it). */
   replace?: boolean;
+  /** Default true: the unit survives a power loss when the import is done. false: call makeDurable(dirs) once for a batch; until
+   * then a unit that a power loss caught counts as absent. */
+  durable?: boolean;
 }
 
-export interface BuildOptions extends ImportOptions {
+/** What the metadata of a unit says that was not made from a package. */
+export interface UnitDescription {
   name: string;
   version: string;
   category?: 'software' | 'config';
@@ -71,6 +75,13 @@ export interface BuildOptions extends ImportOptions {
   conflicts?: string;
   provides?: string;
   replaces?: string;
+  architecture?: string;
+  description?: string;
+}
+
+export interface TarOptions extends ImportOptions, UnitDescription {}
+
+export interface BuildOptions extends ImportOptions, UnitDescription {
   /** Directory with pre-install, post-install, pre-remove, post-remove. */
   scriptsDir?: string;
   /** Add the dependencies that the ELF files' NEEDED entries imply, by the shared-libs files of `inferFrom` units. */
