@@ -93,14 +93,12 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
     essentials(repo) {
       let known = essentials.get(repo);
       if (known === undefined) {
-        known = index
-          .essentialLayers(repo)
-          .map((name) => ({
-            kind: 'essential' as const,
-            text: 'essential',
-            name,
-            candidates: index.ofLayer(name),
-          }));
+        known = index.essentialLayers(repo).map((name) => ({
+          kind: 'essential' as const,
+          text: 'essential',
+          name,
+          candidates: index.ofLayer(name),
+        }));
         essentials.set(repo, known);
       }
       return known;
