@@ -9,6 +9,7 @@ export * from './contract.ts';
 export { type OpenDebOptions, openDeb } from './deb.ts';
 export * from './deb822.ts';
 export * from './debian-version.ts';
+export { type ElfDynamic, isElf, parseElfDynamic, type ReadAt } from './elf.ts';
 export * from './relations.ts';
 export { normalisePath } from './tar-paths.ts';
 export { type ReadTarOptions, readTar } from './tar-reader.ts';
