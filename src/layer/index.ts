@@ -1,5 +1,6 @@
 /** The face of layer/: layer units on disk (metadata, tree, binary index), made from packages, archives and directories. */
 
+export { buildUnit } from './build-unit.ts';
 export { findConflicts, findOverlaps, type IndexedUnit, type Overlap } from './conflicts.ts';
 export * from './contract.ts';
 export { syncDirectory, writeFileDurably } from './durable-file.ts';
