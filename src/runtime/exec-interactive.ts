@@ -4,7 +4,7 @@
  * namespace does not handle, so for those the default action is carried out here.
  */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { exitStatus, statusWithLog } from './exit-status.ts';
@@ -15,10 +15,11 @@ const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2
 export function execInteractive(argv: string[], env: Record<string, string> = {}): Promise<number> {
   const bundleDir = bundleOf(argv);
   return new Promise((resolve, reject) => {
+    const terminal = usesTerminal(bundleDir);
     const child = spawn(argv[0]!, argv.slice(1), {
       stdio: 'inherit',
       env: { ...process.env, ...env },
-      detached: !usesTerminal(bundleDir),
+      detached: !terminal,
     });
     let ended: NodeJS.Signals | null = null;
     const handlers = FORWARDED.map((signal) => {
@@ -55,10 +56,19 @@ export function execInteractive(argv: string[], env: Record<string, string> = {}
 /**
  * With a terminal the child stays in this session, so that it hears of window size changes (the terminal is raw, no key becomes a
  * signal here); without one it gets its own, so that a key press at somebody's terminal reaches it once: through this process.
+ * Also tells the container the terminal's present size, which only this process can see.
  */
 function usesTerminal(bundleDir: string): boolean {
+  const file = join(bundleDir, 'config.json');
   try {
-    return JSON.parse(readFileSync(join(bundleDir, 'config.json'), 'utf8')).process.terminal === true;
+    const config = JSON.parse(readFileSync(file, 'utf8'));
+    if (config.process.terminal !== true) return false;
+    const { columns, rows } = process.stdout;
+    if (columns > 0 && rows > 0) {
+      config.process.consoleSize = { width: columns, height: rows };
+      writeFileSync(file, JSON.stringify(config));
+    }
+    return true;
   } catch {
     return false;
   }
