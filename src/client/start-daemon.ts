@@ -3,7 +3,7 @@
  * the same time: the lock of the state root lets one live, and both commands find it.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import { DAEMON_MAIN, type DaemonInfo, daemonPaths } from '../daemon/contract.ts';
@@ -72,6 +72,7 @@ function launch({ root, main = DAEMON_MAIN }: StartOptions): { failure(): string
   const { runDir, log } = daemonPaths(root);
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
   const out = openSync(log, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
+  const from = fstatSync(out).size;
   try {
     let failure: string | null = null;
     const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', main, '--root', root], {
@@ -85,7 +86,7 @@ function launch({ root, main = DAEMON_MAIN }: StartOptions): { failure(): string
     });
     child.once('exit', (code, signal) => {
       // Status 0 before it answers: another daemon holds the lock, and will answer.
-      if (code !== 0) failure = lastLine(log) ?? `it ended with ${signal ?? `status ${code}`}`;
+      if (code !== 0) failure = lastWords(log, from) ?? `it ended with ${signal ?? `status ${code}`}`;
     });
     child.unref();
     return { failure: () => failure };
@@ -94,10 +95,11 @@ function launch({ root, main = DAEMON_MAIN }: StartOptions): { failure(): string
   }
 }
 
-function lastLine(file: string): string | null {
-  const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+/** What the process that just ended said last: its own words, else the error that ended it. */
+function lastWords(file: string, from: number): string | null {
+  const lines = readFileSync(file).subarray(from).toString('utf8').trimEnd().split('\n');
   const own = lines.findLast((line) => line.startsWith('stratad: '));
-  return own?.slice('stratad: '.length) ?? lines.at(-1) ?? null;
+  return own?.slice('stratad: '.length) ?? lines.findLast((line) => /^[A-Za-z]*Error\b/.test(line)) ?? null;
 }
 
 function lives(pid: number): boolean {

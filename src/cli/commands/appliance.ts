@@ -1,0 +1,133 @@
+/** `strata create|list|show|delete`: appliances. */
+import type { CommandSpec } from '../command.ts';
+import { countOf, formatBytes, formatDuration } from '../format.ts';
+import { maybe, number, text, word, wordList } from '../words.ts';
+
+export const APPLIANCE_COMMANDS: CommandSpec[] = [
+  {
+    path: 'create',
+    summary: 'Create appliances of a template',
+    details: 'An appliance is a few small files, whatever its size: creating one takes milliseconds.',
+    args: [
+      { name: 'NAME', description: 'its name; with --count NAME-1 ... NAME-N', kind: 'text' },
+      {
+        name: 'LAYER',
+        description: "layers of its own, beside the template's",
+        kind: 'offered',
+        optional: true,
+        variadic: true,
+      },
+    ],
+    options: [
+      {
+        long: '--template',
+        value: 'T',
+        kind: 'template',
+        required: true,
+        description: 'the template it follows',
+      },
+      { long: '--mac', value: 'MAC', description: 'hardware address by which a booting machine finds it' },
+      { long: '--count', value: 'N', minimum: 1, description: 'create N of them' },
+    ],
+    examples: [
+      ['strata create web-1 --template web', 'one appliance'],
+      ['strata create node --template web --count 1000', 'node-1 ... node-1000'],
+      ['strata create db-1 --template web mariadb-server', 'with a layer of its own'],
+    ],
+    run: async (invocation) => {
+      const layers = wordList(invocation, 1);
+      const result = await invocation.context.call('create', {
+        name: word(invocation, 0),
+        template: text(invocation, 'template')!,
+        ...maybe('mac', text(invocation, 'mac')),
+        ...maybe('count', number(invocation, 'count')),
+        ...(layers.length > 0 ? { layers } : {}),
+      });
+      return {
+        json: result,
+        human: (print) => {
+          const { appliances } = result;
+          const elapsed = formatDuration(result.elapsed_ms);
+          for (const a of appliances.slice(0, 10)) print.line(`${a.name}  ${a.mac}`);
+          if (appliances.length > 10) print.line(`... and ${appliances.length - 10} more`);
+          print.line(`${countOf(appliances.length, 'appliance')} created in ${elapsed}`);
+        },
+      };
+    },
+  },
+  {
+    path: 'list',
+    summary: 'List the appliances',
+    examples: [
+      ['strata list', 'names, templates and mounts'],
+      ["strata list --json | jq -r '.appliances[] | select(.held_back) | .name'", 'those held back'],
+    ],
+    run: async ({ context }) => {
+      const result = await context.call('list', {});
+      return {
+        json: result,
+        human: (print) =>
+          print.table(
+            ['NAME', 'TEMPLATE', 'GENERATION', 'MAC', 'MOUNTS', 'NOTE'],
+            result.appliances.map((a) => [
+              a.name,
+              a.template,
+              String(a.generation),
+              a.mac,
+              a.mounts.join(' ') || '-',
+              a.held_back === null ? '' : `held back: ${a.held_back}`,
+            ]),
+            'no appliances; `strata create` makes one',
+          ),
+      };
+    },
+  },
+  {
+    path: 'show',
+    summary: 'Show one appliance',
+    args: [{ name: 'NAME', description: 'the appliance', kind: 'appliance' }],
+    examples: [['strata show web-1', 'its template, mounts, private bytes and LDF']],
+    run: async (invocation) => {
+      const a = await invocation.context.call('show', { name: word(invocation, 0) });
+      return {
+        json: a,
+        human: (print) => {
+          const facts: [string, string | undefined][] = [
+            ['name', a.name],
+            ['template', `${a.template} (generation ${a.generation})`],
+            ['mac', a.mac],
+            ['mounts', a.mounts.join(' ') || 'none'],
+            ['held back', a.held_back ?? undefined],
+            ['layers', a.layers === undefined ? undefined : String(a.layers)],
+            ['private', a.private_bytes === undefined ? undefined : formatBytes(a.private_bytes)],
+            ['root', a.root],
+          ];
+          for (const [fact, value] of facts) if (value !== undefined) print.line(`${fact}: ${value}`);
+          if (a.ldf) {
+            print.line();
+            for (const line of a.ldf.replace(/\n$/, '').split('\n')) print.line(line);
+          }
+        },
+      };
+    },
+  },
+  {
+    path: 'delete',
+    summary: 'Delete appliances with their private layers',
+    details: 'Refused for an appliance that is mounted or runs.',
+    args: [{ name: 'NAME', description: 'the appliances', kind: 'appliance', variadic: true }],
+    examples: [['strata delete web-1 web-2', 'all of them, or none when one cannot be deleted']],
+    run: async (invocation) => {
+      const result = await invocation.context.call('delete', { names: wordList(invocation, 0) });
+      return {
+        json: result,
+        human: (print) =>
+          print.line(
+            result.deleted.length === 1
+              ? `appliance ${result.deleted[0]} deleted`
+              : `${result.deleted.length} appliances deleted`,
+          ),
+      };
+    },
+  },
+];

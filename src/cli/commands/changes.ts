@@ -1,0 +1,130 @@
+/** `strata diff|revert|reset|why`: what an appliance changed, and where its files come from. */
+import type { CommandSpec } from '../command.ts';
+import { countOf } from '../format.ts';
+import { insidePath, maybe, optionalWord, texts, word, wordList } from '../words.ts';
+
+const name = { name: 'NAME', description: 'the appliance', kind: 'appliance' } as const;
+
+const LETTERS = { added: 'A', changed: 'M', deleted: 'D', metadata: 'm' } as const;
+
+export const CHANGES_COMMANDS: CommandSpec[] = [
+  {
+    path: 'diff',
+    summary: 'List what an appliance changed in its layers',
+    details:
+      'One line for each path: A added, M changed, D deleted, m only owner, mode or other metadata; then the unit that owns the original. `!` marks a private copy that hides a newer original: the layer was updated since.',
+    args: [name, { name: 'PATH', description: 'only below this path', kind: 'text', optional: true }],
+    examples: [
+      ['strata diff web-1', 'everything that stands apart from the layers'],
+      ['strata diff web-1 /etc', 'only configuration'],
+    ],
+    run: async (invocation) => {
+      const path = optionalWord(invocation, 1);
+      const result = await invocation.context.call('diff', {
+        name: word(invocation, 0),
+        ...maybe('path', path === undefined ? undefined : insidePath(path)),
+      });
+      return {
+        json: result,
+        human: (print) => {
+          const widest = Math.min(60, Math.max(0, ...result.entries.map((e) => e.path.length)));
+          for (const entry of result.entries) {
+            const mark = entry.base_updated ? '!' : ' ';
+            const owner = entry.layer === null ? '' : `  ${entry.layer}`;
+            const note = entry.base_updated ? ' (updated since)' : '';
+            print.line(
+              `${LETTERS[entry.change]}${mark} ${entry.path.padEnd(widest)}${owner}${note}`.trimEnd(),
+            );
+          }
+          if (result.entries.length === 0) print.line('no changes');
+        },
+      };
+    },
+  },
+  {
+    path: 'revert',
+    summary: 'Show the shared originals of changed or deleted paths again',
+    args: [
+      name,
+      {
+        name: 'PATH',
+        description: 'a path in the appliance; a directory with all below',
+        kind: 'text',
+        variadic: true,
+      },
+    ],
+    examples: [['strata revert web-1 /etc/nginx/nginx.conf', 'the layer shows through again']],
+    run: async (invocation) => {
+      const result = await invocation.context.call('revert', {
+        name: word(invocation, 0),
+        paths: wordList(invocation, 1).map(insidePath),
+      });
+      return {
+        json: result,
+        human: (print) => {
+          for (const path of result.reverted) print.line(`reverted ${path}`);
+          if (result.reverted.length === 0)
+            print.line('nothing to revert: these paths are as the layers have them');
+        },
+      };
+    },
+  },
+  {
+    path: 'reset',
+    summary: 'Give an appliance a fresh private layer',
+    args: [name],
+    options: [
+      {
+        long: '--keep',
+        value: 'PATH',
+        repeat: true,
+        description: 'keep the private copy of this path and all below (repeatable)',
+      },
+    ],
+    examples: [
+      ['strata reset web-1', 'exactly as its template has it'],
+      ['strata reset web-1 --keep /var/lib/mysql', 'but with its data'],
+    ],
+    run: async (invocation) => {
+      const result = await invocation.context.call('reset', {
+        name: word(invocation, 0),
+        keep: texts(invocation, 'keep').map(insidePath),
+      });
+      return {
+        json: result,
+        human: (print) => {
+          const kept = result.kept.length === 0 ? '' : `, ${countOf(result.kept.length, 'path')} kept`;
+          print.line(`appliance ${result.name} is clean${kept}`);
+        },
+      };
+    },
+  },
+  {
+    path: 'why',
+    summary: 'Tell which unit a path comes from, or why a layer is in',
+    args: [
+      name,
+      { name: 'PATH|LAYER', description: 'a path (with a /, absolute) or the name of a layer', kind: 'text' },
+    ],
+    examples: [
+      ['strata why web-1 /usr/bin/perl', 'the owner of a file'],
+      ['strata why web-1 perl-base', 'the chain of dependencies that brought it in'],
+    ],
+    run: async (invocation) => {
+      const what = word(invocation, 1);
+      const result = await invocation.context.call('why', { name: word(invocation, 0), what });
+      return {
+        json: result,
+        human: (print) => {
+          const origin = result.private
+            ? result.unit === null
+              ? 'only in this appliance'
+              : `changed by this appliance; the original is of ${result.unit}`
+            : (result.unit ?? 'of no unit');
+          print.line(`${result.path ?? result.layer ?? what}: ${origin}`);
+          for (const link of result.chain) print.line(`  ${link}`);
+        },
+      };
+    },
+  },
+];

@@ -1,0 +1,50 @@
+/**
+ * What a command has at hand: the state root, whether JSON is wanted, and calls of the API with their progress shown.
+ * The daemon starts by itself at the first call.
+ */
+import { resolve } from 'node:path';
+import { StrataError } from '../base/index.ts';
+import { type Client, createClient } from '../client/index.ts';
+import { DEFAULT_ROOT, type Method, type Request, type Result } from '../daemon/contract.ts';
+import { createReporter } from './progress.ts';
+
+export interface Context {
+  readonly root: string;
+  readonly json: boolean;
+  readonly client: Client;
+  /** Calls the API and shows its progress. */
+  call<M extends Method>(method: M, request: Request<M>): Promise<Result<M>>;
+  /** A line on stderr, for what must be known but is not a result. */
+  note(text: string): void;
+}
+
+/** The state root: the option, else $STRATA_ROOT, else /var/lib/strata; absolute. */
+export function chooseRoot(option: string | undefined): string {
+  const root = option ?? (process.env['STRATA_ROOT'] || DEFAULT_ROOT);
+  if (root === '' || root.includes('\0'))
+    throw new StrataError('USAGE', 'the state root must be a directory');
+  return resolve(root);
+}
+
+export function createContext(options: { root: string | undefined; json: boolean }): Context {
+  const root = chooseRoot(options.root);
+  const { json } = options;
+  const note = (text: string) => {
+    if (!json) process.stderr.write(`strata: ${text}\n`);
+  };
+  const client = createClient({ root, onMismatch: (message) => note(`note: ${message}`) });
+  return {
+    root,
+    json,
+    client,
+    note,
+    call: async (method, request) => {
+      const reporter = createReporter({ json, stream: process.stderr });
+      try {
+        return await client.call(method, request, { onProgress: reporter.progress });
+      } finally {
+        reporter.done();
+      }
+    },
+  };
+}
