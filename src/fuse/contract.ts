@@ -27,6 +27,8 @@ export interface DataPlaneStatus {
   uptimeMs: number;
   mounts: MountInfo[];
   memoryBytes: number;
+  /** Opens served by the kernel (FUSE passthrough) on the connections that live. */
+  passthroughOpens: number;
   kernel: { fuseMinor: number; passthrough: boolean; incEpoch: boolean };
 }
 

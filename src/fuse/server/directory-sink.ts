@@ -10,6 +10,8 @@ import { putEntry } from './encode.ts';
 
 export interface ReplyDirectorySink extends DirectorySink {
   plus: boolean;
+  /** Entries get no validity (a relayer is under way). */
+  shortLived: boolean;
   /** Starts a reply of at most `size` bytes. */
   begin(plus: boolean, size: number): void;
   /** Bytes written since begin. */
@@ -34,6 +36,7 @@ export function createDirectorySink(reply: Buffer, view: DataView): ReplyDirecto
 
   return {
     plus: false,
+    shortLived: false,
     begin(plus, size) {
       this.plus = plus;
       at = OUT_HEADER.size;
@@ -50,6 +53,7 @@ export function createDirectorySink(reply: Buffer, view: DataView): ReplyDirecto
     },
     addPlus(name: Name, next: number, type: number, entry: EntryOut) {
       if (at + direntSize(DIRENTPLUS.name, name.length) > end) return;
+      if (this.shortLived) entry.entryValidMs = 0;
       at += putEntry(view, at, entry);
       putDirent(name, entry.attr.ino, type, next);
     },

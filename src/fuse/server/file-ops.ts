@@ -122,6 +122,7 @@ export function readdir(s: Session): number {
   if (fh < 0) return -E.BADF;
   if (cookie < 0) return -E.INVAL;
   const plus = s.opcode === FUSE_OPCODE.READDIRPLUS;
+  s.sink.shortLived = s.shortLived;
   s.sink.begin(plus, Math.min(s.view.getUint32(BODY + READ_IN.size_, true), MAX_WRITE_BYTES));
   const result = s.ops.readdir(s.caller, s.node, fh, cookie, s.sink);
   if (result < 0) return result;

@@ -24,6 +24,7 @@ const BODY = IN_HEADER.size;
 /** Writes s.entry when the operation succeeded, and notes the lookup it counts. */
 function replyEntry(s: Session, result: number): number {
   if (result < 0) return result;
+  if (s.shortLived) s.entry.entryValidMs = 0;
   if (s.entry.nodeId > 0) {
     s.grant = 'entry';
     s.grantNode = s.entry.nodeId;
@@ -135,6 +136,7 @@ export function create(s: Session): number {
   }
   if (result < 0) return result;
   const node = s.entry.nodeId;
+  if (s.shortLived) s.entry.entryValidMs = 0;
   putEntry(s.out, PAYLOAD, s.entry);
   const written = putOpen(s, node, PAYLOAD + ENTRY_OUT.size);
   if (written < 0) {

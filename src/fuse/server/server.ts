@@ -38,6 +38,8 @@ export interface FuseServer {
   revokeLast(): void;
   /** The connection is gone. */
   destroy(): void;
+  /** While set, the kernel may not keep the names it is given: they are about to change. */
+  shortLived: boolean;
   readonly features: Features | null;
   readonly backing: BackingTable;
 }
@@ -97,6 +99,12 @@ export function createFuseServer(options: FuseServerOptions): FuseServer {
 
   return {
     backing,
+    get shortLived() {
+      return s.shortLived;
+    },
+    set shortLived(value) {
+      s.shortLived = value;
+    },
     get features() {
       return s.features;
     },

@@ -46,6 +46,8 @@ export interface Session {
   readonly backing: BackingTable;
   /** How long the kernel may trust attributes of GETATTR and SETATTR. */
   readonly attrValidMs: number;
+  /** Names are answered without validity (a relayer is under way). */
+  shortLived: boolean;
   /** What INIT agreed on; null before it. */
   features: Features | null;
   opcode: number;
@@ -97,6 +99,7 @@ export function createSession(options: SessionOptions): Session {
     sink: createDirectorySink(buffers.reply, buffers.replyView),
     backing,
     attrValidMs,
+    shortLived: false,
     features: null,
     opcode: 0,
     node: 0,

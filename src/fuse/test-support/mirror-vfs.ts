@@ -251,7 +251,11 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
       if (fd < 0) return fd;
       const list = sys.readDirectory(fd);
       if (typeof list === 'number') return list;
-      directories.set(fd, [{ name: '.', type: sys.DT_DIR, ino: 1 }, { name: '..', type: sys.DT_DIR, ino: 1 }, ...list]);
+      directories.set(fd, [
+        { name: '.', type: sys.DT_DIR, ino: 1 },
+        { name: '..', type: sys.DT_DIR, ino: 1 },
+        ...list,
+      ]);
       out.fh = fd;
       return 0;
     },

@@ -1,0 +1,222 @@
+/**
+ * A serving thread of strata-fs: one epoll over the FUSE descriptors of many mounts and two eventfds, for commands of the main thread and
+ * for results of the blocking pool. After work it looks for more without sleeping for a bounded time; then it blocks in
+ * epoll_wait, so idle mounts cost nothing. It never runs Node's event loop: nothing here may be asynchronous.
+ */
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { StrataError } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
+import type { VlfsSpec } from '../../vlfs/contract.ts';
+import { createPoolClient } from '../pool/pool-client.ts';
+import { createFuseBuffers } from '../server/buffers.ts';
+import { changeMount, failureOf, relayerMount } from './change-names.ts';
+import type {
+  LoopCommand,
+  LoopData,
+  LoopMessage,
+  LoopReply,
+  RelayerOutcome,
+  ServedStatus,
+} from './messages.ts';
+import {
+  createServedMount,
+  describe,
+  type ServeContext,
+  type ServedMount,
+  serveRequests,
+} from './served-mount.ts';
+import type { ServedVlfs } from './served-vlfs.ts';
+
+const COMMANDS = 0;
+const RESULTS = 1;
+const FIRST_TAG = 2;
+/** Requests of one mount before the others get their turn. */
+const BUDGET = 64;
+/** Direct looks at the busiest mount between two looks at all. */
+const LOOKS = 4;
+
+const data = workerData as LoopData;
+const { openVlfs } = (await import(data.vlfsModule)) as { openVlfs(spec: VlfsSpec): ServedVlfs };
+const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
+const epoll = sys.epollCreate();
+const byTag = new Map<number, ServedMount>();
+const tags = new Map<ServedMount, number>();
+const byId = new Map<string, ServedMount>();
+const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string }>();
+let nextTag = FIRST_TAG;
+let stopping = false;
+
+const ctx: ServeContext = {
+  buffers: createFuseBuffers(),
+  pool: createPoolClient(data.pool),
+  log: (line) => post({ event: 'log', line }),
+  finished(m) {
+    sys.epollRemove(epoll, m.fd);
+    sys.close(m.fd);
+    byTag.delete(tags.get(m) ?? -1);
+    tags.delete(m);
+    if (byId.get(m.id) === m) byId.delete(m.id);
+    post({ event: 'gone', id: m.id });
+  },
+};
+
+function served(id: string): ServedMount {
+  const found = byId.get(id);
+  if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
+  return found;
+}
+
+function open(id: string, spec: VlfsSpec): void {
+  if (byId.has(id) || opened.has(id))
+    throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
+  opened.set(id, { vlfs: openVlfs(spec), stackKey: spec.stack.key });
+}
+
+function serve(id: string, fd: number): void {
+  const found = opened.get(id);
+  if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not open`);
+  opened.delete(id);
+  const mount = createServedMount(ctx, { id, fd, ...found });
+  const tag = nextTag++;
+  byTag.set(tag, mount);
+  tags.set(mount, tag);
+  byId.set(id, mount);
+  sys.epollAdd(epoll, fd, sys.EPOLLIN, tag);
+}
+
+function status(): ServedStatus[] {
+  return [...byId.values()].map((m) => ({
+    id: m.id,
+    stackKey: m.stackKey,
+    requests: m.requests,
+    openFiles: m.vlfs.stats().openFiles,
+    passthroughOpens: m.server.backing.passthroughOpens,
+    features: m.server.features,
+  }));
+}
+
+function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['changes']): void {
+  const outcomes: RelayerOutcome[] = [];
+  const one = (outcome: RelayerOutcome): void => {
+    outcomes.push(outcome);
+    if (outcomes.length === changes.length) post({ seq, value: outcomes });
+  };
+  if (changes.length === 0) post({ seq, value: outcomes });
+  for (const change of changes) {
+    const mount = byId.get(change.id);
+    if (mount === undefined) {
+      one({ id: change.id, failure: { code: 'NOT_FOUND', message: `${change.id} is not mounted` } });
+      continue;
+    }
+    relayerMount(ctx, mount, change, (failure) => one({ id: change.id, failure }));
+  }
+}
+
+function execute(seq: number, command: LoopCommand): void {
+  const answer = (value: unknown, failure: ReturnType<typeof failureOf> | null): void =>
+    post(failure === null ? { seq, value } : { seq, failure });
+  switch (command.kind) {
+    case 'open':
+      answer(open(command.id, command.spec), null);
+      break;
+    case 'serve':
+      answer(serve(command.id, command.fd), null);
+      break;
+    case 'drop': {
+      const found = opened.get(command.id);
+      opened.delete(command.id);
+      found?.vlfs.destroy();
+      answer(undefined, null);
+      break;
+    }
+    case 'relayer':
+      relayer(seq, command.changes);
+      break;
+    case 'revert': {
+      const mount = served(command.id);
+      changeMount(ctx, mount, () => mount.vlfs.revert(command.paths), answer);
+      break;
+    }
+    case 'reset': {
+      const mount = served(command.id);
+      changeMount(ctx, mount, () => mount.vlfs.reset(command.keep), answer);
+      break;
+    }
+    case 'status':
+      answer(status(), null);
+      break;
+    case 'stop':
+      stopping = true;
+      answer(undefined, null);
+      break;
+  }
+}
+
+function drainCommands(): void {
+  sys.eventfdDrain(data.commandFd);
+  for (
+    let got = receiveMessageOnPort(data.commands);
+    got !== undefined;
+    got = receiveMessageOnPort(data.commands)
+  ) {
+    const { seq, command } = got.message as LoopMessage;
+    try {
+      execute(seq, command);
+    } catch (error) {
+      post({ seq, failure: failureOf(error) });
+    }
+  }
+}
+
+/** Serves everything that is ready; the mount that had requests last, or null. */
+function serveReady(ready: number): ServedMount | null {
+  let busy: ServedMount | null = null;
+  const readyTags: number[] = [];
+  for (let i = 0; i < ready; i++) readyTags.push(sys.readyTag(i));
+  for (const tag of readyTags) {
+    if (tag === COMMANDS) drainCommands();
+    else if (tag === RESULTS) {
+      sys.eventfdDrain(data.doneFd);
+      ctx.pool.drain();
+    } else {
+      const mount = byTag.get(tag);
+      if (mount !== undefined && serveRequests(ctx, mount, BUDGET) > 0) busy = mount;
+    }
+  }
+  return busy;
+}
+
+/** Until 'stop': serve, look a little, sleep. */
+function run(): void {
+  const spinMs = data.spinUs / 1000;
+  let busy: ServedMount | null = null;
+  let spinUntil = 0;
+  while (!stopping) {
+    if (busy !== null) {
+      for (let i = 0; i < LOOKS && !busy.gone; i++) {
+        if (serveRequests(ctx, busy, BUDGET) === 0) continue;
+        spinUntil = performance.now() + spinMs;
+        break;
+      }
+    }
+    const spinning = busy !== null && !busy.gone && performance.now() < spinUntil;
+    const ready = sys.epollWait(epoll, spinning ? 0 : -1);
+    if (ready > 0) {
+      const now = serveReady(ready);
+      if (now !== null) {
+        busy = now;
+        spinUntil = performance.now() + spinMs;
+      }
+    } else if (!spinning) busy = null;
+  }
+}
+
+sys.epollAdd(epoll, data.commandFd, sys.EPOLLIN, COMMANDS);
+sys.epollAdd(epoll, data.doneFd, sys.EPOLLIN, RESULTS);
+try {
+  run();
+} catch (error) {
+  post({ event: 'log', line: `a serving thread failed: ${describe(error)}` });
+  throw error;
+}
+process.exit(0);

@@ -1,0 +1,60 @@
+/** Messages between the main thread of strata-fs and its serving threads. Every command has one answer with the same seq. */
+import type { MessagePort } from 'node:worker_threads';
+import type { ErrorCode } from '../../base/index.ts';
+import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { Features } from '../server/init.ts';
+
+export type LoopCommand =
+  /** Opens a VLFS; it is served once 'serve' gives its connection. */
+  | { kind: 'open'; id: string; spec: VlfsSpec }
+  | { kind: 'serve'; id: string; fd: number }
+  /** Closes a VLFS that could not be mounted. */
+  | { kind: 'drop'; id: string }
+  | { kind: 'relayer'; changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] }
+  | { kind: 'revert'; id: string; paths: string[] }
+  | { kind: 'reset'; id: string; keep: string[] }
+  | { kind: 'status' }
+  | { kind: 'stop' };
+
+export interface LoopMessage {
+  seq: number;
+  command: LoopCommand;
+}
+
+export interface LoopFailure {
+  code: ErrorCode;
+  message: string;
+  hint?: string;
+}
+
+/** One VLFS of a relayer: null is success. */
+export type RelayerOutcome = { id: string; failure: LoopFailure | null };
+
+export interface ServedStatus {
+  id: string;
+  stackKey: string;
+  requests: number;
+  openFiles: number;
+  passthroughOpens: number;
+  features: Features | null;
+}
+
+export type LoopReply =
+  | { seq: number; value: unknown }
+  | { seq: number; failure: LoopFailure }
+  /** The last mountpoint of this VLFS is gone and everything of it is closed. */
+  | { event: 'gone'; id: string }
+  | { event: 'log'; line: string };
+
+export interface LoopData {
+  commands: MessagePort;
+  /** Rung after each command. */
+  commandFd: number;
+  pool: MessagePort[];
+  /** Rung by the pool after each result. */
+  doneFd: number;
+  /** Microseconds to look for the next request before sleeping. */
+  spinUs: number;
+  /** Module that exports openVlfs. */
+  vlfsModule: string;
+}

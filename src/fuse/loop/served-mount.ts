@@ -1,0 +1,148 @@
+/**
+ * One VLFS with its connection, as a serving thread holds it: reads requests, writes replies, and keeps requests that wait for slow
+ * work aside. Never blocks. The descriptor stays open while any job or notify of this mount is under way, so that no message can go to
+ * another file that got its number.
+ */
+import * as sys from '../../sys/index.ts';
+import { PENDING, type SlowJob } from '../../vlfs/contract.ts';
+import type { PoolClient } from '../pool/pool-client.ts';
+import type { FuseBuffers } from '../server/buffers.ts';
+import type { FuseServer } from '../server/server.ts';
+import { createFuseServer } from '../server/server.ts';
+import { createBackingDevice } from '../transport/device.ts';
+import type { ServedVlfs } from './served-vlfs.ts';
+
+export interface ServedMount {
+  readonly id: string;
+  readonly vlfs: ServedVlfs;
+  readonly server: FuseServer;
+  readonly fd: number;
+  stackKey: string;
+  requests: number;
+  /** Jobs and notifies under way. */
+  underWay: number;
+  /** The kernel closed the connection. */
+  gone: boolean;
+  /** Commands that change names run one after the other. */
+  changing: boolean;
+  readonly waitingChanges: (() => void)[];
+  /** Requests that wait for a job, by the job. */
+  readonly waiting: Map<SlowJob, Buffer[]>;
+}
+
+export interface ServeContext {
+  buffers: FuseBuffers;
+  pool: PoolClient;
+  log(line: string): void;
+  /** Called when a mount that is gone has nothing under way any more. */
+  finished(mount: ServedMount): void;
+}
+
+export function createServedMount(
+  ctx: ServeContext,
+  o: { id: string; vlfs: ServedVlfs; fd: number; stackKey: string },
+): ServedMount {
+  return {
+    ...o,
+    server: createFuseServer({
+      ops: o.vlfs,
+      buffers: ctx.buffers,
+      backingDevice: createBackingDevice(o.fd),
+      onException: (opcode, error) => ctx.log(`${o.id}: ${opcode} failed: ${describe(error)}`),
+    }),
+    requests: 0,
+    underWay: 0,
+    gone: false,
+    changing: false,
+    waitingChanges: [],
+    waiting: new Map(),
+  };
+}
+
+export function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+/** Handles up to `budget` requests. Returns how many there were. */
+export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number): number {
+  const { request } = ctx.buffers;
+  for (let served = 0; served < budget; ) {
+    if (m.gone) return served;
+    const length = sys.read(m.fd, request, request.length);
+    if (length > 0) {
+      served++;
+      m.requests++;
+      handle(ctx, m, length);
+      continue;
+    }
+    if (length === -sys.E.AGAIN) return served;
+    // ENOENT: the request was interrupted before it was read.
+    if (length === -sys.E.INTR || length === -sys.E.NOENT) continue;
+    if (length !== -sys.E.NODEV) ctx.log(`${m.id}: the connection ended: ${sys.errnoName(length)}`);
+    m.gone = true;
+    finishIfIdle(ctx, m);
+    return served;
+  }
+  return budget;
+}
+
+/** The request in the buffer: answers it, or puts it aside. */
+function handle(ctx: ServeContext, m: ServedMount, length: number): void {
+  const result = m.server.handle(length);
+  if (result === PENDING) defer(ctx, m, length);
+  else if (result > 0) reply(ctx, m, result);
+}
+
+function reply(ctx: ServeContext, m: ServedMount, length: number): void {
+  const errno = sys.write(m.fd, ctx.buffers.reply, length);
+  if (errno >= 0) return;
+  // ENOENT: the caller is gone (killed, or the connection aborted); it must not keep what the reply gave it.
+  m.server.revokeLast();
+  if (errno !== -sys.E.NOENT && errno !== -sys.E.NODEV && errno !== -sys.E.NOTCONN)
+    ctx.log(`${m.id}: a reply was refused: ${sys.errnoName(errno)}`);
+}
+
+function defer(ctx: ServeContext, m: ServedMount, length: number): void {
+  const job = m.server.takeJob();
+  const bytes = Buffer.from(ctx.buffers.request.subarray(0, length));
+  const others = m.waiting.get(job);
+  if (others !== undefined) {
+    others.push(bytes);
+    return;
+  }
+  m.waiting.set(job, [bytes]);
+  m.underWay++;
+  const { done: _done, ...plain } = job as SlowJob & { done?: unknown };
+  ctx.pool.run(plain as SlowJob, (result) => jobEnded(ctx, m, job, result));
+}
+
+/** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */
+function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: number): void {
+  const requests = m.waiting.get(job) ?? [];
+  m.waiting.delete(job);
+  m.underWay--;
+  try {
+    if (job.kind === 'copy-data') job.done?.(Math.min(result, 0));
+  } catch (error) {
+    ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);
+    result = -sys.E.IO;
+  }
+  for (const bytes of requests) {
+    bytes.copy(ctx.buffers.request);
+    if (job.then === 'retry' && result >= 0) handle(ctx, m, bytes.length);
+    else reply(ctx, m, m.server.answerJob(result));
+  }
+  finishIfIdle(ctx, m);
+}
+
+/** Ends a mount whose connection is gone once nothing of it is under way. */
+export function finishIfIdle(ctx: ServeContext, m: ServedMount): void {
+  if (!m.gone || m.underWay > 0) return;
+  m.underWay = -1;
+  try {
+    m.server.destroy();
+  } catch (error) {
+    ctx.log(`${m.id}: could not be closed: ${describe(error)}`);
+  }
+  ctx.finished(m);
+}

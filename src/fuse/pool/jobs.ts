@@ -1,0 +1,125 @@
+/**
+ * What the blocking pool executes: slow jobs of a VLFS, and notifies that wait for kernel locks. A job runs in slices, so that a
+ * long copy does not keep a short fsync waiting. Descriptors belong to the VLFS, which keeps them open until the job is done.
+ */
+import * as sys from '../../sys/index.ts';
+import type { SlowJob, StaleName } from '../../vlfs/contract.ts';
+import { invalEntryMessage } from '../transport/notify.ts';
+
+/** A job as it travels to a pool thread: without callbacks. */
+export type PoolJob =
+  | SlowJob
+  /** Writes INVAL_ENTRY for each name to a FUSE descriptor. */
+  | { kind: 'expire-names'; fuseFd: number; names: StaleName[]; expireOnly: boolean };
+
+/** Bytes of one step of a copy. */
+const SLICE_BYTES = 64 << 20;
+const BUFFER_BYTES = 1 << 20;
+/** Notifies written before other work gets a turn. */
+const NOTIFY_SLICE = 2048;
+
+const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Allocated by the first copy that needs it. */
+let buffer: Buffer | null = null;
+
+/** copy_file_range does not work between these files. */
+function cannotCopyInKernel(errno: number): boolean {
+  return [sys.E.XDEV, sys.E.INVAL, sys.E.NOSYS, sys.E.OPNOTSUPP, sys.E.BADF].includes(-errno as never);
+}
+
+/** One slice through memory; bytes copied, 0 at the end of the source, or a negative errno. */
+function copyThroughMemory(
+  from: number,
+  fromOffset: number,
+  to: number,
+  toOffset: number,
+  size: number,
+): number {
+  buffer ??= Buffer.alloc(BUFFER_BYTES);
+  const got = sys.pread(from, buffer, Math.min(size, BUFFER_BYTES), fromOffset);
+  if (got <= 0) return got;
+  for (let done = 0; done < got; ) {
+    const wrote = sys.pwrite(to, buffer.subarray(done, got), got - done, toOffset + done);
+    if (wrote < 0) return done > 0 ? done : wrote;
+    done += wrote;
+  }
+  return got;
+}
+
+/** Copies [offset, offset + size) of one file; fewer bytes at the end of the source. Returns bytes copied or a negative errno. */
+async function copyRange(
+  from: number,
+  fromOffset: number,
+  to: number,
+  toOffset: number,
+  size: number,
+): Promise<number> {
+  let inKernel = true;
+  let done = 0;
+  while (done < size) {
+    const slice = Math.min(SLICE_BYTES, size - done);
+    let n = inKernel
+      ? sys.copyFileRange(from, fromOffset + done, to, toOffset + done, slice)
+      : copyThroughMemory(from, fromOffset + done, to, toOffset + done, slice);
+    if (inKernel && n < 0 && cannotCopyInKernel(n)) {
+      inKernel = false;
+      n = copyThroughMemory(from, fromOffset + done, to, toOffset + done, slice);
+    }
+    if (n === -sys.E.INTR) continue;
+    if (n < 0) return done > 0 ? done : n;
+    if (n === 0) break;
+    done += n;
+    if (done < size) await breathe();
+  }
+  return done;
+}
+
+/** The whole file: shared blocks where the file system can, else its data without its holes. 0 or a negative errno. */
+export async function copyData(from: number, to: number, sizeBytes: number): Promise<number> {
+  if (sizeBytes === 0) return 0;
+  if (sys.ficlone(to, from) === 0) return 0;
+  let at = 0;
+  while (at < sizeBytes) {
+    const data = sys.lseek(from, at, sys.SEEK_DATA);
+    if (data === -sys.E.NXIO) break;
+    const begin = data < 0 ? at : data;
+    const hole = data < 0 ? sizeBytes : sys.lseek(from, begin, sys.SEEK_HOLE);
+    const end = Math.min(hole < 0 ? sizeBytes : hole, sizeBytes);
+    if (begin >= sizeBytes) break;
+    const copied = await copyRange(from, begin, to, begin, end - begin);
+    if (copied < 0) return copied;
+    // A source that ended early keeps its length by the truncation below.
+    if (copied < end - begin) break;
+    at = end;
+  }
+  return sys.ftruncate(to, sizeBytes);
+}
+
+async function expireNames(fuseFd: number, names: StaleName[], expireOnly: boolean): Promise<number> {
+  for (let i = 0; i < names.length; i++) {
+    const message = invalEntryMessage(names[i]!.parent, names[i]!.name, expireOnly);
+    const errno = sys.write(fuseFd, message, message.length);
+    // ENOENT: the kernel does not hold this name. ENOTDIR, ESTALE: nor this directory.
+    if (errno === -sys.E.NODEV || errno === -sys.E.NOTCONN) return errno;
+    if (i % NOTIFY_SLICE === NOTIFY_SLICE - 1) await breathe();
+  }
+  return 0;
+}
+
+/** Runs a job to its end. Returns its result: 0, a count, or a negative errno. */
+export async function runPoolJob(job: PoolJob): Promise<number> {
+  switch (job.kind) {
+    case 'fsync':
+      return job.dataOnly ? sys.fdatasync(job.fd) : sys.fsync(job.fd);
+    case 'syncfs':
+      return sys.syncfs(job.fd);
+    case 'fallocate':
+      return sys.fallocate(job.fd, job.mode, job.offset, job.length);
+    case 'copy-data':
+      return await copyData(job.fromFd, job.toFd, job.sizeBytes);
+    case 'copy-range':
+      return await copyRange(job.fromFd, job.fromOffset, job.toFd, job.toOffset, job.sizeBytes);
+    case 'expire-names':
+      return await expireNames(job.fuseFd, job.names, job.expireOnly);
+  }
+}

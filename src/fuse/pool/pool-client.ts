@@ -1,0 +1,49 @@
+/**
+ * The serving thread's side of the blocking pool: gives a job to the thread with the fewest of our jobs and calls back when it is done. The
+ * last port is kept for notifies, which may wait for kernel locks that only an ordinary job's end releases.
+ */
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import type { PoolJob } from './jobs.ts';
+import type { PoolRequest, PoolResult } from './pool-main.ts';
+
+export interface PoolClient {
+  run(job: PoolJob, done: (result: number) => void): void;
+  /** Calls back for all that has ended; to be called when the done eventfd rings. */
+  drain(): void;
+}
+
+export function createPoolClient(ports: MessagePort[]): PoolClient {
+  const waiting = new Map<number, { port: number; done: (result: number) => void }>();
+  const load = ports.map(() => 0);
+  const notifier = ports.length - 1;
+  let nextJob = 1;
+
+  function choose(job: PoolJob): number {
+    if (job.kind === 'expire-names' || notifier === 0) return notifier;
+    let best = 0;
+    for (let i = 1; i < notifier; i++) if (load[i]! < load[best]!) best = i;
+    return best;
+  }
+
+  return {
+    run(job, done) {
+      const port = choose(job);
+      const jobNo = nextJob++;
+      waiting.set(jobNo, { port, done });
+      load[port]!++;
+      ports[port]!.postMessage({ jobNo, job } satisfies PoolRequest);
+    },
+    drain() {
+      for (const port of ports) {
+        for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
+          const { jobNo, result } = got.message as PoolResult;
+          const waiter = waiting.get(jobNo);
+          if (waiter === undefined) continue;
+          waiting.delete(jobNo);
+          load[waiter.port]!--;
+          waiter.done(result);
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,176 @@
+/** stratad's side of the data plane: the DataPlane contract over the socket of strata-fs, its start, and recovery after its death. */
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
+import { nameFromText, StrataError } from '../../base/index.ts';
+import type { DataPlane, DataPlaneStatus } from '../contract.ts';
+import { unmount } from '../transport/device.ts';
+import { strataMountpoints } from '../transport/mountinfo.ts';
+import { openMountRecords } from './mount-records.ts';
+import { dataPlanePaths } from './paths.ts';
+import { createLineReader, encodeLine, errorFromWire, packRelayer, type WireReply } from './wire.ts';
+
+const START_TIMEOUT_MS = 15_000;
+const START_POLL_MS = 10;
+
+/** The data plane with what only its owner asks of it. */
+export interface OwnedDataPlane extends DataPlane {
+  /** Unmounts what is not busy (lazily everything, with force) and ends strata-fs when nothing is left. Returns what stays mounted. */
+  shutdown(options: { force: boolean }): Promise<string[]>;
+}
+
+function openSocket(path: string): Promise<Socket | null> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(path);
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(null);
+      else reject(new StrataError('DAEMON', `cannot reach strata-fs: ${error.message}`, { cause: error }));
+    });
+  });
+}
+
+/** The running data plane of this root, or null when none runs. Does not keep the process alive by itself. */
+export async function connectDataPlane(root: string): Promise<OwnedDataPlane | null> {
+  const socket = await openSocket(dataPlanePaths(root).socket);
+  if (socket === null) return null;
+  const waiting = new Map<number, { resolve(value: never): void; reject(error: Error): void }>();
+  let seq = 1;
+  let ended = false;
+
+  const gone = (): void => {
+    ended = true;
+    for (const { reject } of waiting.values())
+      reject(
+        new StrataError('DAEMON', 'strata-fs died', { hint: 'repeat the command; it is started again' }),
+      );
+    waiting.clear();
+  };
+  const onLine = (line: string): void => {
+    const reply = JSON.parse(line) as WireReply;
+    const waiter = waiting.get(reply.seq);
+    waiting.delete(reply.seq);
+    if (waiting.size === 0) socket.unref();
+    if ('error' in reply) waiter?.reject(errorFromWire(reply.error));
+    else waiter?.resolve(reply.result as never);
+  };
+  const read = createLineReader(onLine);
+  socket.on('data', (chunk: Buffer) => {
+    try {
+      read(chunk);
+    } catch {
+      socket.destroy();
+    }
+  });
+  socket.on('error', () => {});
+  socket.on('close', gone);
+  socket.unref();
+
+  function call<T>(method: string, params: unknown): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (ended) return reject(new StrataError('DAEMON', 'strata-fs is not running'));
+      const mine = seq++;
+      waiting.set(mine, { resolve, reject });
+      socket!.ref();
+      socket!.write(encodeLine({ seq: mine, method, params }));
+    });
+  }
+
+  return {
+    mount: (request) => call<void>('mount', request),
+    unmount: (mountpoint, { force }) => call<void>('unmount', { mountpoint, force }),
+    relayer: (changes) => call<void>('relayer', packRelayer(changes)),
+    revert: (id, paths) => call<string[]>('revert', { id, paths }),
+    reset: (id, keep) => call<void>('reset', { id, keep }),
+    status: () => call<DataPlaneStatus>('status', {}),
+    shutdown: (options) => call<string[]>('shutdown', options),
+    close: () => {
+      socket.destroy();
+      gone();
+    },
+  };
+}
+
+export interface StartOptions {
+  /** Further arguments of data-plane-main.ts, for tests. */
+  args?: string[];
+}
+
+/** The data plane of this root: the running one, or a new process, detached, that outlives this one. */
+export async function startDataPlane(root: string, options: StartOptions = {}): Promise<OwnedDataPlane> {
+  const running = await connectDataPlane(root);
+  if (running !== null) return running;
+  const paths = dataPlanePaths(root);
+  mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
+  const log = openSync(paths.log, 'a', 0o600);
+  const main = new URL('../data-plane-main.ts', import.meta.url).pathname;
+  const child = spawn(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', main, '--root', root, ...(options.args ?? [])],
+    {
+      detached: true,
+      stdio: ['ignore', log, log],
+      cwd: '/',
+    },
+  );
+  closeSync(log);
+  let ended: string | null = null;
+  child.once('error', (error) => {
+    ended = error.message;
+  });
+  child.once('exit', (code, signal) => {
+    ended = signal ?? `status ${code}`;
+  });
+  child.unref();
+  const until = Date.now() + START_TIMEOUT_MS;
+  while (Date.now() < until) {
+    const plane = await connectDataPlane(root);
+    if (plane !== null) return plane;
+    if (ended !== null) break;
+    await new Promise((resolve) => setTimeout(resolve, START_POLL_MS));
+  }
+  throw new StrataError('DAEMON', `strata-fs did not start${ended === null ? '' : ` (${ended})`}`, {
+    hint: `its log is ${paths.log}`,
+  });
+}
+
+/**
+ * After the death of strata-fs: takes its dead mounts away (lazily: who holds them keeps a dead file system until it closes) and makes
+ * them again from the records. Returns the mountpoints that are back; the others are in strata-fs's log and stay unmounted.
+ */
+export async function recoverMounts(root: string, plane: DataPlane): Promise<string[]> {
+  const paths = dataPlanePaths(root);
+  const records = openMountRecords(paths);
+  const alive = new Set((await plane.status()).mounts.map((m) => m.mountpoint));
+  const wanted = records.list().filter((request) => !alive.has(request.mountpoint));
+  const dead = strataMountpoints();
+  // The newest first: a mount may lie inside another.
+  for (const path of [...dead].reverse())
+    if (wanted.some((request) => nameFromText(request.mountpoint) === path)) unmount(path, true);
+  const back: string[] = [];
+  for (const request of wanted) {
+    try {
+      await plane.mount(request);
+      back.push(request.mountpoint);
+    } catch (error) {
+      note(paths.log, `${request.mountpoint} could not be mounted again: ${(error as Error).message}`);
+    }
+  }
+  return back;
+}
+
+function note(log: string, line: string): void {
+  const fd = openSync(log, 'a', 0o600);
+  writeSync(fd, `${new Date().toISOString()} ${line}\n`);
+  closeSync(fd);
+}
+
+/** The process id in ROOT/run/strata-fs.pid, or null. */
+export function dataPlanePid(root: string): number | null {
+  try {
+    const pid = Number(readFileSync(dataPlanePaths(root).pid, 'utf8'));
+    return Number.isInteger(pid) && pid > 0 ? pid : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * What is mounted, on disk: one record a mountpoint, so that mounts can be made again after a crash of strata-fs. A record is written
+ * before the mount is made and removed after it is gone; records of another boot of the machine are void. Stacks are stored once, by the
+ * digest of their key.
+ */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { MountRequest } from '../contract.ts';
+import type { DataPlanePaths } from './paths.ts';
+
+interface MountRecord {
+  boot: string;
+  /** Milliseconds since the epoch; mounts are made again in this order. */
+  since: number;
+  id: string;
+  mountpoint: string;
+  readOnly: boolean;
+  vlfs: Omit<VlfsSpec, 'stack'> & { stack: string };
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 40);
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+}
+
+function writeWhole(file: string, text: string): void {
+  writeFileSync(`${file}.tmp`, text, { mode: 0o600 });
+  renameSync(`${file}.tmp`, file);
+}
+
+export interface MountRecords {
+  put(request: MountRequest): void;
+  remove(mountpoint: string): void;
+  /** The mounts of this boot, oldest first. Unreadable records are left out. */
+  list(): MountRequest[];
+  /** A relayer of `ids`: their records get the new stack. */
+  restack(ids: string[], stack: StackSpec): void;
+  /** Removes void records and stacks that no record names. */
+  sweep(): void;
+}
+
+export function openMountRecords(paths: DataPlanePaths): MountRecords {
+  const boot = bootId();
+  mkdirSync(paths.mountsDir, { recursive: true, mode: 0o700 });
+  mkdirSync(paths.stacksDir, { recursive: true, mode: 0o700 });
+  const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${digest(mountpoint)}.json`);
+  const known = new Set(readdirSync(paths.stacksDir));
+
+  function storeStack(stack: StackSpec): string {
+    const name = `${digest(stack.key)}.json`;
+    if (!known.has(name)) writeWhole(join(paths.stacksDir, name), JSON.stringify(stack));
+    known.add(name);
+    return name;
+  }
+
+  function read(): { file: string; record: MountRecord }[] {
+    const found: { file: string; record: MountRecord }[] = [];
+    for (const name of readdirSync(paths.mountsDir)) {
+      if (!name.endsWith('.json')) continue;
+      const file = join(paths.mountsDir, name);
+      try {
+        found.push({ file, record: JSON.parse(readFileSync(file, 'utf8')) as MountRecord });
+      } catch {
+        rmSync(file, { force: true });
+      }
+    }
+    return found.sort((a, b) => a.record.since - b.record.since);
+  }
+
+  const store = (record: MountRecord): void => writeWhole(fileOf(record.mountpoint), JSON.stringify(record));
+
+  return {
+    put({ id, mountpoint, readOnly, vlfs }) {
+      const { stack, ...rest } = vlfs;
+      const since = performance.timeOrigin + performance.now();
+      store({ boot, since, id, mountpoint, readOnly, vlfs: { ...rest, stack: storeStack(stack) } });
+    },
+    remove: (mountpoint) => rmSync(fileOf(mountpoint), { force: true }),
+    list() {
+      const requests: MountRequest[] = [];
+      for (const { record } of read()) {
+        if (record.boot !== boot) continue;
+        try {
+          const stack = JSON.parse(
+            readFileSync(join(paths.stacksDir, record.vlfs.stack), 'utf8'),
+          ) as StackSpec;
+          const { id, mountpoint, readOnly, vlfs } = record;
+          requests.push({ id, mountpoint, readOnly, vlfs: { ...vlfs, stack } });
+        } catch {
+          // Without its stack it cannot be mounted; fleet/ still knows the appliance.
+        }
+      }
+      return requests;
+    },
+    restack(ids, stack) {
+      const wanted = new Set(ids);
+      const name = storeStack(stack);
+      for (const { record } of read())
+        if (wanted.has(record.id)) store({ ...record, vlfs: { ...record.vlfs, stack: name } });
+    },
+    sweep() {
+      const used = new Set<string>();
+      for (const { file, record } of read()) {
+        if (record.boot === boot) used.add(record.vlfs.stack);
+        else rmSync(file, { force: true });
+      }
+      for (const name of readdirSync(paths.stacksDir)) {
+        if (used.has(name)) continue;
+        rmSync(join(paths.stacksDir, name), { force: true });
+        known.delete(name);
+      }
+    },
+  };
+}

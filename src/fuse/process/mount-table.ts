@@ -1,0 +1,220 @@
+/**
+ * The mounts of strata-fs: which VLFS is bound to which serving thread, and its mountpoints. A VLFS has one connection; further mountpoints
+ * are bind mounts of the first that is left. All changes of one VLFS are made one after the other.
+ */
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { nameFromText, StrataError } from '../../base/index.ts';
+import type { PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { MountInfo, MountRequest } from '../contract.ts';
+import type { RelayerOutcome, ServedStatus } from '../loop/messages.ts';
+import type { Features } from '../server/init.ts';
+import { bindMount, mountFuse, unmount } from '../transport/device.ts';
+import { strataMountpoints } from '../transport/mountinfo.ts';
+import type { MountRecords } from './mount-records.ts';
+import type { ServingThread } from './threads.ts';
+
+interface Served {
+  thread: ServingThread;
+  mountpoints: { path: string; readOnly: boolean }[];
+}
+
+export interface MountTable {
+  mount(request: MountRequest): Promise<void>;
+  unmount(mountpoint: string, force: boolean): Promise<void>;
+  relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
+  revert(id: string, paths: string[]): Promise<string[]>;
+  reset(id: string, keep: string[]): Promise<void>;
+  status(): Promise<{ mounts: MountInfo[]; features: Features | null; passthroughOpens: number }>;
+  /** A serving thread says that the connection of a VLFS ended. */
+  gone(id: string): void;
+  /** VLFSs whose connection lives, lazily unmounted ones too. */
+  size(): number;
+  /** Unmounts what is not busy (lazily all, with force). Returns the mountpoints that stay. */
+  unmountAll(force: boolean): Promise<string[]>;
+}
+
+export function createMountTable(serving: ServingThread[], records: MountRecords): MountTable {
+  const table = new Map<string, Served>();
+  const queues = new Map<string, Promise<unknown>>();
+
+  /** Runs `work` after all earlier work on this VLFS. */
+  function inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const before = queues.get(id) ?? Promise.resolve();
+    const mine = before.then(work, work);
+    const settled = mine.catch(() => {});
+    queues.set(id, settled);
+    void settled.then(() => {
+      if (queues.get(id) === settled) queues.delete(id);
+    });
+    return mine;
+  }
+
+  function served(id: string): Served {
+    const found = table.get(id);
+    if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
+    return found;
+  }
+
+  function owner(mountpoint: string): string | undefined {
+    for (const [id, { mountpoints }] of table) if (mountpoints.some((m) => m.path === mountpoint)) return id;
+    return undefined;
+  }
+
+  async function mountFirst(request: MountRequest): Promise<void> {
+    const { id, vlfs, mountpoint } = request;
+    const thread = serving.reduce((least, t) => (t.load < least.load ? t : least));
+    thread.load++;
+    try {
+      await thread.send({ kind: 'open', id, spec: vlfs });
+      let fd: number;
+      try {
+        records.put(request);
+        fd = mountFuse(nameFromText(mountpoint), request.readOnly);
+      } catch (error) {
+        records.remove(mountpoint);
+        await thread.send({ kind: 'drop', id });
+        throw error;
+      }
+      table.set(id, { thread, mountpoints: [{ path: mountpoint, readOnly: request.readOnly }] });
+      await thread.send({ kind: 'serve', id, fd });
+    } catch (error) {
+      thread.load--;
+      throw error;
+    }
+  }
+
+  function mountAgain(found: Served, request: MountRequest): void {
+    const { mountpoint, readOnly } = request;
+    const mounted = new Set(strataMountpoints());
+    for (const { path } of found.mountpoints) if (!mounted.has(nameFromText(path))) records.remove(path);
+    found.mountpoints = found.mountpoints.filter((m) => mounted.has(nameFromText(m.path)));
+    const first = found.mountpoints[0];
+    if (first === undefined)
+      throw new StrataError('BUSY', `${request.id} is still being unmounted`, {
+        hint: 'end the programs that use it and try again',
+      });
+    records.put(request);
+    try {
+      bindMount(nameFromText(first.path), nameFromText(mountpoint), readOnly);
+    } catch (error) {
+      records.remove(mountpoint);
+      throw error;
+    }
+    found.mountpoints.push({ path: mountpoint, readOnly });
+  }
+
+  async function unmountOne(id: string, mountpoint: string, force: boolean): Promise<void> {
+    const found = served(id);
+    unmount(nameFromText(mountpoint), force);
+    records.remove(mountpoint);
+    found.mountpoints = found.mountpoints.filter((m) => m.path !== mountpoint);
+  }
+
+  function unmountAt(mountpoint: string, force: boolean): Promise<void> {
+    const id = owner(mountpoint);
+    if (id === undefined) throw new StrataError('NOT_FOUND', `nothing of Strata is mounted at ${mountpoint}`);
+    return inTurn(id, () => unmountOne(id, mountpoint, force));
+  }
+
+  return {
+    async mount(given) {
+      const request = { ...given, mountpoint: resolveMountpoint(given.mountpoint) };
+      if (owner(request.mountpoint) !== undefined)
+        throw new StrataError(
+          'EXISTS',
+          `${request.mountpoint} is a mountpoint of ${owner(request.mountpoint)}`,
+        );
+      await inTurn(request.id, async () => {
+        const found = table.get(request.id);
+        if (found === undefined) await mountFirst(request);
+        else mountAgain(found, request);
+      });
+    },
+    async unmount(mountpoint, force) {
+      await unmountAt(owner(mountpoint) === undefined ? ownPath(mountpoint) : mountpoint, force);
+    },
+    async relayer(changes) {
+      const byThread = new Map<ServingThread, typeof changes>();
+      for (const change of changes) {
+        const { thread } = served(change.id);
+        byThread.set(thread, [...(byThread.get(thread) ?? []), change]);
+      }
+      const outcomes = (
+        await Promise.all(
+          [...byThread].map(([thread, mine]) =>
+            thread.send<RelayerOutcome[]>({ kind: 'relayer', changes: mine }),
+          ),
+        )
+      ).flat();
+      const failed = new Map(
+        outcomes.flatMap((o) => (o.failure === null ? [] : [[o.id, o.failure] as const])),
+      );
+      const done = new Map<string, { stack: StackSpec; ids: string[] }>();
+      for (const { id, stack } of changes) {
+        if (failed.has(id)) continue;
+        const group = done.get(stack.key) ?? { stack, ids: [] };
+        group.ids.push(id);
+        done.set(stack.key, group);
+      }
+      for (const { stack, ids } of done.values()) records.restack(ids, stack);
+      const first = [...failed][0];
+      if (first === undefined) return;
+      throw new StrataError(first[1].code, `${first[0]}: ${first[1].message}`, {
+        hint: first[1].hint,
+        data: { failed: [...failed].map(([id, f]) => ({ id, code: f.code, message: f.message })) },
+      });
+    },
+    revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
+    reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
+    async status() {
+      const all = (await Promise.all(serving.map((t) => t.send<ServedStatus[]>({ kind: 'status' })))).flat();
+      const mounts = all.flatMap(({ id, stackKey, requests, openFiles }) =>
+        (table.get(id)?.mountpoints ?? []).map(({ path, readOnly }) => ({
+          id,
+          mountpoint: path,
+          stackKey,
+          readOnly,
+          requests,
+          openFiles,
+        })),
+      );
+      const features = all.find((s) => s.features !== null)?.features ?? null;
+      return { mounts, features, passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0) };
+    },
+    gone(id) {
+      const found = table.get(id);
+      if (found === undefined) return;
+      found.thread.load--;
+      table.delete(id);
+      for (const { path } of found.mountpoints) records.remove(path);
+    },
+    size: () => table.size,
+    async unmountAll(force) {
+      const left: string[] = [];
+      for (const { mountpoints } of [...table.values()]) {
+        for (const { path } of [...mountpoints].reverse()) {
+          try {
+            await unmountAt(path, force);
+          } catch {
+            left.push(path);
+          }
+        }
+      }
+      return left;
+    },
+  };
+}
+
+function resolveMountpoint(mountpoint: string): string {
+  try {
+    return realpathSync(mountpoint);
+  } catch (error) {
+    throw new StrataError('NOT_FOUND', `the mountpoint ${mountpoint} is not there`, { cause: error });
+  }
+}
+
+/** As the kernel's mount table shows it, without a look at the mount itself, which may be dead. */
+function ownPath(mountpoint: string): string {
+  return join(resolveMountpoint(dirname(mountpoint)), basename(mountpoint));
+}

@@ -1,0 +1,27 @@
+/** Where strata-fs keeps what it needs to be found: all in ROOT/run, which only root may enter. */
+import { join } from 'node:path';
+
+export interface DataPlanePaths {
+  runDir: string;
+  socket: string;
+  lock: string;
+  pid: string;
+  log: string;
+  /** One record a mountpoint: what to mount again after a crash. */
+  mountsDir: string;
+  /** The stacks that records refer to. */
+  stacksDir: string;
+}
+
+export function dataPlanePaths(root: string): DataPlanePaths {
+  const runDir = join(root, 'run');
+  return {
+    runDir,
+    socket: join(runDir, 'strata-fs.sock'),
+    lock: join(runDir, 'strata-fs.lock'),
+    pid: join(runDir, 'strata-fs.pid'),
+    log: join(runDir, 'strata-fs.log'),
+    mountsDir: join(runDir, 'mounts'),
+    stacksDir: join(runDir, 'stacks'),
+  };
+}

@@ -1,0 +1,115 @@
+/**
+ * The threads of strata-fs, seen from its main thread: serving threads (one a core, at most four) and the blocking pool that they share. A command
+ * to a serving thread goes through a MessagePort and an eventfd, since that thread sleeps in epoll_wait, not in Node's event loop.
+ */
+import { availableParallelism } from 'node:os';
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { StrataError } from '../../base/index.ts';
+import { eventfd, eventfdSignal } from '../../sys/index.ts';
+import type { LoopCommand, LoopData, LoopFailure, LoopMessage, LoopReply } from '../loop/messages.ts';
+import type { PoolAttach } from '../pool/pool-main.ts';
+
+export interface ServingThread {
+  /** VLFSs bound to it. */
+  load: number;
+  send<T>(command: LoopCommand): Promise<T>;
+}
+
+export interface ThreadOptions {
+  vlfsModule: string;
+  spinUs: number;
+  onGone(id: string): void;
+  onLog(line: string): void;
+  /** A thread died; the process cannot go on. */
+  onDeath(what: string): void;
+}
+
+export interface Threads {
+  serving: ServingThread[];
+  /** Ends all threads; mounts must be gone. */
+  stop(): Promise<void>;
+}
+
+const MAX_SERVING_THREADS = 4;
+/** Two for slow jobs and one for notifies, which may wait for locks. */
+const POOL_THREADS = 3;
+
+export function failureToError(failure: LoopFailure): StrataError {
+  return new StrataError(failure.code, failure.message, { hint: failure.hint });
+}
+
+export function startThreads(options: ThreadOptions): Threads {
+  let stopping = false;
+  const died = (what: string) => (): void => {
+    if (!stopping) options.onDeath(what);
+  };
+  const pool = Array.from({ length: POOL_THREADS }, () => {
+    const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
+    worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
+    worker.on('exit', died('a pool thread'));
+    return worker;
+  });
+  const count = Math.min(MAX_SERVING_THREADS, availableParallelism());
+  const workers: Worker[] = [];
+  const serving = Array.from({ length: count }, () => startServing());
+
+  function startServing(): ServingThread {
+    const commands = new MessageChannel();
+    const commandFd = eventfd();
+    const doneFd = eventfd();
+    if (commandFd < 0 || doneFd < 0) throw new StrataError('IO', 'strata-fs cannot make an eventfd');
+    const ports = pool.map((worker) => {
+      const { port1, port2 } = new MessageChannel();
+      worker.postMessage({ port: port2, doneFd } satisfies PoolAttach, [port2]);
+      return port1;
+    });
+    const data: LoopData = {
+      commands: commands.port2,
+      commandFd,
+      pool: ports,
+      doneFd,
+      spinUs: options.spinUs,
+      vlfsModule: options.vlfsModule,
+    };
+    const worker = new Worker(new URL('../loop/loop-main.ts', import.meta.url), {
+      workerData: data,
+      transferList: [commands.port2, ...ports],
+    });
+    workers.push(worker);
+    const waiting = new Map<number, { resolve(value: never): void; reject(error: Error): void }>();
+    let seq = 1;
+    worker.on('message', (reply: LoopReply) => {
+      if ('event' in reply) {
+        if (reply.event === 'gone') options.onGone(reply.id);
+        else options.onLog(reply.line);
+        return;
+      }
+      const waiter = waiting.get(reply.seq);
+      waiting.delete(reply.seq);
+      if ('failure' in reply) waiter?.reject(failureToError(reply.failure));
+      else waiter?.resolve(reply.value as never);
+    });
+    worker.on('error', (error) => options.onLog(`a serving thread failed: ${error.stack}`));
+    worker.on('exit', died('a serving thread'));
+    return {
+      load: 0,
+      send: (command) =>
+        new Promise((resolve, reject) => {
+          const message: LoopMessage = { seq: seq++, command };
+          waiting.set(message.seq, { resolve, reject });
+          commands.port1.postMessage(message);
+          eventfdSignal(commandFd);
+        }),
+    };
+  }
+
+  return {
+    serving,
+    async stop() {
+      stopping = true;
+      await Promise.all(serving.map((thread) => thread.send({ kind: 'stop' })));
+      await Promise.all(pool.map((worker) => worker.terminate()));
+      await Promise.all(workers.map((worker) => worker.terminate()));
+    },
+  };
+}
