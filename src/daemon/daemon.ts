@@ -25,7 +25,7 @@ export interface DataPlaneParts {
   start(root: string): Promise<DataPlane>;
   recover(root: string, plane: DataPlane): Promise<string[]>;
   /** Ends a data plane that serves nothing any more; `force` also takes its mounts away. */
-  shutdown(root: string, plane: DataPlane, options: { force: boolean }): Promise<void>;
+  shutdown(root: string, options: { force: boolean }): Promise<void>;
 }
 
 export interface DaemonParts {
@@ -110,7 +110,10 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
                 fleet,
                 plane: supervisor.pid() === null ? null : supervisor.plane,
                 force: request.force ?? false,
-                shutdown: (force) => parts.dataPlane.shutdown(root, supervisor.plane, { force }),
+                shutdown: (force) => {
+                  supervisor.retire();
+                  return parts.dataPlane.shutdown(root, { force });
+                },
                 log,
               });
           // The answer leaves first.

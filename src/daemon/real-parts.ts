@@ -9,9 +9,10 @@ export const REAL_PARTS: DaemonParts = {
     connect: connectDataPlane,
     start: startDataPlane,
     recover: recoverMounts,
-    shutdown: async (_root, plane) => {
-      const { pid } = await plane.status();
-      process.kill(pid, 'SIGTERM');
+    shutdown: async (root, options) => {
+      const plane = await connectDataPlane(root);
+      await plane?.shutdown(options);
+      plane?.close();
     },
   },
 };

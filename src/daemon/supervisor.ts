@@ -30,6 +30,8 @@ export interface Supervisor {
   adopt(hasMounts: boolean): Promise<void>;
   /** The process id as last known, or null when none runs. */
   pid(): number | null;
+  /** The process is about to be ended on purpose: its death is not answered by a new one. */
+  retire(): void;
   /** Stops watching; the process itself goes on. */
   close(): void;
 }
@@ -104,6 +106,9 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       else if (hasMounts) await open();
     },
     pid: () => (current && isAlive(current.pid) ? current.pid : null),
+    retire: () => {
+      clearInterval(watch);
+    },
     close: () => {
       closed = true;
       clearInterval(watch);
