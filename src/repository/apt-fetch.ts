@@ -162,9 +162,12 @@ export async function fetchUnits(jobs: readonly FetchJob[], options: FetchOption
     changed();
   };
 
+  let told = { fetched: -1, bytes: 0 };
   const tellFetched = (): void => {
     let bytes = fetchedBytes;
     for (const job of running) bytes += Math.min(job.sizeBytes, sizeOf(fileOf(job)));
+    if (fetched === told.fetched && bytes === told.bytes) return;
+    told = { fetched, bytes };
     progress({ phase: 'fetch', done: fetched, total: jobs.length, doneBytes: bytes, totalBytes });
   };
 

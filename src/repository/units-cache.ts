@@ -23,14 +23,18 @@ export function readCache<T>(path: string): Cached<T> | null {
   try {
     return {
       key: bytes.toString('utf8', first + 1, second),
-      content: JSON.parse(bytes.toString('utf8', second + 1)) as T,
+      content: JSON.parse(bytes.latin1Slice(second + 1)) as T,
     };
   } catch {
     return null;
   }
 }
 
-/** Replaces the cache. `key` has no newline. */
+/** Replaces the cache. `key` has no newline. The JSON is ASCII, so that reading it makes no two-byte string of all of it. */
 export function writeCache(path: string, key: string, content: unknown): void {
-  writeFileDurably(path, `${FORMAT}\n${key}\n${JSON.stringify(content)}`);
+  const json = JSON.stringify(content).replace(
+    /[\u0080-\uffff]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+  writeFileDurably(path, `${FORMAT}\n${key}\n${json}`);
 }
