@@ -45,6 +45,15 @@ place() {
   mkdir -p "\${2%/*}" && cp "${WORK}/$1" "$2.strata-new" && chmod 644 "$2.strata-new" &&
     mv -f "$2.strata-new" "$2" || fail database 1
 }
+md5sums() {
+  m_info=/var/lib/dpkg/info/$1
+  [ -e "$m_info.list" ] && [ ! -e "$m_info.md5sums" ] || return 0
+  while IFS= read -r m_path; do
+    [ -f "$m_path" ] && [ ! -L "$m_path" ] || continue
+    [ -e "$m_info.conffiles" ] && grep -qxF -e "$m_path" "$m_info.conffiles" && continue
+    m_sum=$(md5sum <"$m_path") && printf '%s  %s\\n' "\${m_sum%% *}" "\${m_path#/}"
+  done <"$m_info.list" >"$m_info.md5sums" || fail md5sums 1
+}
 seed() {
   [ -e "$2" ] || [ -L "$2" ] || { mkdir -p "\${2%/*}" && cp "${WORK}/$1" "$2" && chmod 644 "$2"; } || fail seed 1
 }
@@ -64,13 +73,14 @@ mkdir -p /usr/sbin; printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chm
 const DPKG_AFTER = `
 rm -f /usr/sbin/policy-rc.d
 [ -n "$policy" ] && mv /usr/sbin/policy-rc.d.strata-old /usr/sbin/policy-rc.d
-audit=$(dpkg --audit 2>&1) || audit="$audit (dpkg --audit failed)"
-if [ -n "$audit" ]; then printf '%s\\n' "$audit"; fail audit 1; fi
+dpkg-query -W -f '\${db:Status-Abbrev}\${binary:Package}\\n' >/tmp/.strata-states || fail audit 1
+if grep -v '^ii ' /tmp/.strata-states; then echo 'these packages are not configured'; fail audit 1; fi
 [ -s /etc/machine-id ] && : >/etc/machine-id
 rm -f /var/lib/dbus/machine-id /var/cache/apt/*.bin /var/lib/dpkg/*-old /var/cache/debconf/*-old \\
   /var/cache/ldconfig/aux-cache /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- \\
   /var/lib/systemd/random-seed /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend /var/lib/dpkg/triggers/Lock \\
-  /etc/.pwd.lock /var/log/bootstrap.log
+  /etc/.pwd.lock /run/adduser /var/log/bootstrap.log
+rm -rf /tmp/* /tmp/.[!.]*
 [ -n "$alternatives_log" ] || rm -f /var/log/alternatives.log
 [ -n "$dpkg_log" ] || rm -f /var/log/dpkg.log
 `;
@@ -82,6 +92,7 @@ export function driverScript(plan: Plan, seeds: string[], dpkgVersion: string): 
   for (const [i, path] of seeds.entries()) lines.push(`seed seed/${i} ${q(`/${path}`)}`);
   for (const unit of plan.removed) lines.push(...borrowInfo(unit));
   for (const step of plan.steps) lines.push(...stepLines(step, plan));
+  for (const unit of plan.withoutSums) lines.push(`md5sums ${q(unit.dpkgName)}`);
   if (plan.dpkg) lines.push(DPKG_AFTER);
   lines.push('step done', 'exit 0', '');
   return lines.join('\n');

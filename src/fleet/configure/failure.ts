@@ -24,6 +24,7 @@ export function failureFromSteps(steps: string): Failure {
       return { unit: dpkg[1]!, script: kind ? SUBPROCESS[kind[1]!]! : null };
     }
   }
+  if (lines.some((line) => line.startsWith('failed '))) return { unit: null, script: null };
   // Killed in the middle: the last thing that was begun.
   for (const line of lines.reverse()) {
     const own = /^script (\S+) (\S+)$/.exec(line);

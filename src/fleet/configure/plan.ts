@@ -35,6 +35,8 @@ export interface Plan {
   architectures: string[];
   /** Old units whose scripts are run. */
   removed: UnitFacts[];
+  /** New packages that came without checksums of their files; dpkg makes those when it unpacks. */
+  withoutSums: UnitFacts[];
   /** Number of units that are new, upgraded or removed. */
   changed: number;
 }
@@ -64,8 +66,13 @@ export function planConfigure(changes: UnitChange[], previousStatus: string | nu
   ];
   const activations = activatedTriggers(changedFacts, settledBefore, unitPaths);
   const ldconfig = changedFacts.some((u) => u.control === null && hasLibrary(u));
+  const withoutSums = moved.map((m) => m.facts).filter((u) => u.control !== null && !u.hasSums);
   const needsContainer =
-    activations.length > 0 || ldconfig || changedFacts.some((u) => u.scripts.size > 0) || hasInterest(moved);
+    withoutSums.length > 0 ||
+    activations.length > 0 ||
+    ldconfig ||
+    changedFacts.some((u) => u.scripts.size > 0) ||
+    hasInterest(moved);
   return {
     needsContainer,
     dpkg: packages.length > 0,
@@ -77,6 +84,7 @@ export function planConfigure(changes: UnitChange[], previousStatus: string | nu
     triggers: triggerFiles(packages),
     architectures: architectures(packages),
     removed,
+    withoutSums,
     changed: moved.length + removed.length,
   };
 }

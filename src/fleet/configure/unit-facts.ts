@@ -39,6 +39,8 @@ export interface UnitFacts {
   /** Name of its files in var/lib/dpkg/info and in dpkg's arguments: PKG, or PKG:ARCH for Multi-Arch: same. */
   dpkgName: string;
   architecture: string;
+  /** The package brought the md5sums of its files. */
+  hasSums: boolean;
 }
 
 const MEMORY = 4096;
@@ -78,6 +80,7 @@ function readFacts(dir: string): UnitFacts {
     triggers: readUnitFile(dir, `filesystem/var/lib/dpkg/info/${dpkgName}.triggers`)?.toString('utf8') ?? '',
     dpkgName,
     architecture,
+    hasSums: isRegular(dir, `filesystem/var/lib/dpkg/info/${dpkgName}.md5sums`),
   };
 }
 
