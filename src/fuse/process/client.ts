@@ -109,6 +109,8 @@ export async function startDataPlane(root: string, options: StartOptions = {}): 
     ['--disable-warning=ExperimentalWarning', main, '--root', root, ...(options.args ?? [])],
     {
       detached: true,
+      // Without it each of its threads compiles the program again, and keeps the compiler in memory.
+      env: { NODE_COMPILE_CACHE: paths.compileCache, ...process.env },
       stdio: ['ignore', log, log],
       cwd: '/',
     },

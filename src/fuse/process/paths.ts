@@ -11,6 +11,8 @@ export interface DataPlanePaths {
   mountsDir: string;
   /** The stacks that records refer to. */
   stacksDir: string;
+  /** Node's cache of compiled modules. */
+  compileCache: string;
 }
 
 export function dataPlanePaths(root: string): DataPlanePaths {
@@ -23,5 +25,6 @@ export function dataPlanePaths(root: string): DataPlanePaths {
     log: join(runDir, 'strata-fs.log'),
     mountsDir: join(runDir, 'mounts'),
     stacksDir: join(runDir, 'stacks'),
+    compileCache: join(runDir, 'compile-cache'),
   };
 }

@@ -33,6 +33,8 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
   const byPath = new Map<string, MirrorNode>();
   const directories = new Map<number, { name: string; type: number; ino: number }[]>();
   const files = new Map<number, number>();
+  /** Paths the kernel may have cached, absent ones too. */
+  const asked = new Set<string>();
   let nextNode = 2;
   let passthrough = false;
   let slowCopy: SlowJob | null = null;
@@ -62,6 +64,7 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
     out.entryValidMs = DAY_MS;
     out.attrValidMs = DAY_MS;
     out.generation = 0;
+    asked.add(path);
     if (errno < 0) {
       out.nodeId = 0;
       return errno === -sys.E.NOENT ? 0 : errno;
@@ -323,11 +326,10 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
     },
     staleNames() {
       const names: StaleName[] = [];
-      for (const node of byPath.values()) {
-        if (node.id === 1) continue;
-        const slash = node.path.lastIndexOf('/');
-        const parent = byPath.get(node.path.slice(0, slash));
-        if (parent !== undefined) names.push({ parent: parent.id, name: node.path.slice(slash + 1) as Name });
+      for (const path of asked) {
+        const slash = path.lastIndexOf('/');
+        const parent = byPath.get(path.slice(0, slash));
+        if (parent !== undefined) names.push({ parent: parent.id, name: path.slice(slash + 1) as Name });
       }
       return names;
     },

@@ -1,0 +1,75 @@
+/**
+ * A strata-fs of its own for one test, serving directories one to one (mirror-vfs.ts), and all traces of it removed afterwards, also when the
+ * test fails. The test process only uses the mounts; it never serves them.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { MNT_DETACH, umount } from '../../sys/index.ts';
+import type { VlfsSpec } from '../../vlfs/contract.ts';
+import { dataPlanePid, type OwnedDataPlane, startDataPlane } from '../process/client.ts';
+import { strataMountpoints } from '../transport/mountinfo.ts';
+
+export interface TestPlane {
+  dir: string;
+  root: string;
+  plane: OwnedDataPlane;
+  /** A new empty directory below dir. */
+  makeDir(name: string): string;
+  /** Mounts `source` at a new directory and returns that. */
+  mount(id: string, source: string): Promise<string>;
+  start(): Promise<OwnedDataPlane>;
+}
+
+export function mirrorSpec(name: string, source: string): VlfsSpec {
+  return {
+    name,
+    privateDir: source,
+    whiteoutsDir: source,
+    stack: { key: source, levels: [] },
+    readOnly: false,
+  };
+}
+
+const MODULE = new URL('./mirror-vfs.ts', import.meta.url).href;
+
+export async function withDataPlane(
+  body: (test: TestPlane) => Promise<void>,
+  options: { spinUs?: number } = {},
+): Promise<void> {
+  const dir = mkdtempSync(join(tmpdir(), 'strata-fuse-test-'));
+  const root = join(dir, 'root');
+  mkdirSync(root);
+  const args = ['--vlfs-module', MODULE, '--spin-us', String(options.spinUs ?? 20)];
+  const makeDir = (name: string): string => {
+    mkdirSync(join(dir, name), { recursive: true });
+    return join(dir, name);
+  };
+  const test: TestPlane = {
+    dir,
+    root,
+    plane: await startDataPlane(root, { args }),
+    makeDir,
+    async mount(id, source) {
+      const mountpoint = makeDir(`mnt-${id}`);
+      await test.plane.mount({ id, mountpoint, vlfs: mirrorSpec(id, source), readOnly: false });
+      return mountpoint;
+    },
+    start: () => startDataPlane(root, { args }),
+  };
+  try {
+    await body(test);
+  } finally {
+    const pid = dataPlanePid(root);
+    test.plane.close();
+    if (pid !== null) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It ended by itself.
+      }
+    }
+    for (const path of strataMountpoints().reverse()) if (path.startsWith(dir)) umount(path, MNT_DETACH);
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
