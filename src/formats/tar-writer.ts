@@ -41,10 +41,14 @@ function paxTimeText(sec: number, nsec: number): string {
   return `-${-sec - 1}.${fraction(1e9 - nsec)}`;
 }
 
-/** The map that stands before a sparse file's data, padded to a block. */
+/** The map that stands before a sparse file's data, padded to a block. GNU tar wants an empty extent at the end when the file ends in a hole. */
 function sparseMap(entry: ArchiveEntry): Buffer {
-  const lines = [String(entry.sparse!.length)];
-  for (const extent of entry.sparse!) lines.push(String(extent.offset), String(extent.length));
+  const extents = [...entry.sparse!];
+  const last = extents.at(-1);
+  if (last === undefined || last.offset + last.length < entry.sizeBytes)
+    extents.push({ offset: entry.sizeBytes, length: 0 });
+  const lines = [String(extents.length)];
+  for (const extent of extents) lines.push(String(extent.offset), String(extent.length));
   const text = Buffer.from(`${lines.join('\n')}\n`, 'latin1');
   return Buffer.concat([text, zeros(text.length)]);
 }

@@ -1,7 +1,9 @@
 /** What the tests of formats/ share: byte streams from buffers, archives read whole, temporary directories. */
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AT_FDCWD, close, fsetxattr, O_RDONLY, openat } from '../sys/index.ts';
 import type { ArchiveEntry, ArchiveItem } from './contract.ts';
 
 /** The buffer as a stream of pieces of `pieceBytes`. */
@@ -31,5 +33,16 @@ export async function withDirectory<T>(body: (dir: string) => Promise<T> | T): P
     return await body(dir);
   } finally {
     rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Sets an extended attribute to the bytes that `hex` spells. */
+export function setXattr(path: string, name: string, hex: string): void {
+  const fd = openat(AT_FDCWD, path, O_RDONLY);
+  assert.ok(fd >= 0, path);
+  try {
+    assert.equal(fsetxattr(fd, name, Buffer.from(hex, 'hex')), 0, `${path} ${name}`);
+  } finally {
+    close(fd);
   }
 }
