@@ -1,0 +1,307 @@
+/**
+ * Copy-up: the private copy of a shared file (or symlink, device ...) with all its attributes, made in the work directory and renamed into
+ * place. Nothing that one can see changes, so a crash at any point leaves before or after. Small files are copied here; large ones by
+ * two jobs of the blocking pool (copy, fdatasync), and the operation is repeated afterwards.
+ * The small ones' write-out is started, not awaited, before the rename: an ordered journal (ext4, btrfs) then never shows the name without the data.
+ */
+import {
+  close,
+  copyFileRange,
+  E,
+  fchmod,
+  fchown,
+  fchownat,
+  fsetxattr,
+  ftruncate,
+  futimens,
+  mknodat,
+  newStat,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_RDWR,
+  openat,
+  openat2,
+  pread,
+  pwrite,
+  RENAME_NOREPLACE,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  renameat2,
+  S_IFLNK,
+  S_IFREG,
+  setxattrAt,
+  startWriteback,
+  statAt,
+  symlinkat,
+  unlinkat,
+  utimensat,
+} from '../sys/index.ts';
+import { type Caller, PENDING } from './contract.ts';
+import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
+import { type CopyUp, type Core, type Node, newNode, step } from './core.ts';
+import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
+import { OPAQUE, REDIRECT } from './merged-directory.ts';
+import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
+import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
+import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
+import { slowJob } from './slow-job.ts';
+import { type Unit, unitRootFd } from './stack.ts';
+import { temporaryName, workFd } from './work-dir.ts';
+
+/** Up to this size a file is copied at once; a job would cost more than the copy. */
+export const INLINE_BYTES = 128 * 1024;
+
+/** Opens the file of a unit for reading; a negative errno (-ESTALE: the unit is gone). */
+export function openShared(unit: Unit, entry: number): number {
+  const root = unitRootFd(unit);
+  if (root < 0) return -E.STALE;
+  const fd = openat2(
+    root,
+    unit.index.path(entry),
+    O_RDONLY | O_CLOEXEC,
+    0,
+    RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+  );
+  return fd === -E.NOENT || fd === -E.NOTDIR ? -E.STALE : fd;
+}
+
+/**
+ * Makes the node private. Returns 0, PENDING (with caller.job) or a negative errno; -ESTALE when the node's place was taken by another one
+ * because the old content is open through passthrough: the kernel then walks the path again and finds that one.
+ * `empty`: the content will be truncated to nothing anyway.
+ */
+export function copyUp(core: Core, caller: Caller, node: Node, empty = false): number {
+  if (core.readOnly) return -E.ROFS;
+  if (node.successor === null && node.priv) return 0;
+  const confirmed = confirm(core, node);
+  if (confirmed < 0) return confirmed;
+  if (node.gone !== null || node.parent === null) return -E.STALE;
+  if (node.copyUp !== null) return continueCopyUp(core, caller, node, node.copyUp);
+  const unit = node.unit!;
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  if (node.kind !== S_IFREG) {
+    const made = makeSpecial(unit, node.entry, work, temporary);
+    return made < 0 ? made : publish(core, node, work, temporary);
+  }
+  const toFd = openat(work, temporary, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0o600);
+  if (toFd < 0) return toFd;
+  const size = unit.index.size(node.entry);
+  if (empty || size === 0) return finish(core, node, work, temporary, toFd);
+  const fromFd = openShared(unit, node.entry);
+  if (fromFd < 0) return abandon(work, temporary, toFd, fromFd);
+  if (size > INLINE_BYTES) {
+    startCopyJob(node, fromFd, toFd, temporary, size);
+    return continueCopyUp(core, caller, node, node.copyUp!);
+  }
+  const copied = copyInline(fromFd, toFd, size);
+  close(fromFd);
+  if (copied < 0) return abandon(work, temporary, toFd, copied);
+  startWriteback(toFd);
+  return finish(core, node, work, temporary, toFd);
+}
+
+function abandon(work: number, temporary: string, toFd: number, errno: number): number {
+  close(toFd);
+  unlinkat(work, temporary);
+  return errno;
+}
+
+const chunk = Buffer.allocUnsafeSlow(INLINE_BYTES);
+
+function copyInline(fromFd: number, toFd: number, size: number): number {
+  for (let at = 0; at < size; ) {
+    const copied = copyFileRange(fromFd, at, toFd, at, size - at);
+    if (copied === 0) return -E.IO;
+    if (copied < 0) return copyByHand(fromFd, toFd, at, size);
+    at += copied;
+  }
+  return 0;
+}
+
+/** For pairs of file systems that copy_file_range(2) refuses. */
+function copyByHand(fromFd: number, toFd: number, from: number, size: number): number {
+  for (let at = from; at < size; ) {
+    const got = pread(fromFd, chunk, Math.min(chunk.length, size - at), at);
+    if (got <= 0) return got === 0 ? -E.IO : got;
+    for (let done = 0; done < got; ) {
+      const put = pwrite(toFd, chunk.subarray(done, got), got - done, at + done);
+      if (put < 0) return put;
+      done += put;
+    }
+    at += got;
+  }
+  return 0;
+}
+
+function startCopyJob(node: Node, fromFd: number, toFd: number, temporary: string, size: number): void {
+  const state: CopyUp = { job: null as never, fromFd, toFd, temporary, stage: 'copy', result: 1 };
+  state.job = slowJob('retry', {
+    kind: 'copy-data',
+    fromFd,
+    toFd,
+    sizeBytes: size,
+    done: (errno) => {
+      state.result = errno === 0 ? 0 : -Math.abs(errno);
+    },
+  });
+  node.copyUp = state;
+}
+
+/** After the job that was waited for: the next one, or the end. */
+function continueCopyUp(core: Core, caller: Caller, node: Node, state: CopyUp): number {
+  if (state.stage === 'copy' && state.result === 1) {
+    caller.job = state.job;
+    return PENDING;
+  }
+  const work = workFd(core);
+  if (state.result === 0 && state.stage === 'copy') {
+    close(state.fromFd);
+    state.fromFd = -1;
+    state.stage = 'sync';
+    state.job = slowJob('retry', { kind: 'fsync', fd: state.toFd, dataOnly: true });
+    caller.job = state.job;
+    return PENDING;
+  }
+  if (state.fromFd >= 0) close(state.fromFd);
+  node.copyUp = null;
+  if (state.result < 0) return abandon(work, state.temporary, state.toFd, state.result);
+  return finish(core, node, work, state.temporary, state.toFd);
+}
+
+/** Forgets a copy that will not be finished (the node's place changed, or the VLFS closes). */
+export function dropCopyUp(core: Core, node: Node): void {
+  const state = node.copyUp;
+  if (state === null) return;
+  node.copyUp = null;
+  if (state.fromFd >= 0) close(state.fromFd);
+  abandon(core.workFd, state.temporary, state.toFd, 0);
+}
+
+/** Attributes of the finished regular file, then its place. */
+function finish(core: Core, node: Node, work: number, temporary: string, toFd: number): number {
+  const { index } = node.unit!;
+  const { entry } = node;
+  const places = placesOf(core, node);
+  const step1 = fchown(toFd, index.uid(entry), index.gid(entry));
+  const step2 = step1 < 0 ? step1 : setAttributes(core, node, (name, value) => fsetxattr(toFd, name, value));
+  const step3 = step2 < 0 ? step2 : fchmod(toFd, index.mode(entry) & 0o7777);
+  const seconds = index.mtimeSec(entry);
+  const nanoseconds = index.mtimeNsec(entry);
+  const step4 = step3 < 0 ? step3 : futimens(toFd, seconds, nanoseconds, seconds, nanoseconds);
+  if (step4 < 0) return abandon(work, temporary, toFd, step4);
+  close(toFd);
+  return publish(core, node, work, temporary, places);
+}
+
+function setAttributes(core: Core, node: Node, set: (name: string, value: Uint8Array) => number): number {
+  const { index } = node.unit!;
+  if (index.hasXattrs(node.entry)) {
+    for (const [name, value] of index.xattrs(node.entry)) {
+      if ((name as string) === OPAQUE || (name as string) === REDIRECT) continue;
+      const result = set(name, value);
+      if (result < 0) return result;
+    }
+  }
+  const result = set(INO_XATTR, encodeIno(node.ino));
+  if (result < 0) return result;
+  const path = pathOf(core, node.parent!, node.name);
+  return path === null ? 0 : set(ORIGIN_XATTR, encodeOrigin(path, node.unit!, node.entry));
+}
+
+/** A symlink, device, fifo or socket with the entry's attributes in the work directory. */
+function makeSpecial(unit: Unit, entry: number, work: number, temporary: string): number {
+  const { index } = unit;
+  const mode = index.mode(entry);
+  const made =
+    (mode & 0o170000) === S_IFLNK
+      ? symlinkat(index.symlinkTarget(entry), work, temporary)
+      : mknodat(work, temporary, mode, index.rdev(entry));
+  return made < 0 ? made : fchownat(work, temporary, index.uid(entry), index.gid(entry));
+}
+
+const stat = newStat();
+
+/** Moves the finished copy to the node's name (to all names of a hard-linked inode) and tells the node. */
+function publish(core: Core, node: Node, work: number, temporary: string, known?: LinkPlace[]): number {
+  const fail = (errno: number): number => {
+    unlinkat(work, temporary);
+    return errno;
+  };
+  const { parent, name } = node;
+  if (parent === null) return fail(-E.STALE);
+  if (node.kind !== S_IFREG) {
+    const { index } = node.unit!;
+    const { entry } = node;
+    const attributes = setAttributes(core, node, (attribute, value) =>
+      setxattrAt(work, temporary, attribute, value),
+    );
+    if (attributes < 0) return fail(attributes);
+    const seconds = index.mtimeSec(entry);
+    utimensat(work, temporary, seconds, index.mtimeNsec(entry), seconds, index.mtimeNsec(entry));
+  }
+  const places = known ?? placesOf(core, node);
+  if (places.length > 1) {
+    const linked = linkEverywhere(core, work, temporary, places);
+    if (linked < 0) return fail(linked);
+  } else {
+    const parentFd = privateDirectory(core, parent);
+    if (parentFd < 0) return fail(parentFd);
+    const kept = keepTimes(parentFd);
+    step(core, 'copy-up');
+    const renamed = renameat2(work, temporary, parentFd, name, RENAME_NOREPLACE);
+    if (renamed < 0) return fail(renamed);
+    restoreTimes(parentFd, kept);
+  }
+  return becomePrivate(core, node, places);
+}
+
+function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): number {
+  const { parent, name } = node;
+  const parentFd = privateDirectory(core, parent!);
+  const result = parentFd < 0 ? parentFd : statAt(parentFd, name, stat);
+  if (result < 0) return result;
+  for (const place of places) {
+    if (place.parent.children!.get(place.name) !== node) attachName(node, place.parent, place.name);
+  }
+  const heir = node.backing !== null && core.passthrough ? takeOver(core, node) : node;
+  forgetInode(core, node);
+  heir.priv = true;
+  heir.privIno = stat.ino;
+  core.byPrivateIno.set(stat.ino, heir);
+  if (heir !== node) return -E.STALE;
+  // Without passthrough the kernel asks for every byte it does not have: open handles go over to the copy.
+  if (node.backing !== null) node.backing = null;
+  return 0;
+}
+
+/** A new node takes all names of one whose old content is open through passthrough. */
+function takeOver(core: Core, node: Node): Node {
+  const heir = newNode(core, node.kind);
+  heir.ino = node.ino;
+  heir.unit = node.unit;
+  heir.entry = node.entry;
+  const names = [{ parent: node.parent!, name: node.name }, ...(node.moreNames ?? [])];
+  node.successor = heir;
+  node.lookups++; // Keeps it alive while its names go.
+  for (const place of names) {
+    detachName(core, place.parent, place.name);
+    attachName(heir, place.parent, place.name);
+  }
+  node.lookups--;
+  releaseIfUnused(core, node);
+  return heir;
+}
+
+/** Cuts a private file that is not open. */
+export function truncatePrivate(parentFd: number, name: string, size: number): number {
+  const fd = openat(parentFd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return fd;
+  const result = ftruncate(fd, size);
+  close(fd);
+  return result;
+}

@@ -1,0 +1,171 @@
+/**
+ * The state of one open VLFS, and the records that its parts share. One thread uses it; nothing in it is asynchronous.
+ * Kept true: a node's id is never used twice; `byPrivateIno` and `bySharedInode` hold exactly the nodes with a name in the tree.
+ */
+import type { Stat } from '../sys/index.ts';
+import type { Attr, SlowJob } from './contract.ts';
+import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
+import type { Stack, Unit } from './stack.ts';
+
+/** One object as the kernel knows it. Directories are identified by their path, files by their content's inode. */
+export interface Node {
+  readonly id: number;
+  /** S_IFMT bits. */
+  readonly kind: number;
+  ino: number;
+  /** Where the object has a name; null: the root, or nowhere any more. */
+  parent: Node | null;
+  name: string;
+  /** Further names that were looked up (hard links). */
+  moreNames: { parent: Node; name: string }[] | null;
+  /** References of the kernel. */
+  lookups: number;
+  opens: number;
+  /** Open handles that may write. */
+  writers: number;
+  /** Files: the shared inode that this is, or was before its copy-up. */
+  unit: Unit | null;
+  entry: number;
+  /** The private layer has it (directories: too). */
+  priv: boolean;
+  privIno: number;
+  backing: Backing | null;
+  copyUp: CopyUp | null;
+  /** The node that took over the names when a file with live passthrough opens was copied up. */
+  successor: Node | null;
+  /** The last attributes, once no name is left. */
+  gone: Attr | null;
+  /** The VLFS's generation in which the place was last checked. */
+  generation: number;
+  /** Directories only. */
+  children: Map<string, Node> | null;
+  merged: MergedDirectory | null;
+  redirect: string | null;
+  defaultAcl: boolean;
+}
+
+/** The open backing file of a node; all opens of a node share one, because the kernel allows one for passthrough. */
+export interface Backing {
+  fd: number;
+  shared: boolean;
+  writable: boolean;
+  opens: number;
+}
+
+/** A copy-up that waits for its slow part. */
+export interface CopyUp {
+  job: SlowJob;
+  fromFd: number;
+  toFd: number;
+  temporary: string;
+  stage: 'copy' | 'sync';
+  /** Negative errno of the finished job, 0 on success, 1 while it runs. */
+  result: number;
+}
+
+export interface Handle {
+  node: Node;
+  /** null for directories. */
+  backing: Backing | null;
+  flags: number;
+  snapshot: Snapshot | null;
+}
+
+/** The names of a directory at the time of its first read. */
+export interface Snapshot {
+  names: string[];
+  types: number[];
+  inos: number[];
+}
+
+export interface Core {
+  readonly name: string;
+  readonly privateDir: string;
+  readonly whiteoutsDir: string;
+  readonly workDir: string;
+  readonly readOnly: boolean;
+  stack: Stack;
+  /** Counts exchanges of what lies below or in the private layer; directories check themselves again after each. */
+  generation: number;
+  hidden: HiddenEntries;
+  readonly nodes: Map<number, Node>;
+  nextId: number;
+  root: Node;
+  readonly byPrivateIno: Map<number, Node>;
+  readonly bySharedInode: Map<Unit, Map<number, Node>>;
+  /** Descriptor of private/. */
+  rootFd: number;
+  /** Opened on first use, or -1. */
+  whiteoutsFd: number;
+  workFd: number;
+  temporaries: number;
+  /** Whiteouts were written since the last fsyncdir. */
+  whiteoutsDirty: boolean;
+  readonly handles: (Handle | null)[];
+  readonly freeHandles: number[];
+  passthrough: boolean;
+  posixAcl: boolean;
+  /** Called before each change on disk: fault injection. */
+  readonly onStep: ((step: string) => void) | null;
+  /** Results of the last `resolve`. */
+  readonly stat: Stat;
+  ref: Reference;
+  whiteout: boolean;
+}
+
+export function newNode(core: Core, kind: number): Node {
+  const node: Node = {
+    id: core.nextId++,
+    kind,
+    ino: 0,
+    parent: null,
+    name: '',
+    moreNames: null,
+    lookups: 0,
+    opens: 0,
+    writers: 0,
+    unit: null,
+    entry: 0,
+    priv: false,
+    privIno: 0,
+    backing: null,
+    copyUp: null,
+    successor: null,
+    gone: null,
+    generation: core.generation,
+    children: null,
+    merged: null,
+    redirect: null,
+    defaultAcl: false,
+  };
+  core.nodes.set(node.id, node);
+  return node;
+}
+
+/** The node of a shared inode that is in the tree, or undefined. `leader`: the leading entry of the hard-link group. */
+export function sharedNode(core: Core, unit: Unit, leader: number): Node | undefined {
+  return core.bySharedInode.get(unit)?.get(leader);
+}
+
+export function rememberShared(core: Core, node: Node): void {
+  const unit = node.unit!;
+  let ofUnit = core.bySharedInode.get(unit);
+  if (ofUnit === undefined) {
+    ofUnit = new Map();
+    core.bySharedInode.set(unit, ofUnit);
+  }
+  ofUnit.set(node.entry, node);
+}
+
+export function forgetShared(core: Core, node: Node): void {
+  if (node.unit === null) return;
+  const ofUnit = core.bySharedInode.get(node.unit);
+  if (ofUnit?.get(node.entry) !== node) return;
+  ofUnit.delete(node.entry);
+  if (ofUnit.size === 0) core.bySharedInode.delete(node.unit);
+}
+
+/** Announces a change on disk to the fault injector. */
+export function step(core: Core, what: string): void {
+  core.onStep?.(what);
+}

@@ -1,0 +1,267 @@
+/**
+ * What an appliance changed: its private layer and whiteouts against the stack. It only looks, so it works on a mounted VLFS too. The cost is
+ * that of the private layer; a copy of equal size is compared by digest.
+ */
+import { createHash } from 'node:crypto';
+import { compareNames, nameToText } from '../base/index.ts';
+import {
+  close,
+  getxattrAt,
+  listxattrAt,
+  newStat,
+  O_CLOEXEC,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  openat,
+  pread,
+  readDirectory,
+  readlinkat,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  splitXattrList,
+  statAt,
+} from '../sys/index.ts';
+import type { DiffEntry, VlfsSpec } from './contract.ts';
+import { directoryByPath } from './copy-up-links.ts';
+import type { Core, Node } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { candidatesAt, NOTHING, nodeAt, resolve } from './lookup.ts';
+import {
+  childDirectory,
+  entryOf,
+  NOTHING_HIDDEN,
+  namesOf,
+  type Reference,
+  reference,
+  unitOf,
+} from './merged-directory.ts';
+import { closeCore, openCore } from './open-core.ts';
+import { contentTag, decodeOrigin, ORIGIN_XATTR } from './origin.ts';
+import { splitPath } from './relayer.ts';
+import { isWhiteoutEntry } from './remove-ops.ts';
+import { openDirectory } from './whiteout-sets.ts';
+import { isInternal } from './xattrs.ts';
+
+interface Found {
+  path: string;
+  change: DiffEntry['change'];
+  layer: string | null;
+  baseUpdated: boolean;
+}
+
+/** The changes of an appliance at and below `path` (default: all), ordered by path. Throws when its private layer or stack cannot be read. */
+export function diffVlfs(spec: VlfsSpec, path = '/'): DiffEntry[] {
+  const core = openCore(spec, { inspect: true });
+  try {
+    const parts = splitPath(path);
+    const prefix = parts.join('/');
+    const found = new Map<string, Found>();
+    const within = (at: string): boolean =>
+      prefix === '' || at === prefix || at.startsWith(`${prefix}/`) || prefix.startsWith(`${at}/`);
+    walk(core, core.root, '', found, within);
+    addHidden(core, found);
+    return [...found.values()]
+      .filter((entry) => prefix === '' || entry.path === prefix || entry.path.startsWith(`${prefix}/`))
+      .sort((a, b) => compareNames(a.path, b.path))
+      .map((entry) => ({
+        path: `/${nameToText(entry.path)}`,
+        change: entry.change,
+        layer: entry.layer,
+        base_updated: entry.baseUpdated,
+      }));
+  } finally {
+    closeCore(core);
+  }
+}
+
+function owner(core: Core, refs: readonly Reference[]): string | null {
+  return refs.length === 0 ? null : unitOf(core.stack, refs[0]!).id;
+}
+
+const stat = newStat();
+
+/** Everything that a private directory holds. */
+function walk(
+  core: Core,
+  node: Node,
+  path: string,
+  found: Map<string, Found>,
+  within: (path: string) => boolean,
+): void {
+  if (!node.priv) return;
+  const base = directoryFd(core, node);
+  const fd = base < 0 ? base : openDirectory(base, '.');
+  if (fd < 0) return;
+  const entries = readDirectory(fd);
+  try {
+    for (const { name, type } of typeof entries === 'number' ? [] : entries) {
+      const at = path === '' ? name : `${path}/${name}`;
+      if (!within(at)) continue;
+      const shared = candidatesAt(node, name);
+      if (isWhiteoutEntry(fd, name, type)) {
+        if (shared.length > 0)
+          found.set(at, { path: at, change: 'deleted', layer: owner(core, shared), baseUpdated: false });
+      } else if (statAt(fd, name, stat) === 0) {
+        if ((stat.mode & S_IFMT) === S_IFDIR) addDirectory(core, node, name, at, fd, shared, found, within);
+        else addFile(core, fd, name, at, shared, found);
+      }
+    }
+  } finally {
+    close(fd);
+  }
+}
+
+function addFile(
+  core: Core,
+  fd: number,
+  name: string,
+  path: string,
+  shared: readonly Reference[],
+  found: Map<string, Found>,
+): void {
+  const change = shared.length === 0 ? 'added' : compare(core, fd, name, shared[0]!);
+  if (change === null) return;
+  const origin = decodeOrigin(getxattrAt(fd, name, ORIGIN_XATTR));
+  const baseUpdated =
+    shared.length > 0 &&
+    origin !== null &&
+    origin.path === path &&
+    origin.content !== contentTag(unitOf(core.stack, shared[0]!), entryOf(shared[0]!));
+  found.set(path, { path, change, layer: owner(core, shared), baseUpdated });
+}
+
+/** How the private object `name` (its stat is in `stat`) differs from a shared entry; null when it does not. */
+function compare(core: Core, fd: number, name: string, ref: Reference): DiffEntry['change'] | null {
+  const { index } = unitOf(core.stack, ref);
+  const entry = entryOf(ref);
+  const mode = index.mode(entry);
+  const kind = mode & S_IFMT;
+  if (kind !== (stat.mode & S_IFMT)) return 'changed';
+  const { mode: ownMode, uid, gid, size, rdev, mtimeSec, mtimeNsec } = stat;
+  if (kind === S_IFREG) {
+    if (size !== index.size(entry)) return 'changed';
+    if (size > 0 && digestOf(fd, name) !== index.digest(entry)) return 'changed';
+  } else if (kind === S_IFLNK) {
+    if (readlinkat(fd, name) !== index.symlinkTarget(entry)) return 'changed';
+  } else if ((kind === S_IFCHR || kind === S_IFBLK) && rdev !== index.rdev(entry)) return 'changed';
+  const same =
+    ownMode === mode &&
+    uid === index.uid(entry) &&
+    gid === index.gid(entry) &&
+    mtimeSec === index.mtimeSec(entry) &&
+    mtimeNsec === index.mtimeNsec(entry) &&
+    sameXattrs(core, fd, name, ref);
+  return same ? null : 'metadata';
+}
+
+function sameXattrs(core: Core, fd: number, name: string, ref: Reference): boolean {
+  const { index } = unitOf(core.stack, ref);
+  const original: ReadonlyMap<string, Uint8Array> = index.hasXattrs(entryOf(ref))
+    ? index.xattrs(entryOf(ref))
+    : new Map();
+  const list = listxattrAt(fd, name);
+  const own = (typeof list === 'number' ? [] : splitXattrList(list)).filter(
+    (attribute) => !isInternal(attribute),
+  );
+  const theirs = [...original.keys()].filter((attribute) => !isInternal(attribute));
+  return (
+    own.length === theirs.length &&
+    theirs.every((attribute) => {
+      const value = getxattrAt(fd, name, attribute);
+      return typeof value !== 'number' && Buffer.compare(value, original.get(attribute)!) === 0;
+    })
+  );
+}
+
+const chunk = Buffer.allocUnsafeSlow(1 << 20);
+
+function digestOf(dirfd: number, name: string): string | null {
+  const fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return null;
+  const digest = createHash('sha256');
+  try {
+    for (let at = 0; ; ) {
+      const got = pread(fd, chunk, chunk.length, at);
+      if (got < 0) return null;
+      if (got === 0) return digest.digest('hex');
+      digest.update(chunk.subarray(0, got));
+      at += got;
+    }
+  } finally {
+    close(fd);
+  }
+}
+
+function addDirectory(
+  core: Core,
+  parent: Node,
+  name: string,
+  path: string,
+  fd: number,
+  shared: readonly Reference[],
+  found: Map<string, Found>,
+  within: (path: string) => boolean,
+): void {
+  const { mode, uid, gid } = stat;
+  const node = nodeAt(core, parent, name);
+  if (typeof node === 'number' || node.children === null) return;
+  const natural = parent.merged === null ? null : childDirectory(parent.merged, name, NOTHING_HIDDEN);
+  if (natural === null) {
+    found.set(path, {
+      path,
+      change: shared.length > 0 ? 'changed' : 'added',
+      layer: owner(core, shared),
+      baseUpdated: false,
+    });
+  } else {
+    const ref = natural.contributors[0]!;
+    const { index } = unitOf(core.stack, ref);
+    const entry = entryOf(ref);
+    const same =
+      mode === index.mode(entry) &&
+      uid === index.uid(entry) &&
+      gid === index.gid(entry) &&
+      sameXattrs(core, fd, name, ref);
+    if (!same) found.set(path, { path, change: 'metadata', layer: owner(core, shared), baseUpdated: false });
+    if (node.merged === null || node.merged.path !== natural.path) missing(core, node, natural, path, found);
+  }
+  walk(core, node, path, found, within);
+}
+
+/** The shared names that an opaque or redirected directory no longer shows. */
+function missing(
+  core: Core,
+  node: Node,
+  natural: NonNullable<Node['merged']>,
+  path: string,
+  found: Map<string, Found>,
+): void {
+  for (const [name, candidates] of namesOf(natural)) {
+    if (resolve(core, node, name) !== NOTHING) continue;
+    const at = `${path}/${name}`;
+    const refs = typeof candidates === 'number' ? [candidates] : candidates;
+    found.set(at, { path: at, change: 'deleted', layer: owner(core, refs), baseUpdated: false });
+  }
+}
+
+/** The names that whiteouts of the layers' sets hide, where nothing shows in their place. */
+function addHidden(core: Core, found: Map<string, Found>): void {
+  for (const [level, set] of core.hidden.levels.entries()) {
+    for (const entry of set ?? []) {
+      const path: string = core.stack.units[level]!.index.path(entry);
+      if (found.has(path)) continue;
+      const parts = path.split('/');
+      const name = parts.pop()!;
+      const parent = directoryByPath(core, parts);
+      if (parent === null || resolve(core, parent, name) !== NOTHING) continue;
+      const shared = candidatesAt(parent, name);
+      if (!shared.includes(reference(level, entry))) continue;
+      found.set(path, { path, change: 'deleted', layer: owner(core, shared), baseUpdated: false });
+    }
+  }
+}

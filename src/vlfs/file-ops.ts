@@ -1,0 +1,185 @@
+/**
+ * Operations on open files: open, read, write, fsync, fallocate, lseek, copy_file_range. Data normally flows through passthrough; what arrives
+ * here goes to the backing descriptor. Writes never reach a shared file: a handle that may write has a private backing.
+ */
+import {
+  copyFileRange as copyRangeCall,
+  E,
+  fallocate as fallocateCall,
+  fchmod,
+  fremovexattr,
+  fstat,
+  ftruncate,
+  lseek as lseekCall,
+  newStat,
+  O_RDONLY,
+  O_TRUNC,
+  pread,
+  pwrite,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+} from '../sys/index.ts';
+import { type Caller, type OpenOut, PENDING } from './contract.ts';
+import { copyUp } from './copy-up.ts';
+import type { Core, Node } from './core.ts';
+import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
+import { confirm } from './lookup.ts';
+import { slowJob } from './slow-job.ts';
+
+const O_ACCMODE = 3;
+const S_IXGRP = 0o010;
+/** Longer copies go to the blocking pool. */
+const INLINE_COPY_BYTES = 1 << 20;
+
+const stat = newStat();
+
+export function open(core: Core, caller: Caller, node: Node, flags: number, out: OpenOut): number {
+  if (node.kind !== S_IFREG) return node.children !== null ? -E.ISDIR : -E.NXIO;
+  if (node.successor !== null) return -E.STALE;
+  const writes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
+  if (writes) {
+    if (core.readOnly) return -E.ROFS;
+    const truncate = (flags & O_TRUNC) !== 0;
+    const wasShared = !node.priv;
+    const copied = copyUp(core, caller, node, truncate);
+    if (copied !== 0) return copied;
+    const confirmed = confirm(core, node);
+    if (confirmed < 0) return confirmed;
+    const result = openAs(core, node, flags, out);
+    if (result < 0) return result;
+    if (truncate) {
+      const fd = handleOf(core, out.fh)!.backing!.fd;
+      const cut = wasShared ? 0 : ftruncate(fd, 0);
+      if (cut < 0) {
+        dropHandle(core, out.fh);
+        return cut;
+      }
+      killPrivileges(fd);
+    }
+    return 0;
+  }
+  if (node.priv) {
+    const confirmed = confirm(core, node);
+    if (confirmed < 0) return confirmed;
+  }
+  return openAs(core, node, flags, out);
+}
+
+/** Registers an open of a node whose content is settled. */
+export function openAs(core: Core, node: Node, flags: number, out: OpenOut): number {
+  const backing = openBacking(core, node);
+  if (typeof backing === 'number') return backing;
+  if ((flags & O_ACCMODE) !== O_RDONLY && !backing.writable) return -E.ROFS;
+  out.fh = addHandle(core, node, backing, flags);
+  out.backingFd = core.passthrough ? backing.fd : -1;
+  out.directIo = false;
+  out.keepCache = true;
+  return 0;
+}
+
+/** A write, truncation or change of owner ends set-user-id, set-group-id (of executables) and capabilities. */
+export function killPrivileges(fd: number): void {
+  if (fstat(fd, stat) !== 0) return;
+  let mode = stat.mode & 0o7777;
+  if (mode & S_ISUID) mode &= ~S_ISUID;
+  if ((mode & S_ISGID) !== 0 && (mode & S_IXGRP) !== 0) mode &= ~S_ISGID;
+  if (mode !== (stat.mode & 0o7777)) fchmod(fd, mode);
+  fremovexattr(fd, 'security.capability');
+}
+
+export function read(core: Core, fh: number, offset: number, into: Uint8Array): number {
+  const handle = handleOf(core, fh);
+  if (handle === null) return -E.BADF;
+  const fd = ioFd(core, handle);
+  if (fd < 0) return fd;
+  let done = 0;
+  while (done < into.length) {
+    const got = pread(fd, done === 0 ? into : into.subarray(done), into.length - done, offset + done);
+    if (got === -E.INTR) continue;
+    if (got < 0) return done > 0 ? done : got;
+    if (got === 0) break;
+    done += got;
+  }
+  return done;
+}
+
+export function write(core: Core, fh: number, offset: number, from: Uint8Array, killPriv: boolean): number {
+  const handle = handleOf(core, fh);
+  if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const fd = ioFd(core, handle);
+  if (fd < 0) return fd;
+  let done = 0;
+  while (done < from.length) {
+    const put = pwrite(fd, done === 0 ? from : from.subarray(done), from.length - done, offset + done);
+    if (put === -E.INTR) continue;
+    if (put < 0) {
+      if (done === 0) return put;
+      break;
+    }
+    done += put;
+  }
+  if (killPriv) killPrivileges(fd);
+  return done;
+}
+
+export function fsync(core: Core, caller: Caller, fh: number, dataOnly: boolean): number {
+  const handle = handleOf(core, fh);
+  if (handle === null) return -E.BADF;
+  if (handle.backing === null || handle.backing.shared) return 0;
+  caller.job = slowJob('reply', { kind: 'fsync', fd: handle.backing.fd, dataOnly });
+  return PENDING;
+}
+
+export function fallocate(
+  core: Core,
+  caller: Caller,
+  fh: number,
+  mode: number,
+  offset: number,
+  length: number,
+): number {
+  const handle = handleOf(core, fh);
+  if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const fd = ioFd(core, handle);
+  if (fd < 0) return fd;
+  if (length > 64 * INLINE_COPY_BYTES) {
+    caller.job = slowJob('reply', { kind: 'fallocate', fd, mode, offset, length });
+    return PENDING;
+  }
+  return fallocateCall(fd, mode, offset, length);
+}
+
+export function lseek(core: Core, fh: number, offset: number, whence: number): number {
+  const handle = handleOf(core, fh);
+  if (handle === null) return -E.BADF;
+  const fd = ioFd(core, handle);
+  return fd < 0 ? fd : lseekCall(fd, offset, whence);
+}
+
+export function copyFileRange(
+  core: Core,
+  caller: Caller,
+  fhIn: number,
+  offsetIn: number,
+  fhOut: number,
+  offsetOut: number,
+  length: number,
+): number {
+  const source = handleOf(core, fhIn);
+  const target = handleOf(core, fhOut);
+  if (source === null || target === null || (target.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const fromFd = ioFd(core, source);
+  const toFd = ioFd(core, target);
+  if (fromFd < 0 || toFd < 0) return -E.BADF;
+  if (length <= INLINE_COPY_BYTES) return copyRangeCall(fromFd, offsetIn, toFd, offsetOut, length);
+  caller.job = slowJob('reply', {
+    kind: 'copy-range',
+    fromFd,
+    fromOffset: offsetIn,
+    toFd,
+    toOffset: offsetOut,
+    sizeBytes: length,
+  });
+  return PENDING;
+}

@@ -1,0 +1,85 @@
+/** Handles (fh): small integers for open files and directories, and the one backing descriptor that all opens of a node share. */
+import { close, E, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR, openat } from '../sys/index.ts';
+import { openShared } from './copy-up.ts';
+import type { Backing, Core, Handle, Node } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { releaseIfUnused } from './nodes.ts';
+
+const O_ACCMODE = 3;
+
+/** The handle of an fh, or null when there is none. */
+export function handleOf(core: Core, fh: number): Handle | null {
+  return fh < 0 ? null : (core.handles[fh] ?? null);
+}
+
+/** Registers an open; returns its fh. */
+export function addHandle(core: Core, node: Node, backing: Backing | null, flags: number): number {
+  const handle: Handle = { node, backing, flags, snapshot: null };
+  node.opens++;
+  if ((flags & O_ACCMODE) !== O_RDONLY) node.writers++;
+  if (backing !== null) backing.opens++;
+  const free = core.freeHandles.pop();
+  if (free !== undefined) {
+    core.handles[free] = handle;
+    return free;
+  }
+  return core.handles.push(handle) - 1;
+}
+
+/** RELEASE: closes the backing file with its last open. */
+export function dropHandle(core: Core, fh: number): number {
+  const handle = handleOf(core, fh);
+  if (handle === null) return -E.BADF;
+  core.handles[fh] = null;
+  core.freeHandles.push(fh);
+  const { node, backing } = handle;
+  node.opens--;
+  if ((handle.flags & O_ACCMODE) !== O_RDONLY) node.writers--;
+  if (backing !== null) {
+    backing.opens--;
+    if (backing.opens === 0) {
+      close(backing.fd);
+      if (node.backing === backing) node.backing = null;
+    }
+  }
+  releaseIfUnused(core, node);
+  return 0;
+}
+
+/** The backing of a regular file for one more open; a negative errno when it cannot be opened. */
+export function openBacking(core: Core, node: Node): Backing | number {
+  const { backing } = node;
+  if (backing !== null && backing.shared === !node.priv) return backing;
+  if (!node.priv) {
+    const fd = openShared(node.unit!, node.entry);
+    if (fd < 0) return fd;
+    node.backing = { fd, shared: true, writable: false, opens: 0 };
+    return node.backing;
+  }
+  if (node.parent === null) return -E.STALE;
+  const parentFd = directoryFd(core, node.parent);
+  if (parentFd < 0) return parentFd;
+  let writable = !core.readOnly;
+  let fd = openat(parentFd, node.name, (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0 && writable && (fd === -E.ROFS || fd === -E.PERM || fd === -E.TXTBSY)) {
+    writable = false;
+    fd = openat(parentFd, node.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  }
+  if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
+  node.backing = { fd, shared: false, writable, opens: 0 };
+  return node.backing;
+}
+
+/** The descriptor for I/O by a handle. A handle on a shared file that was copied up meanwhile goes over to the copy. */
+export function ioFd(core: Core, handle: Handle): number {
+  const { node, backing } = handle;
+  if (backing === null) return -E.BADF;
+  if (!backing.shared || !node.priv) return backing.fd;
+  const fresh = openBacking(core, node);
+  if (typeof fresh === 'number') return backing.fd;
+  backing.opens--;
+  if (backing.opens === 0) close(backing.fd);
+  fresh.opens++;
+  handle.backing = fresh;
+  return fresh.fd;
+}

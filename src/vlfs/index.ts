@@ -1,0 +1,15 @@
+/** The face of vlfs/: the layered file system. Its contract, with every type that crosses rooms, is contract.ts. */
+export type * from './contract.ts';
+export { PENDING } from './contract.ts';
+export { diffVlfs } from './diff.ts';
+export {
+  type PathOwner,
+  type PrivateUsage,
+  privateUsage,
+  pruneWhiteouts,
+  resetOffline,
+  revertOffline,
+  whoOwns,
+} from './offline.ts';
+export { closeIdleStacks, closeStack, openStack, type Stack } from './stack.ts';
+export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

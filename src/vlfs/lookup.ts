@@ -1,0 +1,282 @@
+/**
+ * What is at a name: the private layer first, then the stack's merged directory less the appliance's whiteouts. Names are checked here.
+ * A name costs at most one system call (none where the private layer lacks the directory), however many levels there are.
+ */
+import { LIMITS } from '../base/index.ts';
+import {
+  E,
+  fgetxattr,
+  flistxattr,
+  getxattrAt,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFMT,
+  splitXattrList,
+  statAt,
+} from '../sys/index.ts';
+import { type Core, type Node, newNode, rememberShared, sharedNode } from './core.ts';
+import { directoryFd, dropDirectoryFd } from './directory-fds.ts';
+import { privateIno } from './inode-numbers.ts';
+import {
+  childDirectory,
+  directoryAt,
+  entryOf,
+  isHidden,
+  isOpaque,
+  mergedIno,
+  namesOf,
+  OPAQUE,
+  REDIRECT,
+  type Reference,
+  unitOf,
+  visibleOf,
+} from './merged-directory.ts';
+import { attachName, detachName } from './nodes.ts';
+
+export const NOTHING = 0;
+export const PRIVATE = 1;
+export const SHARED = 2;
+
+export const INO_XATTR = 'trusted.strata.ino';
+const DEFAULT_ACL = 'system.posix_acl_default';
+
+/** 0, or the errno for a name that no directory can hold. */
+export function checkName(name: string): number {
+  if (name.length === 0) return -E.NOENT;
+  if (name.length > LIMITS.nameBytes) return -E.NAMETOOLONG;
+  if (name === '.' || name === '..' || name.includes('/') || name.includes('\0')) return -E.INVAL;
+  return 0;
+}
+
+/**
+ * What is at `name`: NOTHING, PRIVATE (core.stat is filled) or SHARED (core.ref says which entry), or a negative errno. core.whiteout tells that
+ * the private layer hides the name.
+ */
+export function resolve(core: Core, parent: Node, name: string): number {
+  core.whiteout = false;
+  core.ref = -1;
+  const checked = refresh(core, parent);
+  if (checked < 0) return checked;
+  if (parent.priv) {
+    const fd = directoryFd(core, parent);
+    if (fd < 0) return fd;
+    const result = statAt(fd, name, core.stat);
+    if (result === 0) {
+      if ((core.stat.mode & S_IFMT) !== S_IFCHR || core.stat.rdev !== 0) return PRIVATE;
+      core.whiteout = true;
+      return NOTHING;
+    }
+    if (result !== -E.NOENT) return result;
+  }
+  if (parent.merged === null) return NOTHING;
+  core.ref = visibleOf(namesOf(parent.merged).get(name), core.hidden);
+  return core.ref < 0 ? NOTHING : SHARED;
+}
+
+/** The shared entries at a name that no whiteout of the appliance hides, top first. */
+export function uncovered(core: Core, parent: Node, name: string): Reference[] {
+  const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
+  if (candidates === undefined) return [];
+  const list = typeof candidates === 'number' ? [candidates] : candidates;
+  return core.hidden.count === 0 ? list : list.filter((ref) => !isHidden(core.hidden, ref));
+}
+
+/** The shared entries at a name, hidden or not, top first. */
+export function candidatesAt(parent: Node, name: string): Reference[] {
+  const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
+  if (candidates === undefined) return [];
+  return typeof candidates === 'number' ? [candidates] : candidates;
+}
+
+/** The node at a name, 0 when nothing is there, or a negative errno. */
+export function nodeAt(core: Core, parent: Node, name: string): Node | number {
+  const where = resolve(core, parent, name);
+  if (where <= 0) return where;
+  const known = parent.children!.get(name);
+  return where === PRIVATE ? privateNode(core, parent, name, known) : sharedNodeAt(core, parent, name, known);
+}
+
+function privateNode(core: Core, parent: Node, name: string, known: Node | undefined): Node | number {
+  const kind = core.stat.mode & S_IFMT;
+  const backingIno = core.stat.ino;
+  if (kind === S_IFDIR) return directoryNode(core, parent, name, known);
+  if (known?.priv && known.privIno === backingIno) {
+    known.generation = core.generation;
+    return known;
+  }
+  if (known !== undefined) detachName(core, parent, name);
+  const linked = core.byPrivateIno.get(backingIno);
+  if (linked !== undefined && linked.kind === kind) {
+    linked.generation = core.generation;
+    attachName(linked, parent, name);
+    return linked;
+  }
+  const fd = directoryFd(core, parent);
+  if (fd < 0) return fd;
+  const ino = decodeIno(getxattrAt(fd, name, INO_XATTR));
+  const node = newNode(core, kind);
+  node.priv = true;
+  node.privIno = backingIno;
+  node.ino = ino > 0 ? ino : privateIno(backingIno);
+  core.byPrivateIno.set(backingIno, node);
+  attachName(node, parent, name);
+  return node;
+}
+
+function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | undefined): Node | number {
+  const { ref } = core;
+  const unit = unitOf(core.stack, ref);
+  const entry = entryOf(ref);
+  const kind = unit.index.mode(entry) & S_IFMT;
+  if (kind === S_IFDIR) return directoryNode(core, parent, name, known);
+  const linked = unit.index.nlink(entry) > 1;
+  const leader = linked ? unit.index.hardLinkLeader(entry) : entry;
+  if (known !== undefined && !known.priv && known.unit === unit && known.entry === leader) {
+    known.generation = core.generation;
+    return known;
+  }
+  if (known !== undefined) detachName(core, parent, name);
+  const same = linked ? sharedNode(core, unit, leader) : undefined;
+  if (same !== undefined) {
+    same.generation = core.generation;
+    attachName(same, parent, name);
+    return same;
+  }
+  const node = newNode(core, kind);
+  node.unit = unit;
+  node.entry = leader;
+  node.ino = unit.inoBase + leader;
+  if (linked) rememberShared(core, node);
+  attachName(node, parent, name);
+  return node;
+}
+
+function directoryNode(core: Core, parent: Node, name: string, known: Node | undefined): Node | number {
+  if (known?.kind === S_IFDIR) {
+    const checked = refresh(core, known);
+    return checked < 0 ? checked : known;
+  }
+  if (known !== undefined) detachName(core, parent, name);
+  const node = newNode(core, S_IFDIR);
+  node.children = new Map();
+  node.generation = -1;
+  attachName(node, parent, name);
+  const checked = refresh(core, node);
+  return checked < 0 ? checked : node;
+}
+
+/**
+ * Makes a directory node agree with the present stack and private layer; a no-op while these are the same. -ENOENT: it is not there any
+ * more (then it has no names and shows nothing).
+ */
+export function refresh(core: Core, node: Node): number {
+  if (node.generation === core.generation) return 0;
+  if (node === core.root) {
+    node.generation = core.generation;
+    node.merged = core.stack.root;
+    return loadPrivate(core, node, core.rootFd);
+  }
+  const { parent } = node;
+  if (parent === null) return -E.NOENT;
+  const above = refresh(core, parent);
+  if (above < 0) return above;
+  node.priv = false;
+  node.redirect = null;
+  node.defaultAcl = false;
+  node.merged = null;
+  dropDirectoryFd(node);
+  if (parent.priv) {
+    const parentFd = directoryFd(core, parent);
+    if (parentFd < 0) return parentFd;
+    const result = statAt(parentFd, node.name, core.stat);
+    if (result === 0 && (core.stat.mode & S_IFMT) !== S_IFDIR) return vanished(core, node);
+    if (result === 0) {
+      node.privIno = core.stat.ino;
+      const fd = directoryFd(core, node);
+      if (fd < 0) return fd;
+      const loaded = loadPrivate(core, node, fd);
+      if (loaded < 0) return loaded;
+    } else if (result !== -E.NOENT) return result;
+  }
+  if (!node.priv && parent.merged !== null) {
+    node.merged = childDirectory(parent.merged, node.name, core.hidden);
+    if (node.merged === null) return vanished(core, node);
+    node.ino = mergedIno(node.merged);
+  } else if (!node.priv) return vanished(core, node);
+  node.generation = core.generation;
+  return 0;
+}
+
+/** Reads what the private copy of a directory says: opaque, redirect, number, default ACL. */
+function loadPrivate(core: Core, node: Node, fd: number): number {
+  node.priv = true;
+  const list = flistxattr(fd);
+  const names = typeof list === 'number' ? [] : splitXattrList(list);
+  node.defaultAcl = names.includes(DEFAULT_ACL);
+  const ino = names.includes(INO_XATTR) ? decodeIno(fgetxattr(fd, INO_XATTR)) : 0;
+  if (node === core.root) {
+    node.ino = ino > 0 ? ino : mergedIno(core.stack.root);
+    return 0;
+  }
+  const redirect = names.includes(REDIRECT) ? fgetxattr(fd, REDIRECT) : -E.NODATA;
+  const opaque = names.includes(OPAQUE) ? fgetxattr(fd, OPAQUE) : -E.NODATA;
+  if (typeof opaque !== 'number' && isOpaque(opaque)) node.merged = null;
+  else if (typeof redirect !== 'number') {
+    node.redirect = Buffer.from(redirect).toString('latin1');
+    node.merged = redirectTarget(core, node, node.redirect);
+  } else {
+    const { parent } = node;
+    node.merged = parent?.merged ? childDirectory(parent.merged, node.name, core.hidden) : null;
+  }
+  if (ino > 0) node.ino = ino;
+  else node.ino = node.merged === null ? privateIno(node.privIno) : mergedIno(node.merged);
+  return 0;
+}
+
+/** The merged directory that a redirect names; relative ones (which the kernel's overlayfs writes) are siblings. */
+function redirectTarget(core: Core, node: Node, redirect: string): Node['merged'] {
+  if (redirect.split('/').some((part) => part === '.' || part === '..')) return null;
+  if (redirect.startsWith('/')) return directoryAt(core.stack, redirect, core.hidden);
+  const merged = node.parent?.merged;
+  return merged ? childDirectory(merged, redirect, core.hidden) : null;
+}
+
+function vanished(core: Core, node: Node): number {
+  node.priv = false;
+  node.merged = null;
+  const { parent, name } = node;
+  if (parent?.children?.get(name) === node) detachName(core, parent, name);
+  return -E.NOENT;
+}
+
+/** The number in a trusted.strata.ino attribute, or 0. */
+export function decodeIno(value: Uint8Array | number): number {
+  if (typeof value === 'number' || value.length !== 8) return 0;
+  const view = new DataView(value.buffer, value.byteOffset, 8);
+  const ino = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
+  return Number.isSafeInteger(ino) ? ino : 0;
+}
+
+export function encodeIno(ino: number): Uint8Array {
+  const value = new Uint8Array(8);
+  const view = new DataView(value.buffer);
+  view.setUint32(0, ino % 2 ** 32, true);
+  view.setUint32(4, Math.floor(ino / 2 ** 32), true);
+  return value;
+}
+
+/**
+ * Checks that a file node still is what its name leads to; a relayer, revert or reset may have put something else there. Returns 0, or
+ * -ESTALE (the kernel then walks the path again).
+ */
+export function confirm(core: Core, node: Node): number {
+  if (node.successor !== null) return -E.STALE;
+  if (node.generation === core.generation || node === core.root) return 0;
+  if (node.children !== null) return refresh(core, node) < 0 ? -E.STALE : 0;
+  const { parent, name } = node;
+  if (parent === null) return node.backing === null ? -E.STALE : 0;
+  const now = nodeAt(core, parent, name);
+  if (now !== node) return -E.STALE;
+  node.generation = core.generation;
+  return 0;
+}

@@ -1,0 +1,217 @@
+/**
+ * Merged directories: what the levels of a stack together show in one directory, computed once, on first use, from the contributors of
+ * the parent, and shared by all VLFSs of the stack. A lookup is one Map access, however many levels there are. A name's candidates
+ * are all levels that hold it, top first, so that the whiteouts of one appliance can uncover a lower one.
+ * Nothing here knows of private layers; `hidden` sets are given by the caller and never cached.
+ */
+
+import type { TreeIndex } from '../layer/contract.ts';
+import { S_IFCHR, S_IFDIR, S_IFMT } from '../sys/index.ts';
+import { directoryIno } from './inode-numbers.ts';
+import type { Stack, Unit } from './stack.ts';
+
+/** One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. */
+export type Reference = number;
+const ENTRIES = 2 ** 22;
+
+export const OPAQUE = 'trusted.overlay.opaque';
+export const REDIRECT = 'trusted.overlay.redirect';
+
+export interface MergedDirectory {
+  readonly stack: Stack;
+  /** Path in the layers, latin1, '' for the root. */
+  readonly path: string;
+  /** The directories that are merged here, top first; the first gives the attributes. Empty for an empty stack. */
+  readonly contributors: readonly Reference[];
+  names: Map<string, Reference | Reference[]> | null;
+  children: Map<string, MergedDirectory | null> | null;
+  ino: number;
+}
+
+/** Per level, entries that one appliance's whiteouts hide. */
+export interface HiddenEntries {
+  count: number;
+  readonly levels: (Set<number> | undefined)[];
+}
+
+export function reference(level: number, entry: number): Reference {
+  return level * ENTRIES + entry;
+}
+
+export function levelOf(ref: Reference): number {
+  return Math.floor(ref / ENTRIES);
+}
+
+export function entryOf(ref: Reference): number {
+  return ref % ENTRIES;
+}
+
+export function unitOf(stack: Stack, ref: Reference): Unit {
+  return stack.units[levelOf(ref)]!;
+}
+
+export function isHidden(hidden: HiddenEntries, ref: Reference): boolean {
+  return hidden.count > 0 && hidden.levels[levelOf(ref)]?.has(entryOf(ref)) === true;
+}
+
+export function newMergedDirectory(
+  stack: Stack,
+  path: string,
+  contributors: readonly Reference[],
+): MergedDirectory {
+  return { stack, path, contributors, names: null, children: null, ino: 0 };
+}
+
+/** st_ino of the directory while the private layer does not have it. */
+export function mergedIno(directory: MergedDirectory): number {
+  if (directory.ino === 0) directory.ino = directoryIno(directory.path);
+  return directory.ino;
+}
+
+/** A 0:0 character device of an overlayfs-upper tree hides the name in all lower levels. */
+function isWhiteout(index: TreeIndex, entry: number): boolean {
+  return (index.mode(entry) & S_IFMT) === S_IFCHR && index.rdev(entry) === 0;
+}
+
+/** All names with their candidates. Built on first use; do not change it. */
+export function namesOf(directory: MergedDirectory): ReadonlyMap<string, Reference | Reference[]> {
+  if (directory.names !== null) return directory.names;
+  const names = new Map<string, Reference | Reference[]>();
+  let ended: Set<string> | null = null;
+  for (const contributor of directory.contributors) {
+    const level = levelOf(contributor);
+    const unit = directory.stack.units[level]!;
+    const index = unit.index;
+    const blocked = directory.stack.blocked[level];
+    const first = index.firstChild(entryOf(contributor));
+    const end = first + index.childCount(entryOf(contributor));
+    for (let child = first; child < end; child++) {
+      if (blocked?.has(child)) continue;
+      const name = index.name(child);
+      if (ended?.has(name)) continue;
+      if (unit.overlay && isWhiteout(index, child)) {
+        ended ??= new Set();
+        ended.add(name);
+        continue;
+      }
+      const ref = reference(level, child);
+      const known = names.get(name);
+      if (known === undefined) names.set(name, ref);
+      else if (typeof known === 'number') names.set(name, [known, ref]);
+      else known.push(ref);
+    }
+  }
+  directory.names = names;
+  return names;
+}
+
+/** The topmost candidate that is not hidden, or -1. */
+export function visibleOf(candidates: Reference | Reference[] | undefined, hidden: HiddenEntries): Reference {
+  if (candidates === undefined) return -1;
+  if (typeof candidates === 'number') return isHidden(hidden, candidates) ? -1 : candidates;
+  if (hidden.count === 0) return candidates[0]!;
+  for (const ref of candidates) if (!isHidden(hidden, ref)) return ref;
+  return -1;
+}
+
+export function isDirectory(stack: Stack, ref: Reference): boolean {
+  return (unitOf(stack, ref).index.mode(entryOf(ref)) & S_IFMT) === S_IFDIR;
+}
+
+/** The merged directory at `name`, or null when what is visible there is not a directory. */
+export function childDirectory(
+  parent: MergedDirectory,
+  name: string,
+  hidden: HiddenEntries,
+): MergedDirectory | null {
+  const candidates = namesOf(parent).get(name);
+  if (candidates === undefined) return null;
+  const list = typeof candidates === 'number' ? [candidates] : candidates;
+  if (hidden.count > 0 && list.some((ref) => isHidden(hidden, ref)))
+    return mergeAt(parent, name, list, hidden);
+  const known = parent.children?.get(name);
+  if (known !== undefined) return known;
+  const merged = mergeAt(parent, name, list, NOTHING_HIDDEN);
+  parent.children ??= new Map();
+  parent.children.set(name, merged);
+  return merged;
+}
+
+export const NOTHING_HIDDEN: HiddenEntries = { count: 0, levels: [] };
+
+/**
+ * The directory at an absolute path in the layers (a redirect's target), or null. Whiteouts count in the last component only: a redirected
+ * directory outlives the deletion of the place it came from.
+ */
+export function directoryAt(stack: Stack, path: string, hidden: HiddenEntries): MergedDirectory | null {
+  const parts = path.split('/').filter((part) => part !== '');
+  let directory: MergedDirectory | null = stack.root;
+  for (const [i, part] of parts.entries()) {
+    directory = childDirectory(directory, part, i === parts.length - 1 ? hidden : NOTHING_HIDDEN);
+    if (directory === null) return null;
+  }
+  return directory;
+}
+
+function mergeAt(
+  parent: MergedDirectory,
+  name: string,
+  candidates: readonly Reference[],
+  hidden: HiddenEntries,
+): MergedDirectory | null {
+  const { stack } = parent;
+  const contributors: Reference[] = [];
+  for (const ref of candidates) {
+    if (isHidden(hidden, ref)) continue;
+    if (!isDirectory(stack, ref)) break;
+    contributors.push(ref);
+    const unit = unitOf(stack, ref);
+    if (!unit.overlay || !unit.index.hasXattrs(entryOf(ref))) continue;
+    const xattrs: ReadonlyMap<string, Uint8Array> = unit.index.xattrs(entryOf(ref));
+    if (isOpaque(xattrs.get(OPAQUE))) break;
+    const redirect = xattrs.get(REDIRECT);
+    if (redirect !== undefined) {
+      contributors.push(...redirected(parent, levelOf(ref), Buffer.from(redirect).toString('latin1')));
+      break;
+    }
+  }
+  if (contributors.length === 0) return null;
+  return newMergedDirectory(stack, parent.path === '' ? name : `${parent.path}/${name}`, contributors);
+}
+
+export function isOpaque(value: Uint8Array | undefined): boolean {
+  return value !== undefined && value.length > 0 && value[0] === 0x79; // 'y'
+}
+
+/** Contributors below `level` of a directory that was renamed in an upper level. */
+function redirected(parent: MergedDirectory, level: number, target: string): readonly Reference[] {
+  const { stack } = parent;
+  const absolute = target.startsWith('/');
+  const from = absolute ? stack.root.contributors : parent.contributors;
+  let directory: MergedDirectory | null = newMergedDirectory(
+    stack,
+    absolute ? '' : parent.path,
+    from.filter((ref) => levelOf(ref) > level),
+  );
+  for (const part of target.split('/')) {
+    if (part === '') continue;
+    if (part === '.' || part === '..') return [];
+    directory = mergeAt(directory, part, candidatesIn(directory, part), NOTHING_HIDDEN);
+    if (directory === null) return [];
+  }
+  return directory.contributors;
+}
+
+/** As namesOf(directory).get(name), without building the map: for directories that are used once. */
+function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
+  const found: Reference[] = [];
+  for (const contributor of directory.contributors) {
+    const level = levelOf(contributor);
+    const unit = directory.stack.units[level]!;
+    const child = unit.index.child(entryOf(contributor), name as never);
+    if (child < 0 || directory.stack.blocked[level]?.has(child)) continue;
+    if (unit.overlay && isWhiteout(unit.index, child)) break;
+    found.push(reference(level, child));
+  }
+  return found;
+}

@@ -1,0 +1,83 @@
+/**
+ * The names of nodes: which node is at a name, attaching, detaching, forgetting. Memory is bounded by what the kernel remembers: a node
+ * goes when the kernel forgot it, nobody has it open and no child of it is known.
+ */
+import { close } from '../sys/index.ts';
+import { type Core, forgetShared, type Node } from './core.ts';
+import { dropDirectoryFd } from './directory-fds.ts';
+
+/** Gives a node one more name. */
+export function attachName(node: Node, parent: Node, name: string): void {
+  parent.children!.set(name, node);
+  node.gone = null;
+  if (node.parent === null) {
+    node.parent = parent;
+    node.name = name;
+  } else if (node.parent !== parent || node.name !== name) {
+    node.moreNames ??= [];
+    if (!node.moreNames.some((other) => other.parent === parent && other.name === name)) {
+      node.moreNames.push({ parent, name });
+    }
+  }
+}
+
+/** Takes a name from the node that has it. The node stays for those who hold it. */
+export function detachName(core: Core, parent: Node, name: string): void {
+  const node = parent.children!.get(name);
+  if (node === undefined) return;
+  parent.children!.delete(name);
+  if (node.moreNames !== null) {
+    node.moreNames = node.moreNames.filter((other) => other.parent !== parent || other.name !== name);
+    if (node.moreNames.length === 0) node.moreNames = null;
+  }
+  if (node.parent === parent && node.name === name) {
+    const next = node.moreNames?.pop();
+    if (node.moreNames?.length === 0) node.moreNames = null;
+    node.parent = next?.parent ?? null;
+    node.name = next?.name ?? '';
+  }
+  if (node.children !== null) dropDirectoryFd(node);
+  releaseIfUnused(core, node);
+}
+
+/** The file has no name in the tree any more: later files may take its inode number. */
+export function forgetInode(core: Core, node: Node): void {
+  if (core.byPrivateIno.get(node.privIno) === node) core.byPrivateIno.delete(node.privIno);
+  forgetShared(core, node);
+}
+
+/** FORGET: the kernel gives back `count` references. */
+export function forget(core: Core, id: number, count: number): void {
+  const node = core.nodes.get(id);
+  if (node === undefined) return;
+  node.lookups = Math.max(0, node.lookups - count);
+  releaseIfUnused(core, node);
+}
+
+/** Drops the node, and its parents that lived for it only, when nothing needs it. */
+export function releaseIfUnused(core: Core, node: Node): void {
+  for (let at: Node | null = node; at !== null; ) {
+    if (at === core.root || at.lookups > 0 || at.opens > 0 || at.copyUp !== null) return;
+    if (at.children !== null && at.children.size > 0) return;
+    if (!core.nodes.delete(at.id)) return;
+    const parent: Node | null = at.parent;
+    if (parent?.children?.get(at.name) === at) parent.children.delete(at.name);
+    for (const other of at.moreNames ?? []) {
+      if (other.parent.children!.get(other.name) === at) other.parent.children!.delete(other.name);
+    }
+    forgetInode(core, at);
+    if (at.children !== null) dropDirectoryFd(at);
+    if (at.backing !== null && at.backing.opens === 0) close(at.backing.fd);
+    at = parent;
+  }
+}
+
+/** Path for messages and for `trusted.strata.origin`, latin1, '' for the root, or null when the node has no name. */
+export function pathOf(core: Core, parent: Node, name: string): string | null {
+  let path = name;
+  for (let at = parent; at !== core.root; at = at.parent) {
+    if (at.parent === null) return null;
+    path = `${at.name}/${path}`;
+  }
+  return path;
+}

@@ -1,0 +1,106 @@
+/** Control operations on a VLFS that is not mounted, and questions that may be asked at any time. */
+import { nameFromText } from '../base/index.ts';
+import { AT_FDCWD, close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../sys/index.ts';
+import type { VlfsSpec } from './contract.ts';
+import { directoryByPath } from './copy-up-links.ts';
+import { candidatesAt, PRIVATE, resolve } from './lookup.ts';
+import { unitOf } from './merged-directory.ts';
+import { closeCore, openCore } from './open-core.ts';
+import { splitPath } from './relayer.ts';
+import { reset } from './reset.ts';
+import { revert } from './revert.ts';
+import { openDirectory } from './whiteout-sets.ts';
+import { pruneSets } from './whiteouts.ts';
+
+/** As Vlfs.revert, for a VLFS that nobody has mounted. */
+export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[] {
+  const core = openCore(spec);
+  try {
+    return revert(core, paths);
+  } finally {
+    closeCore(core);
+  }
+}
+
+/** As Vlfs.reset, for a VLFS that nobody has mounted. */
+export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
+  const core = openCore(spec);
+  try {
+    reset(core, keep);
+  } finally {
+    closeCore(core);
+  }
+}
+
+/** Removes the whiteout sets of units that are not in the stack any more. Returns how many went. */
+export function pruneWhiteouts(spec: VlfsSpec): number {
+  const core = openCore(spec);
+  try {
+    return pruneSets(core);
+  } finally {
+    closeCore(core);
+  }
+}
+
+export interface PathOwner {
+  /** `REPO/LAYER VERSION` (or the identity of a config or frozen level) that holds the path, topmost first; null: none. */
+  unit: string | null;
+  /** The private layer has its own object there. */
+  private: boolean;
+}
+
+/** Which level a path comes from. Does not follow symlinks. Both null and false: the path does not exist, and no layer has it. */
+export function whoOwns(spec: VlfsSpec, path: string): PathOwner {
+  const core = openCore(spec, { inspect: true });
+  try {
+    const parts = splitPath(path);
+    const name = parts.pop();
+    const parent = directoryByPath(core, parts);
+    if (parent === null) return { unit: null, private: false };
+    if (name === undefined) {
+      const ref = core.stack.root.contributors[0];
+      return { unit: ref === undefined ? null : unitOf(core.stack, ref).id, private: true };
+    }
+    const isPrivate = resolve(core, parent, name) === PRIVATE;
+    const shared = candidatesAt(parent, name);
+    return { unit: shared.length === 0 ? null : unitOf(core.stack, shared[0]!).id, private: isPrivate };
+  } finally {
+    closeCore(core);
+  }
+}
+
+export interface PrivateUsage {
+  /** Allocated, hard links counted once. */
+  bytes: number;
+  entries: number;
+}
+
+/** What a private layer (or any tree) takes on disk. */
+export function privateUsage(dir: string): PrivateUsage {
+  const usage: PrivateUsage = { bytes: 0, entries: 0 };
+  const fd = openDirectory(AT_FDCWD, nameFromText(dir));
+  if (fd < 0) return usage;
+  addUsage(fd, usage, new Set());
+  close(fd);
+  return usage;
+}
+
+function addUsage(fd: number, usage: PrivateUsage, linked: Set<number>): void {
+  const entries = readDirectory(fd);
+  const stat = newStat();
+  for (const { name } of typeof entries === 'number' ? [] : entries) {
+    if (statAt(fd, name, stat) !== 0) continue;
+    usage.entries++;
+    const isDirectory = (stat.mode & S_IFMT) === S_IFDIR;
+    if (!isDirectory && stat.nlink > 1) {
+      if (linked.has(stat.ino)) continue;
+      linked.add(stat.ino);
+    }
+    usage.bytes += stat.blocks * 512;
+    if (!isDirectory) continue;
+    const sub = openDirectory(fd, name);
+    if (sub < 0) continue;
+    addUsage(sub, usage, linked);
+    close(sub);
+  }
+}

@@ -1,0 +1,109 @@
+/** Opening and closing the state of a VLFS, and finishing at opening what a crash cut off. */
+import { mkdirSync } from 'node:fs';
+import { nameFromText, StrataError } from '../base/index.ts';
+import { AT_FDCWD, close, E, newStat, readDirectory, S_IFDIR } from '../sys/index.ts';
+import type { VlfsSpec } from './contract.ts';
+import { dropCopyUp } from './copy-up.ts';
+import { finishLinkJournals } from './copy-up-links.ts';
+import { type Core, newNode } from './core.ts';
+import { dropDirectoryFd } from './directory-fds.ts';
+import { systemFailure } from './failure.ts';
+import { refresh } from './lookup.ts';
+import { openPrivateDir } from './private-layer.ts';
+import { finishReset } from './reset.ts';
+import { closeStack, openStack } from './stack.ts';
+import { loadHidden, openDirectory } from './whiteout-sets.ts';
+import { removeTree, workDirOf } from './work-dir.ts';
+
+export interface OpenOptions {
+  /** Called before each change on disk, for fault injection in tests. */
+  onStep?: (step: string) => void;
+  /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
+  inspect?: boolean;
+}
+
+/** Opens a VLFS. Throws when the private layer or a level of the stack cannot be opened. */
+export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
+  const workDir = workDirOf(spec.privateDir);
+  if (options.inspect !== true) finishReset(spec.privateDir, spec.whiteoutsDir, workDir);
+  const stack = openStack(spec.stack);
+  let rootFd = openPrivateDir(spec.privateDir);
+  if (rootFd === -E.NOENT && options.inspect !== true) {
+    mkdirSync(spec.privateDir, { mode: 0o755 });
+    rootFd = openPrivateDir(spec.privateDir);
+  }
+  if (rootFd < 0) {
+    closeStack(stack);
+    throw systemFailure(rootFd, `open the private layer ${spec.privateDir}`);
+  }
+  const whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(spec.whiteoutsDir));
+  const core: Core = {
+    name: spec.name,
+    privateDir: spec.privateDir,
+    whiteoutsDir: spec.whiteoutsDir,
+    workDir,
+    readOnly: spec.readOnly || options.inspect === true,
+    stack,
+    generation: 1,
+    hidden:
+      whiteoutsFd < 0 ? { count: 0, levels: [] } : loadHidden(whiteoutsFd, stack.units, stack.levelOfSet),
+    nodes: new Map(),
+    nextId: 1,
+    root: null as never,
+    byPrivateIno: new Map(),
+    bySharedInode: new Map(),
+    rootFd,
+    whiteoutsFd: whiteoutsFd < 0 ? -1 : whiteoutsFd,
+    workFd: -1,
+    temporaries: 0,
+    whiteoutsDirty: false,
+    handles: [],
+    freeHandles: [],
+    passthrough: false,
+    posixAcl: false,
+    onStep: options.onStep ?? null,
+    stat: newStat(),
+    ref: -1,
+    whiteout: false,
+  };
+  core.root = newNode(core, S_IFDIR);
+  core.root.children = new Map();
+  core.root.generation = -1;
+  core.root.lookups = 1;
+  if (options.inspect !== true) cleanWork(core);
+  const loaded = refresh(core, core.root);
+  if (loaded < 0) {
+    closeCore(core);
+    throw new StrataError('IO', `the private layer ${spec.privateDir} cannot be read`);
+  }
+  return core;
+}
+
+/** Finishes journals and deletes what else a crash left in the work directory. */
+function cleanWork(core: Core): void {
+  const fd = openDirectory(AT_FDCWD, nameFromText(core.workDir));
+  if (fd < 0) return;
+  core.workFd = fd;
+  finishLinkJournals(core.rootFd, fd);
+  const left = readDirectory(fd);
+  if (typeof left !== 'number') for (const { name } of left) removeTree(fd, name);
+}
+
+/** Closes every descriptor of the VLFS. */
+export function closeCore(core: Core): void {
+  for (const handle of core.handles) {
+    if (handle === null || handle.backing === null) continue;
+    handle.backing.opens--;
+    if (handle.backing.opens === 0) close(handle.backing.fd);
+  }
+  core.handles.length = 0;
+  core.freeHandles.length = 0;
+  for (const node of core.nodes.values()) {
+    if (node.children !== null) dropDirectoryFd(node);
+    dropCopyUp(core, node);
+  }
+  core.nodes.clear();
+  for (const fd of [core.rootFd, core.whiteoutsFd, core.workFd]) if (fd >= 0) close(fd);
+  core.rootFd = core.whiteoutsFd = core.workFd = -1;
+  closeStack(core.stack);
+}

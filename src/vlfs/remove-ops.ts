@@ -1,0 +1,122 @@
+/**
+ * unlink and rmdir. A shared original is hidden by whiteouts in the set of each layer that holds it, before the private copy goes; so at
+ * every instant one sees before or after. Who holds a removed object keeps it.
+ */
+import { close, DT_CHR, E, newStat, readDirectory, S_IFCHR, S_IFMT, statAt, unlinkat } from '../sys/index.ts';
+import { fillAttr, newAttr } from './attributes.ts';
+import type { Attr } from './contract.ts';
+import { type Core, type Node, step } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { checkName, nodeAt, refresh, uncovered } from './lookup.ts';
+import { namesOf, visibleOf } from './merged-directory.ts';
+import { detachName, forgetInode, releaseIfUnused } from './nodes.ts';
+import { privateDirectory, touchDirectory } from './private-layer.ts';
+import { openDirectory } from './whiteout-sets.ts';
+import { hide } from './whiteouts.ts';
+import { discard } from './work-dir.ts';
+
+export function unlink(core: Core, parent: Node, name: string): number {
+  if (core.readOnly) return -E.ROFS;
+  const bad = checkName(name);
+  if (bad < 0) return bad;
+  const node = nodeAt(core, parent, name);
+  if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
+  if (node.children !== null) return -E.ISDIR;
+  const { priv } = node;
+  const parentFd = privateDirectory(core, parent);
+  if (parentFd < 0) return parentFd;
+  const last = lastAttr(core, node);
+  const hidden = hide(core, uncovered(core, parent, name));
+  if (hidden < 0) return hidden;
+  if (priv) {
+    step(core, 'unlink');
+    const removed = unlinkat(parentFd, name);
+    if (removed < 0) return removed;
+  } else touchDirectory(parentFd);
+  loseName(core, node, parent, name, last);
+  return 0;
+}
+
+export function rmdir(core: Core, parent: Node, name: string): number {
+  if (core.readOnly) return -E.ROFS;
+  const bad = checkName(name);
+  if (bad < 0) return bad;
+  const node = nodeAt(core, parent, name);
+  if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
+  if (node.children === null) return -E.NOTDIR;
+  const empty = checkEmpty(core, node);
+  if (empty < 0) return empty;
+  const parentFd = privateDirectory(core, parent);
+  if (parentFd < 0) return parentFd;
+  const last = lastAttr(core, node);
+  const hidden = hide(core, uncovered(core, parent, name));
+  if (hidden < 0) return hidden;
+  if (node.priv) {
+    const gone = discard(core, parentFd, name);
+    if (gone < 0) return gone;
+  } else touchDirectory(parentFd);
+  loseName(core, node, parent, name, last);
+  node.priv = false;
+  node.merged = null;
+  return 0;
+}
+
+const DT_UNKNOWN = 0;
+const stat = newStat();
+
+/** 0 when the directory shows nothing, -ENOTEMPTY, or another negative errno. */
+export function checkEmpty(core: Core, node: Node): number {
+  const checked = refresh(core, node);
+  if (checked < 0) return checked;
+  const whiteouts = new Set<string>();
+  if (node.priv) {
+    const fd = openDirectory(directoryFd(core, node), '.');
+    if (fd < 0) return fd;
+    const entries = readDirectory(fd);
+    let result = typeof entries === 'number' ? entries : 0;
+    if (typeof entries !== 'number') {
+      for (const { name, type } of entries) {
+        if (!isWhiteoutEntry(fd, name, type)) {
+          result = -E.NOTEMPTY;
+          break;
+        }
+        whiteouts.add(name);
+      }
+    }
+    close(fd);
+    if (result < 0) return result;
+  }
+  if (node.merged === null) return 0;
+  for (const [name, candidates] of namesOf(node.merged)) {
+    if (visibleOf(candidates, core.hidden) >= 0 && !whiteouts.has(name)) return -E.NOTEMPTY;
+  }
+  return 0;
+}
+
+/** Whether an entry of a private directory is a whiteout. */
+export function isWhiteoutEntry(fd: number, name: string, type: number): boolean {
+  if (type !== DT_CHR && type !== DT_UNKNOWN) return false;
+  return statAt(fd, name, stat) === 0 && (stat.mode & S_IFMT) === S_IFCHR && stat.rdev === 0;
+}
+
+/** The attributes of an object that is about to lose the only name that is known; null when it has others. */
+export function lastAttr(core: Core, node: Node): Attr | null {
+  if (node.moreNames !== null) return null;
+  const attr = newAttr();
+  return fillAttr(core, node, attr) === 0 ? attr : null;
+}
+
+/** After a name went on disk. */
+export function loseName(core: Core, node: Node, parent: Node, name: string, last: Attr | null): void {
+  node.lookups++; // Keeps it while its name goes.
+  detachName(core, parent, name);
+  if (node.parent === null && node.successor === null) {
+    if (last !== null) {
+      last.nlink = node.children !== null ? 0 : Math.max(0, last.nlink - 1);
+      node.gone = last;
+    }
+    if (last === null || last.nlink === 0) forgetInode(core, node);
+  }
+  node.lookups--;
+  releaseIfUnused(core, node);
+}

@@ -1,0 +1,219 @@
+/**
+ * rename, with NOREPLACE and EXCHANGE. Never EXDEV: a shared file is copied up, a shared directory gets a private directory with a redirect to
+ * where its shared part lies. The move itself is one renameat2; what prepares it changes nothing that one can see.
+ * A shared directory leaves a private whiteout at its old name, because its layers' entries must stay visible under the new one; a file leaves
+ * whiteouts in the sets of its layers.
+ */
+import {
+  close,
+  E,
+  fsetxattr,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
+  readDirectory,
+  renameat2,
+  setxattrAt,
+  unlinkat,
+} from '../sys/index.ts';
+import type { Caller } from './contract.ts';
+import { copyUp } from './copy-up.ts';
+import { type Core, type Node, step } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { candidatesAt, checkName, nodeAt, uncovered } from './lookup.ts';
+import { entryOf, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
+import { ORIGIN_XATTR, originOf } from './origin.ts';
+import { privateDirectory } from './private-layer.ts';
+import { checkEmpty, lastAttr, loseName } from './remove-ops.ts';
+import { openDirectory } from './whiteout-sets.ts';
+import { hide } from './whiteouts.ts';
+
+const YES = Buffer.from('y');
+
+interface End {
+  parent: Node;
+  name: string;
+}
+
+export function rename(core: Core, caller: Caller, from: End, to: End, flags: number): number {
+  if (core.readOnly) return -E.ROFS;
+  if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags === (RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+    return -E.INVAL;
+  }
+  const bad = checkName(from.name) || checkName(to.name);
+  if (bad < 0) return bad;
+  const source = nodeAt(core, from.parent, from.name);
+  if (typeof source === 'number') return source === 0 ? -E.NOENT : source;
+  const target = nodeAt(core, to.parent, to.name);
+  if (typeof target === 'number' && target < 0) return target;
+  const covered = core.whiteout;
+  const replaced = typeof target === 'number' ? null : target;
+  const allowed = check(core, source, replaced, from, to, flags);
+  if (allowed !== 0 || source === replaced) return allowed;
+  return flags & RENAME_EXCHANGE
+    ? exchange(core, caller, source, replaced!, from, to)
+    : move(core, caller, source, replaced, from, to, covered);
+}
+
+function check(core: Core, source: Node, target: Node | null, from: End, to: End, flags: number): number {
+  if (flags & RENAME_NOREPLACE && target !== null) return -E.EXIST;
+  if (flags & RENAME_EXCHANGE && target === null) return -E.NOENT;
+  if (source.children !== null && isBelow(to.parent, source)) return -E.INVAL;
+  if (target !== null && target.children !== null && isBelow(from.parent, target)) {
+    return flags & RENAME_EXCHANGE ? -E.INVAL : -E.NOTEMPTY;
+  }
+  if (target === null || flags & RENAME_EXCHANGE || source === target) return 0;
+  if (source.children !== null && target.children === null) return -E.NOTDIR;
+  if (source.children === null && target.children !== null) return -E.ISDIR;
+  return target.children === null ? 0 : checkEmpty(core, target);
+}
+
+function isBelow(node: Node, above: Node): boolean {
+  for (let at: Node | null = node; at !== null; at = at.parent) if (at === above) return true;
+  return false;
+}
+
+/** Makes what moves private, without any visible change. Returns the node that moves (a successor, perhaps), PENDING or a negative errno. */
+function prepare(core: Core, caller: Caller, node: Node, to: End, covered: boolean): Node | number {
+  if (node.children === null) {
+    const copied = copyUp(core, caller, node);
+    if (copied === -E.STALE && node.successor !== null) return node.successor;
+    return copied === 0 ? node : copied;
+  }
+  const fd = privateDirectory(core, node);
+  if (fd < 0) return fd;
+  if (node.merged !== null) {
+    if (node.redirect !== null) return node;
+    const redirect = `/${node.merged.path}`;
+    step(core, 'rename: redirect');
+    const set = fsetxattr(fd, REDIRECT, Buffer.from(redirect, 'latin1'));
+    if (set < 0) return set;
+    node.redirect = redirect;
+  } else if (covered || candidatesAt(to.parent, to.name).length > 0) {
+    step(core, 'rename: opaque');
+    const set = fsetxattr(fd, OPAQUE, YES);
+    if (set < 0) return set;
+  }
+  return node;
+}
+
+function move(
+  core: Core,
+  caller: Caller,
+  given: Node,
+  replaced: Node | null,
+  from: End,
+  to: End,
+  covered: boolean,
+): number {
+  const source = prepare(core, caller, given, to, covered);
+  if (typeof source === 'number') return source;
+  const fromFd = privateDirectory(core, from.parent);
+  if (fromFd < 0) return fromFd;
+  const toFd = privateDirectory(core, to.parent);
+  if (toFd < 0) return toFd;
+  if (replaced?.children && replaced.priv) {
+    const emptied = emptyPrivate(core, replaced);
+    if (emptied < 0) return emptied;
+  }
+  const left = uncovered(core, from.parent, from.name);
+  const leavesWhiteout = source.children !== null && source.merged !== null && left.length > 0;
+  if (!leavesWhiteout && left.length > 0) {
+    const hidden = hide(core, left);
+    if (hidden < 0) return hidden;
+  }
+  if (source.children === null) noteOrigin(core, fromFd, from.name, to);
+  const last = replaced === null ? null : lastAttr(core, replaced);
+  step(core, 'rename');
+  const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout });
+  if (moved < 0) return moved;
+  if (replaced !== null) loseName(core, replaced, to.parent, to.name, last);
+  hideLinks(core, to);
+  moveNode(core, source, from, to);
+  return 0;
+}
+
+function moveNames(
+  core: Core,
+  source: Node,
+  from: End,
+  to: End,
+  how: { fromFd: number; toFd: number; covered: boolean; leavesWhiteout: boolean },
+): number {
+  const { fromFd, toFd } = how;
+  if (source.children === null || !how.covered) {
+    return renameat2(fromFd, from.name, toFd, to.name, how.leavesWhiteout ? RENAME_WHITEOUT : 0);
+  }
+  // A directory cannot replace the private whiteout at its new name, but change places with it.
+  const exchanged = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
+  if (exchanged < 0 || how.leavesWhiteout) return exchanged;
+  step(core, 'rename: whiteout');
+  return unlinkat(fromFd, from.name);
+}
+
+function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: End): number {
+  const source = prepare(core, caller, a, to, false);
+  if (typeof source === 'number') return source;
+  const target = prepare(core, caller, b, from, false);
+  if (typeof target === 'number') return target;
+  const fromFd = privateDirectory(core, from.parent);
+  if (fromFd < 0) return fromFd;
+  const toFd = privateDirectory(core, to.parent);
+  if (toFd < 0) return toFd;
+  step(core, 'exchange');
+  const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
+  if (moved < 0) return moved;
+  source.lookups++;
+  target.lookups++;
+  detachName(core, from.parent, from.name);
+  detachName(core, to.parent, to.name);
+  attachName(source, to.parent, to.name);
+  attachName(target, from.parent, from.name);
+  source.lookups--;
+  target.lookups--;
+  return 0;
+}
+
+function moveNode(core: Core, source: Node, from: End, to: End): void {
+  source.lookups++;
+  detachName(core, from.parent, from.name);
+  attachName(source, to.parent, to.name);
+  source.lookups--;
+  releaseIfUnused(core, from.parent);
+}
+
+/** An empty directory that will be replaced may hold private whiteouts; made opaque first, it stays empty while they go. */
+function emptyPrivate(core: Core, node: Node): number {
+  const fd = openDirectory(directoryFd(core, node), '.');
+  if (fd < 0) return fd;
+  const entries = readDirectory(fd);
+  let result = typeof entries === 'number' ? entries : 0;
+  if (typeof entries !== 'number' && entries.length > 0) {
+    step(core, 'rename: opaque target');
+    result = fsetxattr(fd, OPAQUE, YES);
+    for (const { name } of result < 0 ? [] : entries) {
+      step(core, 'rename: empty target');
+      result = unlinkat(fd, name);
+      if (result < 0) break;
+    }
+  }
+  close(fd);
+  return result;
+}
+
+/** Best effort: what the moved file will hide. */
+function noteOrigin(core: Core, fd: number, name: string, to: End): void {
+  const hidden = candidatesAt(to.parent, to.name);
+  if (hidden.length === 0) return;
+  const path = pathOf(core, to.parent, to.name);
+  if (path !== null) setxattrAt(fd, name, ORIGIN_XATTR, originOf(core.stack, path, hidden[0]!));
+}
+
+/** A replaced name of a hard-linked shared inode no longer counts: its layer's set says so. */
+function hideLinks(core: Core, to: End): void {
+  const linked = uncovered(core, to.parent, to.name).filter(
+    (ref) => unitOf(core.stack, ref).index.nlink(entryOf(ref)) > 1,
+  );
+  if (linked.length > 0) hide(core, linked);
+}

@@ -1,0 +1,218 @@
+/**
+ * Reset: a fresh private layer and fresh whiteouts, but for the paths that are kept (as hard links to the same files, so open ones stay what they
+ * are). Both are built in the work directory; the rename to `reset-private` decides, and what follows is repeated after a crash
+ * (`finishReset`) until it is done.
+ */
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { nameFromText, nameToText } from '../base/index.ts';
+import {
+  AT_FDCWD,
+  close,
+  E,
+  fchmod,
+  fchown,
+  fgetxattr,
+  flistxattr,
+  fsetxattr,
+  fstat,
+  fsync,
+  futimens,
+  linkat,
+  mkdirat,
+  mknodat,
+  newStat,
+  readDirectory,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFMT,
+  splitXattrList,
+  statAt,
+  syncfs,
+} from '../sys/index.ts';
+import { type Core, step } from './core.ts';
+import { dropDirectoryFd } from './directory-fds.ts';
+import { systemFailure } from './failure.ts';
+import { confirm } from './lookup.ts';
+import { detachName, forgetInode } from './nodes.ts';
+import { openPrivateDir } from './private-layer.ts';
+import { splitPath } from './relayer.ts';
+import { eachSet, loadHidden, openDirectory } from './whiteout-sets.ts';
+import { removeTree, workFd } from './work-dir.ts';
+
+const STAGED = 'reset-private';
+const BUILDING = 'reset-private.new';
+const STAGED_WHITEOUTS = 'reset-whiteouts';
+
+/** Gives the VLFS a fresh private layer, keeping the given paths (directories with all below). Throws before the decision, never after. */
+export function reset(core: Core, keep: readonly string[]): void {
+  if (core.readOnly) throw systemFailure(-E.ROFS, 'reset');
+  const kept = keep.map(splitPath);
+  const work = must(workFd(core), 'open the work directory');
+  removeTree(work, BUILDING);
+  removeTree(work, STAGED_WHITEOUTS);
+  must(mkdirat(work, BUILDING, 0o700), 'reset');
+  must(mkdirat(work, STAGED_WHITEOUTS, 0o755), 'reset');
+  const fresh = must(openDirectory(work, BUILDING), 'reset');
+  const whiteouts = must(openDirectory(work, STAGED_WHITEOUTS), 'reset');
+  try {
+    copyDirectoryAttributes(core.rootFd, fresh);
+    for (const parts of kept) keepPath(core.rootFd, fresh, parts);
+    keepWhiteouts(core, whiteouts, kept);
+    must(syncfs(fresh), 'reset');
+  } finally {
+    close(fresh);
+    close(whiteouts);
+  }
+  step(core, 'reset: decide');
+  renameSync(join(core.workDir, BUILDING), join(core.workDir, STAGED));
+  fsync(work);
+  finishReset(core.privateDir, core.whiteoutsDir, core.workDir, core.onStep);
+  reopen(core);
+}
+
+/** Puts a decided reset in place; a no-op when there is none. Safe to repeat. */
+export function finishReset(
+  privateDir: string,
+  whiteoutsDir: string,
+  workDir: string,
+  onStep: ((step: string) => void) | null = null,
+): void {
+  const staged = join(workDir, STAGED);
+  if (!existsSync(staged)) return;
+  const trash = join(workDir, 'reset-trash');
+  rmSync(trash, { recursive: true, force: true });
+  mkdirSync(trash, { mode: 0o700 });
+  const stagedWhiteouts = join(workDir, STAGED_WHITEOUTS);
+  if (existsSync(stagedWhiteouts)) {
+    onStep?.('reset: whiteouts away');
+    if (existsSync(whiteoutsDir)) renameSync(whiteoutsDir, join(trash, 'whiteouts'));
+    onStep?.('reset: whiteouts');
+    renameSync(stagedWhiteouts, whiteoutsDir);
+  }
+  onStep?.('reset: private away');
+  if (existsSync(privateDir)) renameSync(privateDir, join(trash, 'private'));
+  onStep?.('reset: private');
+  renameSync(staged, privateDir);
+  onStep?.('reset: trash');
+  const fd = openDirectory(AT_FDCWD, nameFromText(workDir));
+  if (fd < 0) return;
+  removeTree(fd, 'reset-trash');
+  close(fd);
+}
+
+/** The open VLFS goes over to the new directories. */
+function reopen(core: Core): void {
+  close(core.rootFd);
+  if (core.whiteoutsFd >= 0) close(core.whiteoutsFd);
+  core.rootFd = openPrivateDir(core.privateDir);
+  core.whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
+  core.hidden = loadHidden(core.whiteoutsFd, core.stack.units, core.stack.levelOfSet);
+  core.generation++;
+  for (const node of core.nodes.values()) if (node.children !== null) dropDirectoryFd(node);
+  for (const node of [...core.nodes.values()]) {
+    if (node.children !== null || !node.priv || node.parent === null || confirm(core, node) === 0) continue;
+    while (node.parent !== null) {
+      const { parent, name } = node as { parent: NonNullable<typeof node.parent>; name: string };
+      if (parent.children!.get(name) === node) detachName(core, parent, name);
+      else node.parent = null;
+    }
+    forgetInode(core, node);
+  }
+}
+
+const stat = newStat();
+
+function copyDirectoryAttributes(from: number, to: number): void {
+  must(fstat(from, stat), 'reset');
+  const { uid, gid, mode, mtimeSec, mtimeNsec } = stat;
+  must(fchown(to, uid, gid), 'reset');
+  const list = flistxattr(from);
+  for (const name of typeof list === 'number' ? [] : splitXattrList(list)) {
+    const value = fgetxattr(from, name);
+    if (typeof value !== 'number') must(fsetxattr(to, name, value), 'reset');
+  }
+  must(fchmod(to, mode & 0o7777), 'reset');
+  futimens(to, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec);
+}
+
+/** Links one kept path of the old private tree into the new one. A path that the private layer does not have is kept by being shared. */
+function keepPath(from: number, to: number, parts: readonly string[]): void {
+  const [name, ...rest] = parts;
+  if (name === undefined) {
+    keepChildren(from, to);
+    return;
+  }
+  if (statAt(from, name, stat) !== 0) return;
+  if (rest.length === 0 || (stat.mode & S_IFMT) !== S_IFDIR) {
+    if (rest.length === 0) keepEntry(from, to, name);
+    return;
+  }
+  withBoth(from, to, name, (below, fresh) => keepPath(below, fresh, rest));
+}
+
+function keepEntry(from: number, to: number, name: string): void {
+  must(statAt(from, name, stat), `keep ${nameToText(name)}`);
+  if ((stat.mode & S_IFMT) === S_IFDIR) {
+    withBoth(from, to, name, keepChildren);
+    return;
+  }
+  const linked = linkat(from, name, to, name);
+  if (linked !== -E.EXIST) must(linked, `keep ${nameToText(name)}`);
+}
+
+function keepChildren(from: number, to: number): void {
+  const entries = readDirectory(from);
+  if (typeof entries === 'number') throw systemFailure(entries, 'reset');
+  for (const { name } of entries) keepEntry(from, to, name);
+}
+
+function withBoth(from: number, to: number, name: string, use: (below: number, fresh: number) => void): void {
+  const below = must(openDirectory(from, name), `keep ${nameToText(name)}`);
+  const made = mkdirat(to, name, 0o700);
+  if (made !== -E.EXIST) must(made, `keep ${nameToText(name)}`);
+  const fresh = must(openDirectory(to, name), `keep ${nameToText(name)}`);
+  try {
+    use(below, fresh);
+    copyDirectoryAttributes(below, fresh);
+  } finally {
+    close(below);
+    close(fresh);
+  }
+}
+
+/** Copies the whiteouts at and below the kept paths, in every set. */
+function keepWhiteouts(core: Core, to: number, kept: readonly string[][]): void {
+  if (core.whiteoutsFd < 0 || kept.length === 0) return;
+  eachSet(core.whiteoutsFd, core.stack.levelOfSet, (setDir, level) => {
+    if (level < 0) return;
+    for (const parts of kept) copyWhiteouts(core.whiteoutsFd, to, [...setDir.split('/'), ...parts]);
+  });
+}
+
+function copyWhiteouts(from: number, to: number, parts: readonly string[]): void {
+  const [name, ...rest] = parts;
+  if (name === undefined) {
+    const entries = readDirectory(from);
+    if (typeof entries !== 'number') for (const entry of entries) copyWhiteouts(from, to, [entry.name]);
+    return;
+  }
+  if (statAt(from, name, stat) !== 0) return;
+  if ((stat.mode & S_IFMT) === S_IFCHR) {
+    // A whiteout above a kept path hides it too.
+    const made = mknodat(to, name, S_IFCHR, 0);
+    if (made !== -E.EXIST) must(made, 'reset');
+    return;
+  }
+  const below = must(openDirectory(from, name), 'reset');
+  mkdirat(to, name, 0o755);
+  const fresh = must(openDirectory(to, name), 'reset');
+  copyWhiteouts(below, fresh, rest);
+  close(below);
+  close(fresh);
+}
+
+function must(result: number, doing: string): number {
+  if (result < 0) throw systemFailure(result, doing);
+  return result;
+}

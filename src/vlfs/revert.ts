@@ -1,0 +1,289 @@
+/**
+ * Revert: shows the shared originals again, by removing private copies and whiteouts (paper, section 6). What the appliance added has no original
+ * and stays, unless its own path is asked for where an original lies below. Each path flips in one step.
+ */
+import { nameToText, StrataError } from '../base/index.ts';
+import {
+  AT_REMOVEDIR,
+  close,
+  E,
+  fchmod,
+  fchown,
+  flistxattr,
+  fremovexattr,
+  fsetxattr,
+  futimens,
+  newStat,
+  readDirectory,
+  S_IFDIR,
+  S_IFMT,
+  splitXattrList,
+  statAt,
+  unlinkat,
+} from '../sys/index.ts';
+import { directoryByPath } from './copy-up-links.ts';
+import { type Core, type Node, step } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { systemFailure } from './failure.ts';
+import { candidatesAt, NOTHING, nodeAt, PRIVATE, resolve } from './lookup.ts';
+import {
+  entryOf,
+  isDirectory,
+  isHidden,
+  namesOf,
+  OPAQUE,
+  type Reference,
+  unitOf,
+} from './merged-directory.ts';
+import { pathOf } from './nodes.ts';
+import { keepTimes, restoreTimes } from './private-layer.ts';
+import { splitPath } from './relayer.ts';
+import { lastAttr, loseName } from './remove-ops.ts';
+import { openDirectory } from './whiteout-sets.ts';
+import { uncover } from './whiteouts.ts';
+import { discard } from './work-dir.ts';
+import { isInternal } from './xattrs.ts';
+
+/**
+ * Reverts paths (directories with all below). Returns the paths that changed, absolute, as text. Throws NOT_FOUND for a path that has no
+ * original, before anything is changed.
+ */
+export function revert(core: Core, paths: readonly string[]): string[] {
+  if (core.readOnly) throw systemFailure(-E.ROFS, `revert ${paths[0] ?? ''}`);
+  const ends = paths.map((path) => checked(core, path));
+  const reverted: string[] = [];
+  for (const end of ends) {
+    if (end.name === null) revertChildren(core, end.parent, reverted);
+    else revertName(core, end.parent, end.name, reverted);
+  }
+  core.generation++;
+  return [...new Set(reverted)];
+}
+
+function checked(core: Core, path: string): { parent: Node; name: string | null } {
+  const parts = splitPath(path);
+  const name = parts.pop() ?? null;
+  if (name === null) return { parent: core.root, name };
+  const parent = directoryByPath(core, parts);
+  if (parent === null) {
+    throw new StrataError('NOT_FOUND', `cannot revert ${path}: its directory does not exist now`, {
+      hint: 'when a directory was deleted, revert the directory itself',
+    });
+  }
+  const where = resolve(core, parent, name);
+  if (where < 0) throw systemFailure(where, `revert ${path}`);
+  if (candidatesAt(parent, name).length > 0) return { parent, name };
+  if (where === PRIVATE && (core.stat.mode & S_IFMT) === S_IFDIR) {
+    const node = nodeAt(core, parent, name);
+    if (typeof node !== 'number' && node.merged !== null) return { parent, name };
+  }
+  throw new StrataError(
+    'NOT_FOUND',
+    where === NOTHING
+      ? `cannot revert ${path}: no layer has it`
+      : `cannot revert ${path}: it was added by the appliance, so no layer has an original`,
+    {
+      hint:
+        where === NOTHING
+          ? 'see what changed with: strata diff NAME'
+          : 'delete it inside the appliance, or use: strata reset NAME',
+    },
+  );
+}
+
+function revertName(core: Core, parent: Node, name: string, reverted: string[]): void {
+  const shared = candidatesAt(parent, name);
+  const where = resolve(core, parent, name);
+  const covered = core.whiteout;
+  const path = pathOf(core, parent, name) ?? name;
+  if (where < 0) throw systemFailure(where, `revert ${path}`);
+  if (where === PRIVATE) {
+    const isDir = (core.stat.mode & S_IFMT) === S_IFDIR;
+    if (isDir && (shared.length === 0 || isDirectory(core.stack, shared[0]!))) {
+      revertDirectory(core, parent, name, shared, reverted);
+    } else if (shared.length > 0) removePrivate(core, parent, name, shared, isDir, path, reverted);
+    return;
+  }
+  const count = uncover(core, shared);
+  if (count < 0) throw systemFailure(count, `revert ${path}`);
+  if (covered && shared.length > 0) {
+    const fd = directoryFd(core, parent);
+    step(core, 'revert: whiteout');
+    const result = fd < 0 ? fd : unlinkat(fd, name);
+    if (result < 0) throw systemFailure(result, `revert ${path}`);
+  }
+  if (count > 0 || (covered && shared.length > 0)) {
+    core.generation++;
+    reverted.push(absolute(path));
+    return;
+  }
+  const node = nodeAt(core, parent, name);
+  if (typeof node !== 'number' && node.children !== null) revertChildren(core, node, reverted);
+}
+
+function absolute(path: string): string {
+  return `/${nameToText(path)}`;
+}
+
+/** Removes a private copy (of a whole hard-link group) and uncovers what it hides. */
+function removePrivate(
+  core: Core,
+  parent: Node,
+  name: string,
+  shared: readonly Reference[],
+  isDir: boolean,
+  path: string,
+  reverted: string[],
+): void {
+  const { ino, nlink } = core.stat;
+  const uncovered = uncover(core, shared);
+  if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
+  const known = parent.children!.get(name);
+  const last = known === undefined ? null : lastAttr(core, known);
+  const fd = directoryFd(core, parent);
+  step(core, 'revert');
+  const removed = fd < 0 ? fd : isDir ? discard(core, fd, name) : unlinkat(fd, name);
+  if (removed < 0) throw systemFailure(removed, `revert ${path}`);
+  if (known !== undefined) loseName(core, known, parent, name, last);
+  if (isDir) core.generation++;
+  reverted.push(absolute(path));
+  if (!isDir && nlink > 1) revertLinks(core, shared[0]!, ino, reverted);
+}
+
+const linkStat = newStat();
+
+/** The other names of the group that the private inode had taken over. */
+function revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]): void {
+  const { index } = unitOf(core.stack, ref);
+  const first = entryOf(ref);
+  for (
+    let entry = index.hardLinkNext(first), left = index.nlink(first);
+    entry !== first && left > 0;
+    entry = index.hardLinkNext(entry), left--
+  ) {
+    const parts = index.path(entry).split('/');
+    const name = parts.pop()!;
+    const parent = directoryByPath(core, parts);
+    if (parent === null || !parent.priv) continue;
+    const fd = directoryFd(core, parent);
+    if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
+    if (resolve(core, parent, name) !== PRIVATE) continue;
+    removePrivate(core, parent, name, candidatesAt(parent, name), false, index.path(entry), reverted);
+  }
+}
+
+/** A private directory over a shared one: its children, then its own attributes. */
+function revertDirectory(
+  core: Core,
+  parent: Node,
+  name: string,
+  shared: readonly Reference[],
+  reverted: string[],
+): void {
+  const path = pathOf(core, parent, name) ?? name;
+  const uncovered = uncover(core, shared);
+  if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
+  const node = nodeAt(core, parent, name);
+  if (typeof node === 'number' || node.children === null) throw systemFailure(-E.IO, `revert ${path}`);
+  const fd = directoryFd(core, node);
+  if (fd < 0) throw systemFailure(fd, `revert ${path}`);
+  let changed = uncovered > 0;
+  if (shared.length > 0 && node.merged === null) {
+    step(core, 'revert: opaque');
+    changed = fremovexattr(fd, OPAQUE) === 0 || changed;
+  }
+  if (changed) core.generation++;
+  revertChildren(core, node, reverted);
+  if (node.redirect === null && shared.length > 0) changed = restoreDirectory(core, parent, name) || changed;
+  if (changed) reverted.push(absolute(path));
+}
+
+function revertChildren(core: Core, node: Node, reverted: string[]): void {
+  const fresh = nodeAtItself(core, node);
+  if (fresh === null) return;
+  const names = new Set<string>();
+  if (fresh.priv) {
+    const fd = openDirectory(directoryFd(core, fresh), '.');
+    const entries = fd < 0 ? fd : readDirectory(fd);
+    if (fd >= 0) close(fd);
+    if (typeof entries === 'number') throw systemFailure(entries, `read ${fresh.name}`);
+    for (const entry of entries) names.add(entry.name);
+  }
+  if (fresh.merged !== null) {
+    for (const [name, candidates] of namesOf(fresh.merged)) {
+      const list = typeof candidates === 'number' ? [candidates] : candidates;
+      if (core.hidden.count > 0 && list.some((ref) => isHidden(core.hidden, ref))) names.add(name);
+      else if (hidesBelow(core, list)) names.add(name);
+    }
+  }
+  for (const name of names) revertName(core, fresh, name, reverted);
+}
+
+/** Whether a whiteout lies somewhere below one of these directories. */
+function hidesBelow(core: Core, refs: readonly Reference[]): boolean {
+  if (core.hidden.count === 0) return false;
+  return refs.some((ref) => {
+    if (!isDirectory(core.stack, ref)) return false;
+    const { index } = unitOf(core.stack, ref);
+    const level = Math.floor(ref / 2 ** 22);
+    for (const entry of core.hidden.levels[level] ?? []) {
+      for (let at = entry; at !== 0; at = index.parent(at)) if (at === entryOf(ref)) return true;
+    }
+    return false;
+  });
+}
+
+/** The node after a change of what lies below; null when it is gone. */
+function nodeAtItself(core: Core, node: Node): Node | null {
+  if (node === core.root || node.parent === null) {
+    if (node === core.root) resolve(core, node, ' ');
+    return node;
+  }
+  const now = nodeAt(core, node.parent, node.name);
+  return typeof now === 'number' || now.children === null ? null : now;
+}
+
+/** Removes an empty private directory, or gives one that stays the original's attributes. True when something changed that one can see. */
+function restoreDirectory(core: Core, parent: Node, name: string): boolean {
+  const parentFd = directoryFd(core, parent);
+  const kept = keepTimes(parentFd);
+  const before = newStat();
+  const known = statAt(parentFd, name, before);
+  step(core, 'revert: directory');
+  if (unlinkat(parentFd, name, AT_REMOVEDIR) === 0) {
+    restoreTimes(parentFd, kept);
+    core.generation++;
+    const shows = nodeAt(core, parent, name);
+    if (known !== 0 || typeof shows === 'number' || shows.merged === null) return false;
+    return differs(core, shows, before);
+  }
+  const now = nodeAt(core, parent, name);
+  if (typeof now === 'number' || now.merged === null || known !== 0 || !differs(core, now, before))
+    return false;
+  copyAttributes(core, now);
+  return true;
+}
+
+function differs(core: Core, node: Node, stat: { mode: number; uid: number; gid: number }): boolean {
+  const ref = node.merged!.contributors[0]!;
+  const { index } = unitOf(core.stack, ref);
+  const entry = entryOf(ref);
+  return index.mode(entry) !== stat.mode || index.uid(entry) !== stat.uid || index.gid(entry) !== stat.gid;
+}
+
+function copyAttributes(core: Core, node: Node): void {
+  const fd = directoryFd(core, node);
+  if (fd < 0) return;
+  const ref = node.merged!.contributors[0]!;
+  const { index } = unitOf(core.stack, ref);
+  const entry = entryOf(ref);
+  fchown(fd, index.uid(entry), index.gid(entry));
+  const list = flistxattr(fd);
+  for (const name of typeof list === 'number' ? [] : splitXattrList(list))
+    if (!isInternal(name)) fremovexattr(fd, name);
+  if (index.hasXattrs(entry)) {
+    for (const [name, value] of index.xattrs(entry)) if (!isInternal(name)) fsetxattr(fd, name, value);
+  }
+  fchmod(fd, index.mode(entry) & 0o7777);
+  futimens(fd, index.mtimeSec(entry), index.mtimeNsec(entry), index.mtimeSec(entry), index.mtimeNsec(entry));
+}

@@ -1,0 +1,150 @@
+/** setattr: chmod, chown, truncate, utimes. A shared file is copied up first; a shared directory gets its private copy. */
+import {
+  chmodPathFd,
+  close,
+  E,
+  fchmod,
+  fchown,
+  fchownat,
+  fstat,
+  ftruncate,
+  futimens,
+  newStat,
+  O_CLOEXEC,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDWR,
+  openat,
+  S_IFLNK,
+  S_IFREG,
+  UTIME_NOW,
+  UTIME_OMIT,
+  utimensat,
+} from '../sys/index.ts';
+import { fillAttr } from './attributes.ts';
+import type { Attr, Caller, SetAttrIn } from './contract.ts';
+import { copyUp } from './copy-up.ts';
+import { type Core, type Node, step } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { killPrivileges } from './file-ops.ts';
+import { handleOf } from './handles.ts';
+import { confirm } from './lookup.ts';
+import { privateDirectory } from './private-layer.ts';
+
+/** FATTR_* of linux/fuse.h. */
+export const FATTR = {
+  MODE: 1 << 0,
+  UID: 1 << 1,
+  GID: 1 << 2,
+  SIZE: 1 << 3,
+  ATIME: 1 << 4,
+  MTIME: 1 << 5,
+  FH: 1 << 6,
+  ATIME_NOW: 1 << 7,
+  MTIME_NOW: 1 << 8,
+  CTIME: 1 << 10,
+  KILL_SUIDGID: 1 << 11,
+} as const;
+
+const stat = newStat();
+
+export function setattr(core: Core, caller: Caller, node: Node, change: SetAttrIn, out: Attr): number {
+  const result = change.valid & ~(FATTR.FH | FATTR.CTIME) ? applyTo(core, caller, node, change) : 0;
+  return result === 0 ? fillAttr(core, node, out) : result;
+}
+
+function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): number {
+  if (core.readOnly) return -E.ROFS;
+  if (node.successor !== null) return applyTo(core, caller, node.successor, change);
+  if (node.children !== null) {
+    if (node.gone !== null && node.parent === null) return -E.STALE;
+    const fd = privateDirectory(core, node);
+    return fd < 0 ? fd : applyToFd(core, fd, change);
+  }
+  const byHandle = change.valid & FATTR.FH ? handleOf(core, change.fh)?.backing : node.backing;
+  if (byHandle && !byHandle.shared) return applyToFd(core, byHandle.fd, change);
+  if (node.gone !== null) return -E.STALE;
+  const copied = copyUp(core, caller, node, (change.valid & FATTR.SIZE) !== 0 && change.size === 0);
+  if (copied === -E.STALE && node.successor !== null) return applyTo(core, caller, node.successor, change);
+  if (copied !== 0) return copied;
+  const confirmed = confirm(core, node);
+  if (confirmed < 0) return confirmed;
+  return applyToName(core, node, change);
+}
+
+function applyToName(core: Core, node: Node, change: SetAttrIn): number {
+  if (node.parent === null) return -E.STALE;
+  const parentFd = directoryFd(core, node.parent);
+  if (parentFd < 0) return parentFd;
+  if (node.kind === S_IFREG) {
+    const fd = openat(parentFd, node.name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
+    const result = applyToFd(core, fd, change);
+    close(fd);
+    return result;
+  }
+  return applyToSpecial(core, parentFd, node, change);
+}
+
+/** Order as notify_change: owner (which ends privileges), size, mode, times. */
+function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
+  const { valid } = change;
+  step(core, 'setattr');
+  if (valid & (FATTR.UID | FATTR.GID)) {
+    const uid = valid & FATTR.UID ? change.uid : 0xffffffff;
+    const gid = valid & FATTR.GID ? change.gid : 0xffffffff;
+    const result = fchown(fd, uid, gid);
+    if (result < 0) return result;
+  }
+  if (valid & FATTR.SIZE) {
+    const result = ftruncate(fd, change.size);
+    if (result < 0) return result;
+  }
+  if (valid & FATTR.KILL_SUIDGID) killPrivileges(fd);
+  if (valid & FATTR.MODE) {
+    const result = fchmod(fd, change.mode & 0o7777);
+    if (result < 0) return result;
+  }
+  if (valid & (FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW)) {
+    const t = timesOf(change);
+    return futimens(fd, t.atimeSec, t.atimeNsec, t.mtimeSec, t.mtimeNsec);
+  }
+  return 0;
+}
+
+function applyToSpecial(core: Core, parentFd: number, node: Node, change: SetAttrIn): number {
+  const { valid } = change;
+  step(core, 'setattr');
+  if (valid & FATTR.SIZE) return -E.INVAL;
+  if (valid & (FATTR.UID | FATTR.GID)) {
+    const uid = valid & FATTR.UID ? change.uid : 0xffffffff;
+    const gid = valid & FATTR.GID ? change.gid : 0xffffffff;
+    const result = fchownat(parentFd, node.name, uid, gid);
+    if (result < 0) return result;
+  }
+  if (valid & FATTR.MODE) {
+    if (node.kind === S_IFLNK) return -E.OPNOTSUPP;
+    const fd = openat(parentFd, node.name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return fd;
+    const same = fstat(fd, stat) === 0 && (stat.mode & 0o170000) === node.kind;
+    const result = same ? chmodPathFd(fd, change.mode & 0o7777) : -E.STALE;
+    close(fd);
+    if (result < 0) return result;
+  }
+  if (valid & (FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW)) {
+    const t = timesOf(change);
+    return utimensat(parentFd, node.name, t.atimeSec, t.atimeNsec, t.mtimeSec, t.mtimeNsec);
+  }
+  return 0;
+}
+
+const times = { atimeSec: 0, atimeNsec: 0, mtimeSec: 0, mtimeNsec: 0 };
+
+function timesOf(change: SetAttrIn): typeof times {
+  const { valid } = change;
+  times.atimeSec = change.atimeSec;
+  times.mtimeSec = change.mtimeSec;
+  times.atimeNsec = valid & FATTR.ATIME_NOW ? UTIME_NOW : valid & FATTR.ATIME ? change.atimeNsec : UTIME_OMIT;
+  times.mtimeNsec = valid & FATTR.MTIME_NOW ? UTIME_NOW : valid & FATTR.MTIME ? change.mtimeNsec : UTIME_OMIT;
+  return times;
+}

@@ -1,0 +1,212 @@
+/**
+ * Opened stacks: the levels of a StackSpec with their tree indexes, shared by every VLFS of this thread with the same key. A unit's
+ * index is opened once and shared by all stacks that hold the unit. Nothing here is written; a stack that nobody uses any more
+ * is kept for a while, because the next command usually asks for it again.
+ */
+import { statSync } from 'node:fs';
+import { LIMITS, nameFromText, StrataError } from '../base/index.ts';
+import type { TreeIndex } from '../layer/contract.ts';
+import { indexTreeSync, openTreeIndex } from '../layer/index.ts';
+import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../sys/index.ts';
+import type { LevelSpec, StackSpec } from './contract.ts';
+import { unitInoBase } from './inode-numbers.ts';
+import { type MergedDirectory, newMergedDirectory, reference } from './merged-directory.ts';
+import { loadBlockedEntries } from './whiteout-sets.ts';
+
+/** One read-only tree with its index; two stacks that name the same unit share this object. */
+export interface Unit {
+  readonly id: string;
+  readonly treeDir: string;
+  readonly index: TreeIndex;
+  /** The tree is in overlayfs-upper form: whiteouts, opaque directories and redirects count. */
+  readonly overlay: boolean;
+  readonly inoBase: number;
+  /** Where a whiteouts/ directory keeps this unit's set: `REPO/LAYER_VERSION`, latin1. */
+  readonly setDir: string;
+  readonly cacheKey: string | null;
+  /** O_PATH descriptor of the tree, opened on first use, or -1. */
+  rootFd: number;
+  refs: number;
+}
+
+export interface Stack {
+  readonly spec: StackSpec;
+  /** Top first. */
+  readonly units: readonly Unit[];
+  /** Per level: entries that the whiteout sets of upper config and frozen levels hide. */
+  readonly blocked: readonly (ReadonlySet<number> | undefined)[];
+  readonly root: MergedDirectory;
+  /** setDir -> level. */
+  readonly levelOfSet: ReadonlyMap<string, number>;
+  refs: number;
+}
+
+const KEEP_IDLE = 4;
+const units = new Map<string, Unit>();
+const stacks = new Map<string, Stack>();
+const idle: Stack[] = [];
+
+/** Opens a stack, or shares the one that is open. Throws NOT_FOUND or BAD_FORMAT when a level cannot be read; then nothing is held. */
+export function openStack(spec: StackSpec): Stack {
+  const known = stacks.get(spec.key);
+  if (
+    known !== undefined &&
+    sameLevels(known.spec.levels, spec.levels) &&
+    (known.refs > 0 || isFresh(known))
+  ) {
+    known.refs++;
+    if (known.refs === 1) idle.splice(idle.indexOf(known), 1);
+    return known;
+  }
+  if (spec.levels.length > LIMITS.stackLayers) {
+    throw new StrataError(
+      'LIMIT',
+      `a stack has at most ${LIMITS.stackLayers} layers, this one ${spec.levels.length}`,
+    );
+  }
+  const opened: Unit[] = [];
+  try {
+    for (const level of spec.levels) opened.push(openUnit(level));
+    const levelOfSet = new Map(opened.map((unit, level) => [unit.setDir, level]));
+    const stack = {
+      spec,
+      units: opened,
+      blocked: loadBlockedEntries(spec.levels, opened, levelOfSet),
+      levelOfSet,
+      refs: 1,
+    } as unknown as { -readonly [K in keyof Stack]: Stack[K] };
+    stack.root = newMergedDirectory(
+      stack,
+      '',
+      opened.map((_, level) => reference(level, 0)),
+    );
+    stacks.set(spec.key, stack);
+    return stack;
+  } catch (error) {
+    for (const unit of opened) releaseUnit(unit);
+    throw error;
+  }
+}
+
+/** Gives a stack back. The last user's stack stays open until some others have become idle too. */
+export function closeStack(stack: Stack): void {
+  stack.refs--;
+  if (stack.refs > 0) return;
+  if (stacks.get(stack.spec.key) === stack) idle.push(stack);
+  else discard(stack);
+  while (idle.length > KEEP_IDLE) discard(idle.shift()!);
+}
+
+/** Closes all idle stacks (tests, and before a repository is removed). */
+export function closeIdleStacks(): void {
+  while (idle.length > 0) discard(idle.shift()!);
+}
+
+/** The descriptor of the unit's tree, or a negative errno. */
+export function unitRootFd(unit: Unit): number {
+  if (unit.rootFd >= 0) return unit.rootFd;
+  if (unit.refs === 0) return -116; // ESTALE: no stack holds the unit any more
+  const fd = openat(AT_FDCWD, nameFromText(unit.treeDir), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0) unit.rootFd = fd;
+  return fd;
+}
+
+function discard(stack: Stack): void {
+  if (stacks.get(stack.spec.key) === stack) stacks.delete(stack.spec.key);
+  for (const unit of stack.units) releaseUnit(unit);
+}
+
+function sameLevels(a: readonly LevelSpec[], b: readonly LevelSpec[]): boolean {
+  if (a === b) return true;
+  return (
+    a.length === b.length &&
+    a.every((level, i) => {
+      const other = b[i]!;
+      return (
+        level.id === other.id &&
+        level.treeDir === other.treeDir &&
+        level.indexFile === other.indexFile &&
+        level.whiteoutsDir === other.whiteoutsDir
+      );
+    })
+  );
+}
+
+/** An idle stack may be used again only when the index files are still the same. */
+function isFresh(stack: Stack): boolean {
+  const fresh = stack.spec.levels.every((level, i) => {
+    const key = stack.units[i]!.cacheKey;
+    return key !== null && key === unitKey(level);
+  });
+  const found = idle.indexOf(stack);
+  if (!fresh && found >= 0) {
+    idle.splice(found, 1);
+    discard(stack);
+  }
+  return fresh;
+}
+
+/** Names one state of an index file; null when there is none. */
+function unitKey(level: LevelSpec): string | null {
+  const stat = statSync(level.indexFile, { throwIfNoEntry: false, bigint: true });
+  if (stat === undefined) return null;
+  return `${level.id}\0${level.treeDir}\0${level.indexFile}\0${stat.ino}\0${stat.mtimeNs}\0${stat.size}`;
+}
+
+function openUnit(level: LevelSpec): Unit {
+  const key = unitKey(level);
+  const known = key === null ? undefined : units.get(key);
+  if (known !== undefined) {
+    known.refs++;
+    return known;
+  }
+  const overlay = level.kind !== 'software';
+  const unit: Unit = {
+    id: level.id,
+    treeDir: level.treeDir,
+    index: openIndex(level, key !== null, overlay),
+    overlay,
+    inoBase: unitInoBase(nameFromText(level.id)),
+    setDir: whiteoutSetDir(level.id),
+    cacheKey: key,
+    rootFd: -1,
+    refs: 1,
+  };
+  if (key !== null) units.set(key, unit);
+  return unit;
+}
+
+function openIndex(level: LevelSpec, exists: boolean, overlay: boolean): TreeIndex {
+  try {
+    if (exists) return openTreeIndex(level.indexFile);
+    if (overlay) return indexTreeSync(level.treeDir, { overlay: true });
+  } catch (error) {
+    if (error instanceof StrataError) throw error;
+    throw new StrataError('IO', `layer ${level.id} cannot be opened: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  throw new StrataError('NOT_FOUND', `layer ${level.id} has no index (${level.indexFile})`, {
+    hint: 'the layer was removed or never imported; import it again, or rebuild its index with: strata repo index NAME',
+  });
+}
+
+function releaseUnit(unit: Unit): void {
+  unit.refs--;
+  if (unit.refs > 0) return;
+  if (unit.cacheKey !== null && units.get(unit.cacheKey) === unit) units.delete(unit.cacheKey);
+  if (unit.rootFd >= 0) close(unit.rootFd);
+  unit.rootFd = -1;
+}
+
+/** `REPO/LAYER VERSION` -> `REPO/LAYER_VERSION`; throws BAD_NAME for an identity that would leave whiteouts/. */
+export function whiteoutSetDir(id: string): string {
+  const dir = nameFromText(id).replaceAll(' ', '_');
+  if (
+    dir === '' ||
+    dir.split('/').some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
+  ) {
+    throw new StrataError('BAD_NAME', `${JSON.stringify(id)} cannot name a layer`);
+  }
+  return dir;
+}

@@ -1,0 +1,280 @@
+/**
+ * One VLFS as the file servers and the data plane see it: the operations of VfsOperations over node numbers, and the control operations
+ * relayer, revert and reset. Data-plane operations never throw: a damaged index or a programming error answers EIO and is reported.
+ */
+
+import type { Name } from '../base/index.ts';
+import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
+import { fillAttr, fillEntry, fillNegative } from './attributes.ts';
+import type { PrivateFile, StackSpec, VfsOperations, VlfsSpec } from './contract.ts';
+import type { Core, Node } from './core.ts';
+import * as creating from './create-ops.ts';
+import { directoryFd } from './directory-fds.ts';
+import * as files from './file-ops.ts';
+import { dropHandle } from './handles.ts';
+import { checkName, confirm, nodeAt } from './lookup.ts';
+import { forget } from './nodes.ts';
+import { closeCore, type OpenOptions, openCore } from './open-core.ts';
+import * as reading from './readdir.ts';
+import { relayer } from './relayer.ts';
+import { rmdir, unlink } from './remove-ops.ts';
+import { rename } from './rename.ts';
+import { reset } from './reset.ts';
+import { revert } from './revert.ts';
+import { setattr } from './set-attributes.ts';
+import * as xattrs from './xattrs.ts';
+
+export interface VlfsStats {
+  name: string;
+  stackKey: string;
+  levels: number;
+  /** Objects that the kernel or an open handle knows. */
+  nodes: number;
+  openFiles: number;
+  whiteouts: number;
+}
+
+/** A VLFS that is open. All methods run on the thread that opened it. */
+export interface Vlfs extends VfsOperations {
+  /**
+   * Exchanges the stack in one step: every lookup afterwards sees the new one; open files keep their content. `privateFiles` are written with
+   * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
+   */
+  relayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): void;
+  /** Shows shared originals again; returns the absolute paths that changed. The server must make the kernel look names up again. */
+  revert(paths: readonly string[]): string[];
+  /** A fresh private layer but for `keep`. The server must make the kernel look names up again. */
+  reset(keep: readonly string[]): void;
+  stats(): VlfsStats;
+}
+
+export interface VlfsOptions extends OpenOptions {
+  /** Told about what became EIO. */
+  onFault?: (operation: string, error: unknown) => void;
+}
+
+/** Opens a VLFS; throws a StrataError when its stack or its private layer cannot be opened. One at a time may be open for a private layer. */
+export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
+  const core = openCore(spec, options);
+  return guarded(operationsOf(core), controlOf(core), options);
+}
+
+type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
+
+/** Runs `use` on a node that the server knows; -ESTALE for a number that was never given out or was forgotten. */
+function nodeOf(core: Core, id: number): Node | null {
+  return core.nodes.get(id) ?? null;
+}
+
+function operationsOf(core: Core): Operations {
+  const directory = (id: number): Node | number => {
+    const node = core.nodes.get(id);
+    if (node === undefined) return -E.STALE;
+    return node.children === null ? -E.NOTDIR : node;
+  };
+  return {
+    init(capabilities) {
+      core.passthrough = capabilities.passthrough;
+      core.posixAcl = capabilities.posixAcl;
+    },
+    lookup(_caller, parentId, name, out) {
+      const parent = directory(parentId);
+      if (typeof parent === 'number') return parent;
+      const bad = checkName(name);
+      if (bad < 0) return bad;
+      const node = nodeAt(core, parent, name);
+      if (typeof node !== 'number') return fillEntry(core, node, out);
+      if (node < 0) return node;
+      fillNegative(out);
+      return 0;
+    },
+    forget(id, count) {
+      forget(core, id, count);
+    },
+    getattr(_caller, id, _fh, out) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : fillAttr(core, node, out);
+    },
+    setattr(caller, id, change, out) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : setattr(core, caller, node, change, out);
+    },
+    readlink(_caller, id) {
+      const node = nodeOf(core, id);
+      if (node === null) return -E.STALE;
+      if (node.kind !== S_IFLNK) return -E.INVAL;
+      return readlink(core, node);
+    },
+    mknod(caller, parentId, name, mode, rdev, out) {
+      const parent = directory(parentId);
+      return typeof parent === 'number'
+        ? parent
+        : creating.mknod(core, caller, parent, name, mode, rdev, out);
+    },
+    mkdir(caller, parentId, name, mode, out) {
+      const parent = directory(parentId);
+      return typeof parent === 'number' ? parent : creating.mkdir(core, caller, parent, name, mode, out);
+    },
+    symlink(caller, parentId, name, target, out) {
+      const parent = directory(parentId);
+      return typeof parent === 'number' ? parent : creating.symlink(core, caller, parent, name, target, out);
+    },
+    link(caller, id, newParentId, newName, out) {
+      const node = nodeOf(core, id);
+      const parent = directory(newParentId);
+      if (node === null) return -E.STALE;
+      return typeof parent === 'number' ? parent : creating.link(core, caller, node, parent, newName, out);
+    },
+    unlink(_caller, parentId, name) {
+      const parent = directory(parentId);
+      return typeof parent === 'number' ? parent : unlink(core, parent, name);
+    },
+    rmdir(_caller, parentId, name) {
+      const parent = directory(parentId);
+      return typeof parent === 'number' ? parent : rmdir(core, parent, name);
+    },
+    rename(caller, parentId, name, newParentId, newName, flags) {
+      const parent = directory(parentId);
+      const newParent = directory(newParentId);
+      if (typeof parent === 'number') return parent;
+      if (typeof newParent === 'number') return newParent;
+      return rename(core, caller, { parent, name }, { parent: newParent, name: newName }, flags);
+    },
+    open(caller, id, flags, out) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : files.open(core, caller, node, flags, out);
+    },
+    create(caller, parentId, name, flags, mode, out, opened) {
+      const parent = directory(parentId);
+      if (typeof parent === 'number') return parent;
+      return creating.create(core, caller, parent, name, flags, mode, out, opened);
+    },
+    tmpfile(caller, parentId, flags, mode, out, opened) {
+      const parent = directory(parentId);
+      if (typeof parent === 'number') return parent;
+      return creating.tmpfile(core, caller, parent, flags, mode, out, opened);
+    },
+    read: (_caller, _id, fh, offset, into) => files.read(core, fh, offset, into),
+    write: (_caller, _id, fh, offset, from, killPriv) => files.write(core, fh, offset, from, killPriv),
+    flush: () => 0,
+    release: (_id, fh) => dropHandle(core, fh),
+    fsync: (caller, _id, fh, dataOnly) => files.fsync(core, caller, fh, dataOnly),
+    opendir(_caller, id, out) {
+      const node = directory(id);
+      return typeof node === 'number' ? node : reading.opendir(core, node, out);
+    },
+    readdir: (_caller, _id, fh, cookie, sink) => reading.readdir(core, fh, cookie, sink),
+    releasedir: (_id, fh) => dropHandle(core, fh),
+    fsyncdir(caller, id, _fh, dataOnly) {
+      const node = directory(id);
+      return typeof node === 'number' ? node : reading.fsyncdir(core, caller, node, dataOnly);
+    },
+    statfs: (_caller, _id, out) => statfs(core, out),
+    getxattr(_caller, id, name) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : xattrs.getxattr(core, node, name);
+    },
+    listxattr(_caller, id) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : xattrs.listxattr(core, node);
+    },
+    setxattr(caller, id, name, value, flags, clearSgid) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : xattrs.setxattr(core, caller, node, name, value, flags, clearSgid);
+    },
+    removexattr(caller, id, name) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : xattrs.removexattr(core, caller, node, name);
+    },
+    fallocate: (caller, _id, fh, mode, offset, length) =>
+      files.fallocate(core, caller, fh, mode, offset, length),
+    lseek: (_caller, _id, fh, offset, whence) => files.lseek(core, fh, offset, whence),
+    copyFileRange: (caller, _in, fhIn, offsetIn, _out, fhOut, offsetOut, length) =>
+      files.copyFileRange(core, caller, fhIn, offsetIn, fhOut, offsetOut, length),
+    destroy() {
+      if (core.rootFd >= 0) closeCore(core);
+    },
+  };
+}
+
+function readlink(core: Core, node: Node): Name | number {
+  if (!node.priv) return node.unit!.index.symlinkTarget(node.entry);
+  const confirmed = confirm(core, node);
+  if (confirmed < 0) return confirmed;
+  if (node.parent === null) return -E.STALE;
+  const fd = directoryFd(core, node.parent);
+  return fd < 0 ? fd : (readlinkat(fd, node.name) as Name | number);
+}
+
+const fsStat = {
+  type: 0,
+  bsize: 0,
+  blocks: 0,
+  bfree: 0,
+  bavail: 0,
+  files: 0,
+  ffree: 0,
+  namelen: 0,
+  frsize: 0,
+};
+
+/** The private layer's file system is what limits the appliance. */
+function statfs(core: Core, out: Parameters<VfsOperations['statfs']>[2]): number {
+  const result = fstatfs(core.rootFd, fsStat);
+  if (result < 0) return result;
+  const { blocks, bfree, bavail, files: total, ffree, bsize, frsize } = fsStat;
+  Object.assign(out, { blocks, bfree, bavail, files: total, ffree, bsize, frsize, namelen: 255 });
+  return 0;
+}
+
+function controlOf(core: Core): Pick<Vlfs, 'relayer' | 'revert' | 'reset' | 'stats'> {
+  return {
+    relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
+    revert: (paths) => revert(core, paths),
+    reset: (keep) => reset(core, keep),
+    stats: () => ({
+      name: core.name,
+      stackKey: core.stack.spec.key,
+      levels: core.stack.units.length,
+      nodes: core.nodes.size,
+      openFiles: core.handles.length - core.freeHandles.length,
+      whiteouts: core.hidden.count,
+    }),
+  };
+}
+
+type AnyOperation = (
+  a: unknown,
+  b: unknown,
+  c: unknown,
+  d: unknown,
+  e: unknown,
+  f: unknown,
+  g: unknown,
+  h: unknown,
+) => unknown;
+
+/** The operations with every exception turned into EIO. */
+function guarded(operations: Operations, control: object, options: VlfsOptions): Vlfs {
+  const result: Record<string, unknown> = { ...control };
+  for (const [name, operation] of Object.entries(operations) as [string, AnyOperation][]) {
+    result[name] = (
+      a: unknown,
+      b: unknown,
+      c: unknown,
+      d: unknown,
+      e: unknown,
+      f: unknown,
+      g: unknown,
+      h: unknown,
+    ) => {
+      try {
+        return operation(a, b, c, d, e, f, g, h);
+      } catch (error) {
+        options.onFault?.(name, error);
+        return -E.IO;
+      }
+    };
+  }
+  return result as unknown as Vlfs;
+}

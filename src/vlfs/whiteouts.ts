@@ -1,0 +1,167 @@
+/**
+ * An appliance's whiteouts: adding and removing the marks that hide shared entries, on disk and in memory. A path that several levels hold
+ * is hidden from the lowest to the topmost and uncovered from the topmost to the lowest, so that a crash between never shows a lower
+ * level's file in place of the topmost one.
+ */
+
+import { nameFromText } from '../base/index.ts';
+import {
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  close,
+  E,
+  mkdirat,
+  mknodat,
+  RENAME_EXCHANGE,
+  renameat2,
+  S_IFCHR,
+  unlinkat,
+} from '../sys/index.ts';
+import { type Core, step } from './core.ts';
+import { entryOf, isHidden, levelOf, type Reference, unitOf } from './merged-directory.ts';
+import { eachSet, openDirectory } from './whiteout-sets.ts';
+import { removeTree, temporaryName, workFd } from './work-dir.ts';
+
+/** The descriptor of whiteouts/, made when missing, or a negative errno. */
+export function whiteoutsFd(core: Core): number {
+  if (core.whiteoutsFd >= 0) return core.whiteoutsFd;
+  const path = nameFromText(core.whiteoutsDir);
+  const made = mkdirat(AT_FDCWD, path, 0o755);
+  if (made < 0 && made !== -E.EXIST) return made;
+  core.whiteoutsFd = openDirectory(AT_FDCWD, path);
+  return core.whiteoutsFd;
+}
+
+/** Opens (making it when asked) the directory at `parts` below `dirfd`; the caller closes it. */
+function openBelow(dirfd: number, parts: readonly string[], make: boolean): number {
+  let fd = openDirectory(dirfd, '.');
+  for (const part of parts) {
+    if (fd < 0) return fd;
+    let next = openDirectory(fd, part);
+    if (next === -E.NOENT && make) {
+      const made = mkdirat(fd, part, 0o755);
+      next = made < 0 && made !== -E.EXIST ? made : openDirectory(fd, part);
+    }
+    close(fd);
+    fd = next;
+  }
+  return fd;
+}
+
+function place(core: Core, ref: Reference): { parts: string[]; name: string } {
+  const unit = unitOf(core.stack, ref);
+  const parts = `${unit.setDir}/${unit.index.path(entryOf(ref))}`.split('/');
+  const name = parts.pop()!;
+  return { parts, name };
+}
+
+/** Hides shared entries: `refs` top first, as the lookup gives them. 0 or a negative errno (then some may be hidden, none of them the topmost). */
+export function hide(core: Core, refs: readonly Reference[]): number {
+  for (let i = refs.length - 1; i >= 0; i--) {
+    const ref = refs[i]!;
+    if (isHidden(core.hidden, ref)) continue;
+    const result = writeWhiteout(core, ref);
+    if (result < 0) return result;
+    const level = levelOf(ref);
+    let set = core.hidden.levels[level];
+    if (set === undefined) {
+      set = new Set();
+      core.hidden.levels[level] = set;
+    }
+    set.add(entryOf(ref));
+    core.hidden.count++;
+    core.whiteoutsDirty = true;
+  }
+  return 0;
+}
+
+function writeWhiteout(core: Core, ref: Reference): number {
+  const root = whiteoutsFd(core);
+  if (root < 0) return root;
+  const { parts, name } = place(core, ref);
+  const fd = openBelow(root, parts, true);
+  if (fd < 0) return fd;
+  try {
+    step(core, 'whiteout');
+    const made = mknodat(fd, name, S_IFCHR | 0o000, 0);
+    if (made !== -E.EXIST) return made;
+    return replaceByWhiteout(core, fd, name);
+  } finally {
+    close(fd);
+  }
+}
+
+/** The directory's own children were hidden one by one; one mark takes the place of all. */
+function replaceByWhiteout(core: Core, fd: number, name: string): number {
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  const made = mknodat(work, temporary, S_IFCHR | 0o000, 0);
+  if (made < 0) return made;
+  step(core, 'whiteout: exchange');
+  const exchanged = renameat2(work, temporary, fd, name, RENAME_EXCHANGE);
+  removeTree(work, temporary);
+  return exchanged;
+}
+
+/** Uncovers shared entries (top first). Returns how many were hidden, or a negative errno. */
+export function uncover(core: Core, refs: readonly Reference[]): number {
+  let count = 0;
+  for (const ref of refs) {
+    if (!isHidden(core.hidden, ref)) continue;
+    const result = removeWhiteout(core, ref);
+    if (result < 0 && result !== -E.NOENT) return result;
+    core.hidden.levels[levelOf(ref)]!.delete(entryOf(ref));
+    core.hidden.count--;
+    core.whiteoutsDirty = true;
+    count++;
+  }
+  return count;
+}
+
+function removeWhiteout(core: Core, ref: Reference): number {
+  const root = whiteoutsFd(core);
+  if (root < 0) return root;
+  const { parts, name } = place(core, ref);
+  const fd = openBelow(root, parts, false);
+  if (fd < 0) return fd;
+  step(core, 'uncover');
+  const result = unlinkat(fd, name);
+  close(fd);
+  // Directories that became empty go too; the first that is not ends it.
+  for (let depth = parts.length; result === 0 && depth > 1; depth--) {
+    const above = openBelow(root, parts.slice(0, depth - 1), false);
+    if (above < 0) break;
+    const removed = unlinkat(above, parts[depth - 1]!, AT_REMOVEDIR);
+    close(above);
+    if (removed < 0) break;
+  }
+  return result;
+}
+
+/** Removes the sets of units that are not in the stack. Returns how many. Each goes in one rename, so that none is ever half there. */
+export function pruneSets(core: Core): number {
+  const root = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
+  if (root < 0) return 0;
+  const gone: string[] = [];
+  eachSet(root, core.stack.levelOfSet, (setDir, level) => {
+    if (level < 0) gone.push(setDir);
+  });
+  let count = 0;
+  for (const setDir of gone) {
+    const parts = setDir.split('/');
+    const name = parts.pop()!;
+    const fd = openBelow(root, parts, false);
+    const work = workFd(core);
+    if (fd < 0 || work < 0) continue;
+    const temporary = temporaryName(core);
+    step(core, 'prune');
+    if (renameat2(fd, name, work, temporary) === 0) {
+      count++;
+      removeTree(work, temporary);
+    }
+    close(fd);
+  }
+  close(root);
+  return count;
+}
