@@ -9,4 +9,5 @@ export * from './mmap.ts';
 export * from './mount.ts';
 export * from './process.ts';
 export * from './stat.ts';
+export * from './writeback.ts';
 export * from './xattr.ts';
