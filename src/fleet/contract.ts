@@ -111,18 +111,10 @@ export interface Fleet {
     progress: Progress,
   ): Promise<{ repo: string; layer: string; version: string }>;
   /** Local units by default; `available` lists everything offered. */
-  layerList(o: {
-    repo?: string;
-    available?: boolean;
-    match?: string;
-  }): Promise<{
+  layerList(o: { repo?: string; available?: boolean; match?: string }): Promise<{
     layers: { repo: string; layer: string; version: string; local: boolean; description: string }[];
   }>;
-  layerShow(o: {
-    repo: string;
-    layer: string;
-    version?: string;
-  }): Promise<{
+  layerShow(o: { repo: string; layer: string; version?: string }): Promise<{
     repo: string;
     local: boolean;
     versions: string[];

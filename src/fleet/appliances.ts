@@ -1,0 +1,274 @@
+/**
+ * Appliances: create (one or thousands in one step), list, show, delete. An appliance is a directory with an LDF, its state and an
+ * empty private layer: nothing of its template is copied. One with layers of its own has generations of its own as well.
+ */
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
+import { privateUsage } from '../vlfs/index.ts';
+import type { CatalogRow } from './catalog.ts';
+import { type FleetContext, operationId, templateState } from './context.ts';
+import type { ApplianceInfo, Fleet } from './contract.ts';
+import {
+  isThere,
+  namesIn,
+  readJsonIfThere,
+  readTextIfThere,
+  removeTree,
+  syncFileSystem,
+  writeNewFile,
+} from './files.ts';
+import { applianceDefinition } from './follow.ts';
+import type { Definition } from './generations.ts';
+import type { JournalStep } from './journal.ts';
+import { createLdf, formatLdf } from './ldf.ts';
+import { COMMIT } from './locks.ts';
+import { allocateMacs, normalizeMac } from './macs.ts';
+import { makeOwnGenerations } from './own-layers.ts';
+import { applianceDirs } from './private-files.ts';
+import { elapsed, parseLayers, templateLock } from './templates.ts';
+
+export const applianceLock = (name: string) => `appliance:${name}`;
+
+/** Throws NOT_FOUND. */
+export function applianceRow(context: FleetContext, name: string): CatalogRow {
+  const row = context.catalog.get(name);
+  if (row) return row;
+  throw new StrataError('NOT_FOUND', `there is no appliance ${JSON.stringify(name)}`, {
+    hint: 'strata list shows all appliances',
+  });
+}
+
+/** What state.json holds. */
+export interface ApplianceState {
+  format: 1;
+  name: string;
+  mac: string;
+  template: string;
+  own: boolean;
+  heldBack: string | null;
+  createdAt: string;
+}
+
+type CreateOptions = Parameters<Fleet['create']>[0];
+type Created = Awaited<ReturnType<Fleet['create']>>;
+
+function namesFor(options: CreateOptions): string[] {
+  const name = checkObjectName('appliance', options.name);
+  if (options.count === undefined) return [name];
+  const { count } = options;
+  if (!Number.isInteger(count) || count < 1)
+    throw new StrataError('USAGE', '--count must be a whole number above 0');
+  if (count > LIMITS.createCount) {
+    throw new StrataError('LIMIT', `one command creates at most ${LIMITS.createCount} appliances`);
+  }
+  const names = Array.from({ length: count }, (_, i) => `${name}-${i + 1}`);
+  checkObjectName('appliance', names.at(-1)!);
+  return names;
+}
+
+/** All appliances of one command appear together or not at all. */
+export async function createAppliances(
+  context: FleetContext,
+  options: CreateOptions,
+  progress: Progress,
+): Promise<Created> {
+  const started = performance.now();
+  const names = namesFor(options);
+  const own = parseLayers(options.layers ?? []);
+  const mac = options.mac === undefined ? null : normalizeMac(options.mac);
+  if (mac !== null && names.length > 1)
+    throw new StrataError('USAGE', '--mac and --count do not go together');
+  return context.locks.with([templateLock(options.template), ...names.map(applianceLock)], async () => {
+    templateState(context, options.template);
+    refuseExisting(context, names, mac);
+    const stage = join(context.paths.appliances, `.tmp-${operationId()}`);
+    mkdirSync(stage, { mode: 0o700 });
+    try {
+      const definitions =
+        own.length > 0
+          ? await makeOwnGenerations(context, {
+              template: options.template,
+              layers: own,
+              names,
+              stage,
+              progress,
+            })
+          : new Map<string, Definition>();
+      return await context.locks.with([COMMIT], () => {
+        refuseExisting(context, names, mac);
+        const macs =
+          mac === null ? allocateMacs(names.length, (m) => context.catalog.nameOfMac(m) !== null) : [mac];
+        const rows = stageAppliances(context, options.template, names, macs, stage, definitions);
+        commitAppliances(context, rows, stage, definitions);
+        const appliances = rows.map((row) => ({ name: row.name, mac: row.mac, template: row.template }));
+        return { appliances, elapsed_ms: elapsed(started) };
+      });
+    } catch (error) {
+      removeTree(stage);
+      throw error;
+    }
+  });
+}
+
+function refuseExisting(context: FleetContext, names: string[], mac: string | null): void {
+  for (const name of names) {
+    if (context.catalog.get(name) === null) continue;
+    throw new StrataError('EXISTS', `appliance ${name} exists already`, {
+      hint: `choose another name, or remove it: strata delete ${name}`,
+    });
+  }
+  const owner = mac === null ? null : context.catalog.nameOfMac(mac);
+  if (owner !== null) throw new StrataError('EXISTS', `MAC address ${mac} belongs to appliance ${owner}`);
+}
+
+/** Writes the appliances' directories and machine links into the staging directory; one sync for all. */
+function stageAppliances(
+  context: FleetContext,
+  template: string,
+  names: string[],
+  macs: string[],
+  stage: string,
+  definitions: Map<string, Definition>,
+): CatalogRow[] {
+  const createdAt = new Date().toISOString();
+  const ldf = formatLdf(createLdf({ refs: [template], explicit: [], implicit: [] }));
+  const machines = join(stage, '.machines');
+  mkdirSync(machines);
+  const rows = names.map((name, i): CatalogRow => {
+    const mac = macs[i]!;
+    const definition = definitions.get(name);
+    const dir = join(stage, name);
+    if (!definition) {
+      mkdirSync(dir, { mode: 0o755 });
+      writeNewFile(join(dir, 'ldf'), ldf, false);
+    }
+    for (const part of ['private', 'whiteouts', 'work'])
+      mkdirSync(join(dir, part), { mode: part === 'work' ? 0o700 : 0o755 });
+    const own = definition !== undefined;
+    const state: ApplianceState = { format: 1, name, mac, template, own, heldBack: null, createdAt };
+    writeNewFile(join(dir, 'state.json'), `${JSON.stringify(state)}\n`, false);
+    symlinkSync(`../appliances/${name}`, join(machines, mac));
+    return { name, mac, template, own, generation: definition?.record.generation ?? null, heldBack: null };
+  });
+  syncFileSystem(stage);
+  context.onStep('appliances-staged');
+  return rows;
+}
+
+function commitAppliances(
+  context: FleetContext,
+  rows: CatalogRow[],
+  stage: string,
+  definitions: Map<string, Definition>,
+): void {
+  const from = join('appliances', stage.slice(context.paths.appliances.length + 1));
+  const steps: JournalStep[] = [];
+  for (const { name, mac } of rows) {
+    steps.push({ do: 'rename', from: join(from, name), to: join('appliances', name) });
+    steps.push({ do: 'rename', from: join(from, '.machines', mac), to: join('machines', mac) });
+  }
+  steps.push({ do: 'remove', path: from });
+  const id = context.journal.commit('create', steps);
+  for (const [name, definition] of definitions) context.ownDefinitions.set(name, definition);
+  context.catalog.put(rows);
+  context.onStep('catalog');
+  context.journal.finish(id);
+}
+
+/** Every appliance on disk as a catalog row: the truth the catalog is rebuilt from. Directories that are none are left out. */
+export function* rowsOnDisk(context: Pick<FleetContext, 'paths'>): Generator<CatalogRow> {
+  for (const name of namesIn(context.paths.appliances).sort()) {
+    if (name.startsWith('.')) continue;
+    const state = readJsonIfThere(
+      join(context.paths.appliances, name, 'state.json'),
+    ) as ApplianceState | null;
+    if (state === null || typeof state.mac !== 'string' || typeof state.template !== 'string') continue;
+    const own = isThere(join(context.paths.appliances, name, 'current'));
+    const heldBack = typeof state.heldBack === 'string' ? state.heldBack : null;
+    yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack };
+  }
+}
+
+/** Mountpoints of every mounted appliance. */
+export async function mountpoints(context: FleetContext): Promise<Map<string, string[]>> {
+  const byName = new Map<string, string[]>();
+  const plane = await context.runningDataPlane();
+  if (!plane) return byName;
+  for (const { id, mountpoint } of (await plane.status()).mounts) {
+    if (id.startsWith('.')) continue;
+    byName.set(id, [...(byName.get(id) ?? []), mountpoint]);
+  }
+  return byName;
+}
+
+function infoOf(context: FleetContext, row: CatalogRow, mounts: Map<string, string[]>): ApplianceInfo {
+  const template = context.templates.get(row.template);
+  const own = context.ownDefinitions.get(row.name);
+  return {
+    name: row.name,
+    mac: row.mac,
+    template: row.template,
+    mounts: mounts.get(row.name) ?? [],
+    generation: template?.definition.record.generation ?? 0,
+    ...(own ? { generation: own.record.refs[0]?.generation ?? own.record.generation } : {}),
+    held_back: row.heldBack ?? template?.heldBack ?? null,
+  };
+}
+
+export async function listAppliances(context: FleetContext): Promise<{ appliances: ApplianceInfo[] }> {
+  const mounts = await mountpoints(context);
+  return { appliances: context.catalog.all().map((row) => infoOf(context, row, mounts)) };
+}
+
+export async function showAppliance(context: FleetContext, name: string): Promise<ApplianceInfo> {
+  const row = applianceRow(context, name);
+  const { dir, privateDir } = applianceDirs(context.paths, name);
+  return {
+    ...infoOf(context, row, await mountpoints(context)),
+    private_bytes: privateBytes(privateDir),
+    layers: applianceDefinition(context, row).record.units.length,
+    ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
+    root: dir,
+  };
+}
+
+function privateBytes(privateDir: string): number {
+  const usage = privateUsage(privateDir);
+  return typeof usage === 'number' ? usage : usage.bytes;
+}
+
+/** Deletes appliances: all of those named, or none when one is missing or mounted. */
+export async function deleteAppliances(
+  context: FleetContext,
+  names: string[],
+): Promise<{ deleted: string[] }> {
+  const unique = [...new Set(names)];
+  return context.locks.with([...unique.map(applianceLock), COMMIT], async () => {
+    const rows = unique.map((name) => applianceRow(context, name));
+    const mounts = await mountpoints(context);
+    for (const { name } of rows) {
+      const places = mounts.get(name);
+      if (places === undefined) continue;
+      throw new StrataError('BUSY', `appliance ${name} is mounted at ${places.join(', ')}`, {
+        hint: `strata umount ${name}, then delete it`,
+      });
+    }
+    const steps: JournalStep[] = [];
+    const trash = join('appliances', `.trash-${operationId()}`);
+    for (const { name, mac } of rows) {
+      steps.push({ do: 'remove', path: join('machines', mac) });
+      steps.push({ do: 'rename', from: join('appliances', name), to: `${trash}-${name}` });
+    }
+    const id = context.journal.commit('delete', steps);
+    context.catalog.remove(unique);
+    for (const name of unique) context.ownDefinitions.delete(name);
+    context.journal.finish(id);
+    await Promise.all(
+      rows.map(({ name }) => rm(join(context.root, `${trash}-${name}`), { recursive: true, force: true })),
+    );
+    context.catalog.remove([]);
+    return { deleted: unique };
+  });
+}

@@ -1,0 +1,145 @@
+/** What an appliance changed, and taking it back: diff, revert, reset; and why a path or a layer is there. */
+import { parseUnitId, StrataError } from '../base/index.ts';
+import type { SolvedUnit } from '../resolver/contract.ts';
+import type { DiffEntry } from '../vlfs/contract.ts';
+import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../vlfs/index.ts';
+import { applianceLock, applianceRow } from './appliances.ts';
+import type { CatalogRow } from './catalog.ts';
+import { type FleetContext, unitsInUse } from './context.ts';
+import type { WhyResult } from './contract.ts';
+import { layerNames, refExplicitLayers } from './definitions.ts';
+import { applianceDefinition, vlfsSpec } from './follow.ts';
+import { explicitLayers, ldfRefs } from './ldf.ts';
+import { COMMIT } from './locks.ts';
+import { resetSteps } from './reset.ts';
+import { sealedMounts } from './sealed-door.ts';
+
+export async function diffAppliance(
+  context: FleetContext,
+  options: { name: string; path?: string | undefined },
+): Promise<{ entries: DiffEntry[] }> {
+  const spec = vlfsSpec(context, applianceRow(context, options.name));
+  return { entries: diffVlfs(spec, options.path ?? '/') };
+}
+
+/** Runs one of two ways to change an appliance's private layer: through the data plane when it is mounted, on the files when not. */
+async function changePrivate<T>(
+  context: FleetContext,
+  name: string,
+  ways: {
+    mounted: (plane: Awaited<ReturnType<FleetContext['dataPlane']>>) => Promise<T>;
+    offline: (row: CatalogRow) => T;
+  },
+): Promise<T> {
+  return context.locks.with([applianceLock(name), COMMIT], async () => {
+    const row = applianceRow(context, name);
+    const sealed = sealedMounts(context.paths).find((mount) => mount.name === name);
+    if (sealed) {
+      throw new StrataError('BUSY', `appliance ${name} is mounted at ${sealed.dir} by the sealed door`, {
+        hint: `first: strata umount ${sealed.dir}`,
+      });
+    }
+    const plane = await context.runningDataPlane();
+    const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
+    return isMounted ? ways.mounted(plane) : ways.offline(row);
+  });
+}
+
+function absolute(path: string): string {
+  if (path.split('/').includes('..')) throw new StrataError('USAGE', `${path} leads out of itself`);
+  return path.startsWith('/') ? path : `/${path}`;
+}
+
+export function revertPaths(
+  context: FleetContext,
+  options: { name: string; paths: string[] },
+): Promise<{ reverted: string[] }> {
+  const paths = options.paths.map(absolute);
+  if (paths.length === 0) throw new StrataError('USAGE', 'no path to revert');
+  return changePrivate(context, options.name, {
+    mounted: async (plane) => ({ reverted: await plane.revert(options.name, paths) }),
+    offline: (row) => ({ reverted: revertOffline(vlfsSpec(context, row), paths) }),
+  });
+}
+
+export function resetAppliance(
+  context: FleetContext,
+  options: { name: string; keep: string[] },
+): Promise<{ name: string; kept: string[] }> {
+  const keep = options.keep.map(absolute);
+  return changePrivate(context, options.name, {
+    mounted: async (plane) => {
+      await plane.reset(options.name, keep);
+      return { name: options.name, kept: keep };
+    },
+    offline: (row) => {
+      if (keep.length > 0) resetOffline(vlfsSpec(context, row), keep);
+      else {
+        const id = context.journal.commit('reset', resetSteps(context, row.name));
+        context.catalog.put([row]);
+        context.journal.finish(id);
+      }
+      return { name: options.name, kept: keep };
+    },
+  });
+}
+
+export async function explainWhy(
+  context: FleetContext,
+  options: { name: string; what: string },
+): Promise<WhyResult> {
+  const row = applianceRow(context, options.name);
+  return options.what.startsWith('/')
+    ? whyPath(context, row, absolute(options.what))
+    : whyLayer(context, row, options.what);
+}
+
+async function whyPath(context: FleetContext, row: CatalogRow, path: string): Promise<WhyResult> {
+  const spec = vlfsSpec(context, row);
+  const moved = /^\/(bin|sbin|lib|lib32|lib64|libx32)\//.test(path) ? `/usr${path}` : path;
+  let owner = whoOwns(spec, path);
+  if (owner.unit === null && !owner.private && moved !== path) owner = whoOwns(spec, moved);
+  if (owner.unit === null && !owner.private) {
+    throw new StrataError('NOT_FOUND', `appliance ${row.name} has no ${path}, and no layer of it either`);
+  }
+  const unit = owner.unit !== null && parseUnitId(owner.unit) ? owner.unit : null;
+  const chain: string[] = [];
+  if (owner.private) chain.push(`${path} is private to appliance ${row.name}`);
+  if (unit !== null) {
+    chain.push(`${path} ${owner.private ? 'hides the one that comes from' : 'comes from'} ${unit}`);
+    chain.push(...(await layerChain(context, row, parseUnitId(unit)!.layer)));
+  } else if (owner.unit !== null) {
+    const from = owner.unit.replace(/^config\/@/, 'appliance ').replace(/^config\//, 'template ');
+    chain.push(`${path} ${owner.private ? 'hides the one of' : 'comes from'} the config layer of ${from}`);
+  }
+  return { path, unit, private: owner.private, chain };
+}
+
+async function whyLayer(context: FleetContext, row: CatalogRow, what: string): Promise<WhyResult> {
+  const layer = what.slice(what.indexOf('/') + 1).split(/[\s=]/)[0]!;
+  const { record } = applianceDefinition(context, row);
+  const unit = record.units.find((id) => parseUnitId(id)!.layer === layer);
+  if (unit === undefined) {
+    throw new StrataError('NOT_FOUND', `appliance ${row.name} has no layer ${layer}`, {
+      hint: `strata template show ${row.template} lists the layers; a path begins with /`,
+    });
+  }
+  return { layer, unit, private: false, chain: await layerChain(context, row, layer) };
+}
+
+/** The chain of relations from an explicit layer to this one, as lines for people. */
+async function layerChain(context: FleetContext, row: CatalogRow, layer: string): Promise<string[]> {
+  const definition = applianceDefinition(context, row);
+  const { universe } = await context.repositories.world(unitsInUse(context));
+  const explicit = layerNames([
+    ...explicitLayers(definition.ldf),
+    ...refExplicitLayers(context, ldfRefs(definition.ldf)),
+  ]);
+  const solution: SolvedUnit[] = [];
+  for (const id of definition.record.units) {
+    const { repo, layer: name, version } = parseUnitId(id)!;
+    const unit = universe.versions(name, repo).find((one) => one.version === version);
+    if (unit) solution.push({ unit, explicit: explicit.has(name), reason: null });
+  }
+  return universe.why(solution, layer);
+}

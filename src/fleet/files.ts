@@ -1,0 +1,133 @@
+/**
+ * Durable changes of small files: temporary, fsync, rename, fsync the directory. Keeps true: whoever reads a path sees the old
+ * or the new content, never a part. Only for control-side files; the data of appliances goes through vlfs.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { asStrataError, StrataError } from '../base/index.ts';
+import { syncfs } from '../sys/index.ts';
+
+/** Makes the entries of a directory durable. */
+export function syncDirectory(dir: string): void {
+  const fd = openSync(dir, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Writes back everything of the file system that `dir` stands on; one call for a whole staged tree. */
+export function syncFileSystem(dir: string): void {
+  const fd = openSync(dir, 'r');
+  try {
+    const result = syncfs(fd);
+    if (result < 0) throw new StrataError('IO', `cannot write ${dir} back to the disk (errno ${-result})`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A new file with its content on the disk; its name is durable only after syncDirectory of the parent. */
+export function writeNewFile(path: string, content: string | Uint8Array, sync = true): void {
+  const fd = openSync(path, 'wx', 0o644);
+  try {
+    const bytes = typeof content === 'string' ? Buffer.from(content) : content;
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    if (sync) fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Replaces a file's content in one step; the parent is synced unless `syncParent` is false (then the caller does it). */
+export function replaceFile(path: string, content: string | Uint8Array, syncParent = true): void {
+  const temporary = join(dirname(path), `.tmp-${basename(path)}-${process.pid}`);
+  rmSync(temporary, { force: true });
+  try {
+    writeNewFile(temporary, content);
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw asStrataError(error);
+  }
+  if (syncParent) syncDirectory(dirname(path));
+}
+
+/** Points a symbolic link at `target` in one step, whatever stood at `path` before (but a directory). */
+export function replaceLink(path: string, target: string): void {
+  const temporary = join(dirname(path), `.tmp-${basename(path)}-${process.pid}`);
+  rmSync(temporary, { force: true });
+  symlinkSync(target, temporary);
+  renameSync(temporary, path);
+}
+
+/** The text of a file, or null when there is none. */
+export function readTextIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+/** A JSON file as an object, or null when there is none; BAD_FORMAT when it is not JSON. */
+export function readJsonIfThere(path: string): Record<string, unknown> | null {
+  const text = readTextIfThere(path);
+  if (text === null) return null;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return value as Record<string, unknown>;
+  } catch (error) {
+    throw new StrataError('BAD_FORMAT', `${path} is not JSON`, { cause: error });
+  }
+  throw new StrataError('BAD_FORMAT', `${path} is not a JSON object`);
+}
+
+export function isMissing(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException)?.code;
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+/** Whether something (also a dangling link) stands at `path`. */
+export function isThere(path: string): boolean {
+  try {
+    lstatSync(path);
+    return true;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}
+
+/** Names in a directory; [] when it does not exist. */
+export function namesIn(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
+}
+
+export function makeDirectory(dir: string, mode = 0o755): void {
+  mkdirSync(dir, { recursive: true, mode });
+}
+
+export function removeTree(path: string): void {
+  rmSync(path, { recursive: true, force: true });
+}

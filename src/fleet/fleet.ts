@@ -1,0 +1,142 @@
+/** The fleet as one object: opens a state root, recovers it, and offers every command of contract.ts. */
+import { resolve } from 'node:path';
+import { asStrataError } from '../base/index.ts';
+import { createAppliances, deleteAppliances, listAppliances, showAppliance } from './appliances.ts';
+import { openCatalog } from './catalog.ts';
+import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
+import { dataPlaneAccess, type FleetContext } from './context.ts';
+import type { Fleet, FleetOptions } from './contract.ts';
+import { templateInfo } from './definitions.ts';
+import { freezeTemplate } from './freeze.ts';
+import { openJournal } from './journal.ts';
+import {
+  addRepo,
+  buildLayer,
+  importLayers,
+  indexRepo,
+  listLayers,
+  listRepos,
+  removeLayer,
+  removeRepo,
+  showLayer,
+  syncRepo,
+  verifyLayers,
+} from './layers.ts';
+import { COMMIT, createLocks } from './locks.ts';
+import { allMounts, mountAppliance, unmountTarget } from './mounts.ts';
+import { fleetPaths } from './paths.ts';
+import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
+import { openRepositories } from './repositories.ts';
+import { rollbackTemplate } from './rollback.ts';
+import { finishRun, prepareRun } from './runs.ts';
+import {
+  addLayers,
+  createTemplate,
+  deleteTemplate,
+  holdLayer,
+  listTemplates,
+  removeLayers,
+} from './templates.ts';
+import { updateFleet } from './update.ts';
+
+/** For tests: `onStep` is called at every boundary between two changes on disk. */
+export interface FleetInternals {
+  onStep?: (name: string) => void;
+}
+
+/** Opens (and, where a process was killed, recovers) a state root. Makes it when there is none. */
+export async function openFleetWith(options: FleetOptions, internals: FleetInternals = {}): Promise<Fleet> {
+  const root = resolve(options.root);
+  const paths = fleetPaths(root);
+  makeStateRoot(paths);
+  const onStep = internals.onStep ?? (() => {});
+  const context: FleetContext = {
+    root,
+    paths,
+    locks: createLocks(),
+    journal: openJournal(root, onStep),
+    catalog: openCatalog(root),
+    repositories: openRepositories(root),
+    templates: new Map(),
+    ownDefinitions: new Map(),
+    ...dataPlaneAccess(root, options.dataPlane),
+    onStep,
+  };
+  const notes: string[] = [];
+  const { followUps, finish, wasUnfinished } = recoverFiles(context);
+  if (wasUnfinished || !context.catalog.isFresh()) rebuildCatalog(context);
+  loadDefinitions(context, notes);
+  await settleMounts(context, followUps, notes);
+  finish();
+  return fleetOf(context, notes);
+}
+
+async function statusOf(context: FleetContext, notes: string[]): ReturnType<Fleet['status']> {
+  const base = {
+    appliances: context.catalog.count(),
+    templates: context.templates.size,
+    root: context.root,
+  };
+  try {
+    const plane = await context.dataPlane();
+    const status = await plane.status();
+    const kernel: string[] = [];
+    if (!status.kernel.passthrough) {
+      kernel.push('this kernel has no FUSE passthrough (Linux 6.9): file data goes through strata-fs');
+    }
+    return {
+      ...base,
+      mounts: (await allMounts(context)).length,
+      data_plane: { pid: status.pid, memory_bytes: status.memoryBytes },
+      notes: [...kernel, ...notes],
+    };
+  } catch (error) {
+    return {
+      ...base,
+      mounts: 0,
+      data_plane: { pid: null, memory_bytes: 0 },
+      notes: [`strata-fs does not answer: ${asStrataError(error).message}`, ...notes],
+    };
+  }
+}
+
+function fleetOf(context: FleetContext, notes: string[]): Fleet {
+  return {
+    repoAdd: (o, progress) => addRepo(context, o, progress),
+    repoList: () => listRepos(context),
+    repoSync: (name, progress) => syncRepo(context, name, progress),
+    repoRemove: (name) => removeRepo(context, name),
+    repoIndex: (name, progress) => indexRepo(context, name, progress),
+    layerImport: (o, progress) => importLayers(context, o, progress),
+    layerBuild: (o, progress) => buildLayer(context, o, progress),
+    layerList: (o) => listLayers(context, o),
+    layerShow: (o) => showLayer(context, o),
+    layerVerify: (o, progress) => verifyLayers(context, o, progress),
+    layerRemove: (o) => removeLayer(context, o),
+    templateCreate: (o, progress) => createTemplate(context, o, progress),
+    templateAdd: async (o, progress) => addLayers(context, o, progress),
+    templateRemove: async (o, progress) => removeLayers(context, o, progress),
+    templateHold: async (o) => holdLayer(context, o),
+    templateShow: async (name) => templateInfo(context, name),
+    templateList: async () => listTemplates(context),
+    templateDelete: (name) => deleteTemplate(context, name),
+    templateFreeze: (o, progress) => freezeTemplate(context, o, progress),
+    update: (o, progress) => updateFleet(context, o, progress),
+    rollback: (o, progress) => rollbackTemplate(context, o, progress),
+    create: (o, progress) => createAppliances(context, o, progress),
+    list: () => listAppliances(context),
+    show: (name) => showAppliance(context, name),
+    delete: (names) => deleteAppliances(context, names),
+    mount: (o) => mountAppliance(context, o),
+    umount: (o) => unmountTarget(context, o),
+    prepareRun: (o) => prepareRun(context, o),
+    finishRun: (runId) => finishRun(context, runId),
+    diff: (o) => diffAppliance(context, o),
+    revert: async (o) => revertPaths(context, o),
+    reset: async (o) => resetAppliance(context, o),
+    why: (o) => explainWhy(context, o),
+    status: () => statusOf(context, notes),
+    rebuildCatalog: () => context.locks.with([COMMIT], () => rebuildCatalog(context)),
+    close: async () => context.locks.with([COMMIT], () => context.catalog.close()),
+  };
+}

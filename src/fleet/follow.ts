@@ -1,0 +1,114 @@
+/**
+ * After a template's (or an appliance's own) generation has changed: every appliance follows. Mounted ones are relayered in one call,
+ * each atomically; in the others only what belongs to units that are gone is dropped. Idempotent: recovery does it again.
+ */
+import { StrataError } from '../base/index.ts';
+import type { DataPlane } from '../fuse/contract.ts';
+import type { PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+import { pruneWhiteouts } from '../vlfs/index.ts';
+import type { CatalogRow } from './catalog.ts';
+import { stackOf } from './compose.ts';
+import { type FleetContext, templateState } from './context.ts';
+import { namesIn } from './files.ts';
+import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
+import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
+
+/** What an appliance's stack is at this moment. */
+export function applianceDefinition(context: FleetContext, row: CatalogRow): Definition {
+  return context.ownDefinitions.get(row.name) ?? templateState(context, row.template).definition;
+}
+
+export function applianceStack(context: FleetContext, row: CatalogRow): StackSpec {
+  return stackOf(context.paths, context.repositories, applianceDefinition(context, row).record);
+}
+
+export function vlfsSpec(context: FleetContext, row: CatalogRow, readOnly = false): VlfsSpec {
+  const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
+  return { name: row.name, privateDir, whiteoutsDir, stack: applianceStack(context, row), readOnly };
+}
+
+interface Move {
+  row: CatalogRow;
+  from: GenerationRecord | null;
+  to: GenerationRecord;
+}
+
+/** Lets the appliances of a template that have no layers of their own follow it from generation `from`. Returns how many did. */
+export async function followTemplate(context: FleetContext, template: string, from: number): Promise<number> {
+  const { record } = templateState(context, template).definition;
+  const before = readIfThere(context, template, from);
+  const rows = context.catalog.ofTemplate(template).filter((row) => !context.ownDefinitions.has(row.name));
+  await followAll(
+    context,
+    rows.map((row) => ({ row, from: before, to: record })),
+  );
+  return rows.length;
+}
+
+/** Lets one appliance with layers of its own follow its own new generation. */
+export async function followOwn(
+  context: FleetContext,
+  row: CatalogRow,
+  from: GenerationRecord | null,
+): Promise<void> {
+  const definition = context.ownDefinitions.get(row.name);
+  if (definition) await followAll(context, [{ row, from, to: definition.record }]);
+}
+
+function readIfThere(context: FleetContext, template: string, generation: number): GenerationRecord | null {
+  try {
+    return readGeneration(context.paths, template, generation);
+  } catch (error) {
+    if (error instanceof StrataError && error.code === 'NOT_FOUND') return null;
+    throw error;
+  }
+}
+
+async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
+  if (moves.length === 0) return;
+  const plane = await context.runningDataPlane();
+  const mounted = plane ? await mountedStacks(plane) : new Map<string, string>();
+  const stacks = new Map<GenerationRecord, StackSpec>();
+  const databases = new Map<GenerationRecord, ReturnType<typeof databaseChanges>>();
+  const relayers: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] = [];
+  for (const { row, from, to } of moves) {
+    const stack = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
+    stacks.set(to, stack);
+    const changes = databases.get(to) ?? (from ? databaseChanges(context.paths, from, to) : []);
+    databases.set(to, changes);
+    const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
+    const privateFiles = changes.length > 0 ? mergedDatabases(privateDir, changes) : [];
+    const key = mounted.get(row.name);
+    if (key !== undefined) {
+      if (key === stack.key && privateFiles.length === 0) continue;
+      relayers.push({ id: row.name, stack, ...(privateFiles.length > 0 ? { privateFiles } : {}) });
+      continue;
+    }
+    if (namesIn(whiteoutsDir).length > 0)
+      pruneWhiteouts({ name: row.name, privateDir, whiteoutsDir, stack, readOnly: false });
+    if (privateFiles.length > 0) writePrivateFiles(privateDir, privateFiles);
+  }
+  context.onStep('followed-unmounted');
+  if (plane && relayers.length > 0) await plane.relayer(relayers);
+  context.onStep('followed');
+}
+
+/** Appliances that are mounted, with the key of the stack they show. */
+export async function mountedStacks(plane: DataPlane): Promise<Map<string, string>> {
+  const { mounts } = await plane.status();
+  return new Map(mounts.map((mount) => [mount.id, mount.stackKey]));
+}
+
+/** Relayers every mount that shows another stack than the files say (after a crash of either process). */
+export async function reconcileMounts(context: FleetContext): Promise<void> {
+  const plane = await context.runningDataPlane();
+  if (!plane) return;
+  const relayers: { id: string; stack: StackSpec }[] = [];
+  for (const [id, key] of await mountedStacks(plane)) {
+    const row = context.catalog.get(id);
+    if (row === null) continue;
+    const stack = applianceStack(context, row);
+    if (stack.key !== key) relayers.push({ id, stack });
+  }
+  if (relayers.length > 0) await plane.relayer(relayers);
+}

@@ -1,0 +1,68 @@
+/**
+ * Freezing (paper, section 4.2): an appliance's private layer becomes its template's config layer, merged over the one there is, and
+ * every appliance follows; the appliance itself begins with a fresh private layer. What a mounted appliance writes while its layer is
+ * being copied may be lost, so it should be quiet.
+ */
+import { type Progress, StrataError } from '../base/index.ts';
+import { applianceLock } from './appliances.ts';
+import { commitTemplate } from './commit.ts';
+import { type FleetContext, templateState } from './context.ts';
+import type { TemplateInfo } from './contract.ts';
+import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
+import { removeTree } from './files.ts';
+import { explicitLayers, ldfRefs } from './ldf.ts';
+import { applianceDirs } from './private-files.ts';
+import { resetSteps } from './reset.ts';
+import { stageGeneration } from './stage.ts';
+import { templateLock } from './templates.ts';
+
+/** An appliance's private layer becomes the template's config layer; the appliance begins with a fresh one, all appliances follow. */
+export function freezeTemplate(
+  context: FleetContext,
+  options: { name: string; from: string },
+  progress: Progress,
+): Promise<TemplateInfo> {
+  const locks = [templateLock(options.name), applianceLock(options.from)];
+  return context.locks.with(locks, async () => {
+    const { definition } = templateState(context, options.name);
+    const row = context.catalog.get(options.from);
+    if (row === null) throw new StrataError('NOT_FOUND', `there is no appliance ${options.from}`);
+    if (row.template !== options.name || row.own) {
+      throw new StrataError(
+        'UNSUPPORTED',
+        row.own
+          ? `appliance ${row.name} has layers of its own, so its changes may not fit template ${options.name}`
+          : `appliance ${row.name} is based on template ${row.template}, not on ${options.name}`,
+        { hint: `freeze from an appliance made with: strata create NAME --template ${options.name}` },
+      );
+    }
+    const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
+    const plane = await context.runningDataPlane();
+    const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === row.name);
+    const ids = definition.record.units;
+    const refNames = ldfRefs(definition.ldf);
+    const staged = await stageGeneration(context, {
+      owner: options.name,
+      what: `template ${options.name}`,
+      generation: definition.record.generation + 1,
+      ldfText: definition.ldfText,
+      ids,
+      explicit: layerNames(explicitLayers(definition.ldf)),
+      previous: definition,
+      refs: refDefinitions(context, refNames),
+      configure: definition.record.configure,
+      recommends: definition.record.recommends,
+      reason: 'freeze',
+      progress,
+      freeze: { privateDir, whiteoutsDir },
+    });
+    try {
+      const steps = isMounted ? [] : resetSteps(context, row.name);
+      await commitTemplate(context, staged, steps);
+      if (isMounted && plane) await plane.reset(row.name, []);
+    } finally {
+      removeTree(staged.stageDir);
+    }
+    return templateInfo(context, options.name);
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * The intent journal: one command's changes as a list of idempotent steps in ROOT/journal/ID.json. Everything a command makes
+ * is first staged (and synced) beside its place; writing the record is the moment of commit; then the steps are done and the
+ * record is removed. Keeps true: a record found at open is rolled forward, so kill -9 anywhere leaves before or after. At most one
+ * record exists at a time (the caller holds the commit lock), and its removal is durable before the next one's steps begin.
+ */
+import { randomBytes } from 'node:crypto';
+import { renameSync, rmSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { StrataError } from '../base/index.ts';
+import {
+  isThere,
+  makeDirectory,
+  namesIn,
+  readJsonIfThere,
+  removeTree,
+  replaceFile,
+  replaceLink,
+  syncDirectory,
+} from './files.ts';
+
+/** All paths are relative to the state root. */
+export type JournalStep =
+  /** Done already when `from` is missing. */
+  | { do: 'rename'; from: string; to: string }
+  /** What stands at `to` goes to `trash`, then `from` takes its place. */
+  | { do: 'replace'; from: string; to: string; trash: string }
+  | { do: 'link'; path: string; target: string }
+  | { do: 'write'; path: string; text: string }
+  | { do: 'remove'; path: string };
+
+/** Work that belongs to the command but happens after its files have changed; repeated at recovery, so idempotent. */
+export type FollowUp = { kind: 'follow'; template: string; from: number; to: number };
+
+export interface JournalRecord {
+  format: 1;
+  op: string;
+  steps: JournalStep[];
+  followUps: FollowUp[];
+}
+
+export interface Journal {
+  /** Commits: record, steps, parents synced. The record stays until `finish`. */
+  commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): string;
+  /** The command is complete, follow-ups included. */
+  finish(id: string): void;
+  /** Rolls records of a killed process forward; gives them back, oldest first, still unfinished. */
+  recover(): { id: string; record: JournalRecord }[];
+}
+
+/** `onStep` is called at every boundary between two changes on disk (crash tests kill there). */
+export function openJournal(root: string, onStep: (name: string) => void = () => {}): Journal {
+  const dir = join(root, 'journal');
+  makeDirectory(dir, 0o700);
+
+  function inRoot(path: string): string {
+    const clean = normalize(path);
+    if (clean.startsWith('..') || clean.startsWith('/')) {
+      throw new StrataError('BAD_FORMAT', `the journal names a path outside the state root: ${path}`);
+    }
+    return join(root, clean);
+  }
+
+  function apply(step: JournalStep, touched: Set<string>): void {
+    if (step.do === 'rename' || step.do === 'replace') {
+      const from = inRoot(step.from);
+      const to = inRoot(step.to);
+      touched.add(dirname(from));
+      touched.add(dirname(to));
+      if (!isThere(from)) return;
+      if (step.do === 'replace' && isThere(to)) {
+        touched.add(dirname(inRoot(step.trash)));
+        renameSync(to, inRoot(step.trash));
+        onStep('replaced');
+      }
+      renameSync(from, to);
+      return;
+    }
+    const path = inRoot(step.path);
+    touched.add(dirname(path));
+    if (step.do === 'link') replaceLink(path, step.target);
+    else if (step.do === 'write') replaceFile(path, step.text, false);
+    else removeTree(path);
+  }
+
+  function applyAll(record: JournalRecord): void {
+    const touched = new Set<string>();
+    for (const step of record.steps) {
+      apply(step, touched);
+      onStep(step.do);
+    }
+    for (const parent of touched) if (isThere(parent)) syncDirectory(parent);
+    onStep('synced');
+  }
+
+  return {
+    commit(op, steps, followUps = []) {
+      const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
+      const record: JournalRecord = { format: 1, op, steps, followUps };
+      onStep('before-record');
+      replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
+      onStep('record');
+      applyAll(record);
+      return id;
+    },
+    finish(id) {
+      onStep('before-finish');
+      rmSync(join(dir, `${id}.json`), { force: true });
+      onStep('finished');
+    },
+    recover() {
+      const found: { id: string; record: JournalRecord }[] = [];
+      for (const name of namesIn(dir).sort()) {
+        if (name.startsWith('.tmp-')) rmSync(join(dir, name), { force: true });
+        if (!name.endsWith('.json') || name.startsWith('.')) continue;
+        const record = readJsonIfThere(join(dir, name)) as JournalRecord | null;
+        if (record === null) continue;
+        if (record.format !== 1 || !Array.isArray(record.steps) || !Array.isArray(record.followUps)) {
+          throw new StrataError('BAD_FORMAT', `${join(dir, name)} is not a journal record of this version`, {
+            hint: 'use the version of Strata that wrote it to recover this state root',
+          });
+        }
+        applyAll(record);
+        found.push({ id: name.slice(0, -'.json'.length), record });
+      }
+      return found;
+    },
+  };
+}

@@ -1,0 +1,147 @@
+/** Mounting appliances: through strata-fs (door fuse) or by the kernel alone (door sealed); unmounting by name or directory. */
+import { mkdirSync, realpathSync } from 'node:fs';
+import { isAbsolute, join, resolve } from 'node:path';
+import { StrataError } from '../base/index.ts';
+import { applianceLock, applianceRow } from './appliances.ts';
+import type { FleetContext } from './context.ts';
+import type { Fleet } from './contract.ts';
+import { reconcileMounts, vlfsSpec } from './follow.ts';
+import { COMMIT } from './locks.ts';
+import { mountSealed, sealedMounts, unmountSealed } from './sealed-door.ts';
+
+type MountOptions = Parameters<Fleet['mount']>[0];
+
+/** Every mountpoint of every appliance, whatever the door. */
+export async function allMounts(
+  context: FleetContext,
+): Promise<{ name: string; dir: string; door: 'fuse' | 'sealed' }[]> {
+  const plane = await context.runningDataPlane();
+  const served = plane ? (await plane.status()).mounts : [];
+  return [
+    ...served
+      .filter(({ id }) => !id.startsWith('.'))
+      .map(({ id, mountpoint }) => ({ name: id, dir: mountpoint, door: 'fuse' as const })),
+    ...sealedMounts(context.paths).map(({ name, dir }) => ({ name, dir, door: 'sealed' as const })),
+  ];
+}
+
+export async function mountAppliance(
+  context: FleetContext,
+  options: MountOptions,
+): Promise<{ name: string; dir: string }> {
+  if (!isAbsolute(options.dir)) {
+    throw new StrataError('USAGE', `${options.dir} is not an absolute path`, {
+      hint: 'give the mountpoint from / on',
+    });
+  }
+  const { name } = applianceRow(context, options.name);
+  return context.locks.with([applianceLock(name), COMMIT], async () => {
+    const dir = mountpointAt(resolve(options.dir));
+    const mounts = await allMounts(context);
+    const there = mounts.find((mount) => mount.dir === dir);
+    if (there) {
+      throw new StrataError('BUSY', `appliance ${there.name} is mounted at ${dir} already`, {
+        hint: `choose another directory, or first: strata umount ${dir}`,
+      });
+    }
+    const door = options.door ?? 'fuse';
+    const other = mounts.find((mount) => mount.name === name && (mount.door !== door || door === 'sealed'));
+    if (other) {
+      throw new StrataError(
+        'BUSY',
+        `appliance ${name} is mounted at ${other.dir} by the door ${other.door}`,
+        {
+          hint: `its private layer has one door at a time; first: strata umount ${other.dir}`,
+        },
+      );
+    }
+    const readOnly = options.readOnly ?? false;
+    const spec = vlfsSpec(context, applianceRow(context, name), readOnly);
+    if (door === 'sealed') mountSealed(context.paths, spec, dir);
+    else {
+      await reconcileMounts(context);
+      const plane = await context.dataPlane();
+      await plane.mount({ id: name, mountpoint: dir, vlfs: spec, readOnly });
+    }
+    return { name, dir };
+  });
+}
+
+/** The directory to mount on, made when it is missing, without links in its path. */
+function mountpointAt(dir: string): string {
+  try {
+    mkdirSync(dir, { recursive: true, mode: 0o755 });
+    return realpathSync(dir);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new StrataError('USAGE', `cannot use ${dir} as a mountpoint (${code})`, {
+      hint: 'give a directory, or a path where one can be made',
+      cause: error,
+    });
+  }
+}
+
+/** Unmounts all mountpoints of an appliance, or the one directory. Throws BUSY unless `force`. */
+export async function unmountTarget(
+  context: FleetContext,
+  options: { target: string; force?: boolean | undefined },
+): Promise<{ unmounted: string[] }> {
+  const { target } = options;
+  const byPath = target.startsWith('/');
+  const dir = byPath ? resolved(target) : target;
+  const mounts = (await allMounts(context)).filter((mount) =>
+    byPath ? mount.dir === dir : mount.name === target,
+  );
+  if (mounts.length === 0) {
+    if (!byPath) applianceRow(context, target);
+    throw new StrataError(
+      'NOT_FOUND',
+      byPath ? `nothing of Strata is mounted at ${target}` : `appliance ${target} is not mounted`,
+      {
+        hint: 'strata list shows the mounts',
+      },
+    );
+  }
+  return context.locks.with([applianceLock(mounts[0]!.name), COMMIT], async () => {
+    const unmounted: string[] = [];
+    for (const mount of mounts.reverse()) {
+      await unmountOne(context, mount, options.force ?? false);
+      unmounted.push(mount.dir);
+    }
+    return { unmounted };
+  });
+}
+
+async function unmountOne(
+  context: FleetContext,
+  mount: { name: string; dir: string; door: 'fuse' | 'sealed' },
+  force: boolean,
+): Promise<void> {
+  if (mount.door === 'sealed') {
+    unmountSealed(mount.dir, force);
+    return;
+  }
+  const plane = await context.dataPlane();
+  try {
+    await plane.unmount(mount.dir, { force });
+  } catch (error) {
+    if (!(error instanceof StrataError) || error.code !== 'BUSY') throw error;
+    throw new StrataError('BUSY', `appliance ${mount.name} is in use at ${mount.dir}`, {
+      hint: `end what uses it, or: strata umount ${mount.name} --force`,
+      cause: error,
+    });
+  }
+}
+
+function resolved(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return resolve(path);
+  }
+}
+
+/** Where containers of an appliance have their root. */
+export function runMountpoint(context: FleetContext, name: string): string {
+  return join(context.paths.mnt, name);
+}

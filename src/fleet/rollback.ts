@@ -1,0 +1,89 @@
+/** Rollback: a new generation with an earlier one's content, so that nothing is lost and another rollback undoes it. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Progress, StrataError } from '../base/index.ts';
+import { commitTemplate } from './commit.ts';
+import { type FleetContext, templateState } from './context.ts';
+import type { UpdateResult } from './contract.ts';
+import { dependents } from './definitions.ts';
+import { removeTree, syncDirectory, writeNewFile } from './files.ts';
+import { type GenerationRecord, listGenerations, readGeneration, readGenerationLdf } from './generations.ts';
+import { changesBetween } from './resolve-definition.ts';
+import { makeStageDir, type StagedGeneration } from './stage.ts';
+import { elapsed, templateLock } from './templates.ts';
+import { setHeldBack, updateFleet, updateOwnLayers } from './update.ts';
+
+export async function rollbackTemplate(
+  context: FleetContext,
+  options: { template: string; generation?: number | undefined },
+  progress: Progress,
+): Promise<UpdateResult> {
+  const started = performance.now();
+  const name = options.template;
+  const result = await context.locks.with([templateLock(name)], async (): Promise<UpdateResult> => {
+    const { definition } = templateState(context, name);
+    const current = definition.record.generation;
+    const target = options.generation ?? current - 1;
+    const there = listGenerations(context.paths, name).filter((n) => n < current);
+    if (target === current || !there.includes(target)) {
+      throw new StrataError(
+        target === current ? 'USAGE' : 'NOT_FOUND',
+        target === current
+          ? `template ${name} is at generation ${current} already`
+          : `template ${name} has no generation ${target} before the present one (${current})`,
+        {
+          hint: there.length > 0 ? `there are ${there.slice(-10).join(', ')}` : 'it has not been changed yet',
+        },
+      );
+    }
+    const old = readGeneration(context.paths, name, target);
+    await context.repositories.ensure(old.units, progress);
+    const staged = stageCopy(context, name, old, current + 1);
+    try {
+      const updated = await commitTemplate(context, staged);
+      setHeldBack(context, name, null);
+      const changes = changesBetween(definition.record.units, old.units);
+      return {
+        templates: [{ name, from: current, to: current + 1, changes }],
+        appliances: { updated, held_back: [] },
+        elapsed_ms: 0,
+      };
+    } finally {
+      removeTree(staged.stageDir);
+    }
+  });
+  const users = dependents(context, name);
+  if (users.length > 0) {
+    const more = await updateFleet(context, { templates: users, upgrade: 'none' }, progress);
+    result.templates.push(...more.templates);
+    result.appliances.updated += more.appliances.updated;
+    result.appliances.held_back.push(...more.appliances.held_back);
+  }
+  await context.locks.with([templateLock(name)], () =>
+    updateOwnLayers(context, new Set([name]), result, progress),
+  );
+  return { ...result, elapsed_ms: elapsed(started) };
+}
+
+function stageCopy(
+  context: FleetContext,
+  name: string,
+  old: GenerationRecord,
+  generation: number,
+): StagedGeneration {
+  const stageDir = makeStageDir(context, name);
+  const dir = join(stageDir, 'gen');
+  mkdirSync(dir, { mode: 0o755 });
+  const record: GenerationRecord = {
+    ...old,
+    generation,
+    reason: 'rollback',
+    createdAt: new Date().toISOString(),
+  };
+  const ldfText = readGenerationLdf(context.paths, name, old.generation);
+  writeNewFile(join(dir, 'stack.json'), `${JSON.stringify(record, null, 1)}\n`);
+  writeNewFile(join(dir, 'ldf'), ldfText);
+  syncDirectory(dir);
+  syncDirectory(stageDir);
+  return { owner: name, stageDir, record, ldfText };
+}

@@ -1,0 +1,190 @@
+/**
+ * Stages one generation: resolved units are fetched, composed, configured, and written with their LDF into a directory beside their
+ * place, everything on the disk. Changes nothing that exists; the caller commits the staged generation by the journal or throws it away.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { LIMITS, type Progress, StrataError, type UnitId } from '../base/index.ts';
+import { writeTreeIndex } from '../layer/index.ts';
+import { type ComposedUnit, checkConflicts, orderUnits, stackOf } from './compose.ts';
+import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
+import { type FleetContext, operationId } from './context.ts';
+import { isThere, removeTree, syncDirectory, syncFileSystem, writeNewFile } from './files.ts';
+import {
+  type ConfigRef,
+  type Definition,
+  type GenerationRecord,
+  ownConfig,
+  readConfigFile,
+} from './generations.ts';
+import type { JournalStep } from './journal.ts';
+import { applyWhiteouts, mergePrivateOver, mergeWhiteouts } from './layer-merge.ts';
+import { inState, type Owner, ownerDir } from './paths.ts';
+
+export interface StageInput {
+  owner: Owner;
+  /** For messages: `template web`. */
+  what: string;
+  generation: number;
+  ldfText: string;
+  ids: UnitId[];
+  /** Names of explicit layers. */
+  explicit: ReadonlySet<string>;
+  previous: Definition | null;
+  /** Directly referenced templates, in LDF order. */
+  refs: Definition[];
+  configure: boolean;
+  recommends: boolean;
+  reason: string;
+  progress: Progress;
+  /** A private layer to merge over the config layer (freeze) instead of a configuration run. */
+  freeze?: { privateDir: string; whiteoutsDir: string };
+}
+
+export interface StagedGeneration {
+  owner: Owner;
+  /** Holds `gen/`; to be removed after the commit. */
+  stageDir: string;
+  record: GenerationRecord;
+  ldfText: string;
+}
+
+/** Directory for staging, in the family's own directory so that a rename suffices. */
+export function makeStageDir(context: FleetContext, owner: Owner): string {
+  const family = owner.startsWith('@') ? context.paths.appliances : context.paths.templates;
+  const dir = join(family, `.tmp-${operationId()}`);
+  mkdirSync(dir, { mode: 0o700 });
+  return dir;
+}
+
+/** Config layers of referenced templates, each once, in order. */
+export function configsOfRefs(refs: Definition[]): ConfigRef[] {
+  const seen = new Map<string, ConfigRef>();
+  for (const ref of refs) {
+    for (const config of ref.record.configs) if (!seen.has(config.owner)) seen.set(config.owner, config);
+  }
+  return [...seen.values()];
+}
+
+/** Throws UNSATISFIABLE, CONFLICT, FETCH, CHECKSUM, SCRIPT_FAILED, NO_SPACE; then nothing is left. */
+export async function stageGeneration(context: FleetContext, input: StageInput): Promise<StagedGeneration> {
+  if (input.ids.length > LIMITS.stackLayers) {
+    throw new StrataError('LIMIT', `${input.what} needs more than ${LIMITS.stackLayers} layers`);
+  }
+  const units = await context.repositories.ensure(input.ids, input.progress);
+  input.progress({ phase: 'compose', message: `composing ${units.length} layers of ${input.what}` });
+  const composed = orderUnits(input.ids.map((id, i): ComposedUnit => ({ id, unit: units[i]! })));
+  checkConflicts(composed, knownGood(input), input.what);
+  context.onStep('composed');
+  const stageDir = makeStageDir(context, input.owner);
+  try {
+    const dir = join(stageDir, 'gen');
+    mkdirSync(dir, { mode: 0o755 });
+    const order = composed.map(({ id }) => id);
+    const own = await stageConfig(context, input, order, dir);
+    context.onStep('configured');
+    const refConfigs = configsOfRefs(input.refs);
+    const record: GenerationRecord = {
+      format: 1,
+      generation: input.generation,
+      units: order,
+      configs: own === null ? refConfigs : [own, ...refConfigs],
+      refs: input.refs.map((ref) => ({ template: ref.owner, generation: ref.record.generation })),
+      recommends: input.recommends,
+      configure: input.configure,
+      reason: input.reason,
+      createdAt: new Date().toISOString(),
+    };
+    writeStaged(stageDir, record, input.ldfText);
+    context.onStep('staged');
+    return { owner: input.owner, stageDir, record, ldfText: input.ldfText };
+  } catch (error) {
+    removeTree(stageDir);
+    throw error;
+  }
+}
+
+/** Units that were composed with each other before: those of the present generation, or of one referenced template. */
+function knownGood(input: StageInput): Set<UnitId> {
+  if (input.previous) return new Set(input.previous.record.units);
+  return new Set(input.refs[0]?.record.units ?? []);
+}
+
+function writeStaged(stageDir: string, record: GenerationRecord, ldfText: string): void {
+  const dir = join(stageDir, 'gen');
+  const hasTree = isThere(join(dir, 'config'));
+  writeNewFile(join(dir, 'stack.json'), `${JSON.stringify(record, null, 1)}\n`, !hasTree);
+  writeNewFile(join(dir, 'ldf'), ldfText, !hasTree);
+  if (hasTree) {
+    syncFileSystem(dir);
+    return;
+  }
+  syncDirectory(dir);
+  syncDirectory(stageDir);
+}
+
+/** Makes the own config layer below `dir` when the former one does not serve; null when there is none. */
+async function stageConfig(
+  context: FleetContext,
+  input: StageInput,
+  order: UnitId[],
+  dir: string,
+): Promise<ConfigRef | null> {
+  const former = input.previous ? ownConfig(input.previous.record, input.owner) : null;
+  const made: ConfigRef = { owner: input.owner, generation: input.generation };
+  if (input.freeze) {
+    await stageFrozen(context, input, input.freeze, former, dir);
+  } else {
+    if (!input.configure) return former;
+    const base = former ? input.previous!.record : (input.refs[0]?.record ?? null);
+    const stack = stackOf(context.paths, context.repositories, {
+      units: order,
+      configs: configsOfRefs(input.refs),
+    });
+    const isMade = await makeConfigLayer(context, {
+      what: input.what,
+      name: input.owner.replace('@', ''),
+      before: base?.units ?? input.previous?.record.units ?? [],
+      after: order,
+      explicit: input.explicit,
+      previousStatus: base === null ? null : readConfigFile(context.paths, base, 'var/lib/dpkg/status'),
+      former,
+      stack,
+      stageDir: dir,
+      progress: input.progress,
+    });
+    if (!isMade) return former;
+  }
+  await writeTreeIndex(join(dir, 'config.index'), join(dir, 'config'), { overlay: true });
+  return made;
+}
+
+async function stageFrozen(
+  context: FleetContext,
+  input: StageInput,
+  freeze: { privateDir: string; whiteoutsDir: string },
+  former: ConfigRef | null,
+  dir: string,
+): Promise<void> {
+  const { tree, whiteouts } = await stageFormerConfig(context, former, dir, 'copy');
+  await applyWhiteouts(join(freeze.whiteoutsDir, 'config', input.owner), tree);
+  await mergePrivateOver(freeze.privateDir, tree);
+  await mergeWhiteouts(freeze.whiteoutsDir, whiteouts);
+  removeTree(join(whiteouts, 'config', input.owner));
+}
+
+/** Journal steps that make a staged generation the current one of an owner that exists. */
+export function commitSteps(context: FleetContext, staged: StagedGeneration): JournalStep[] {
+  const dir = inState(context.paths, ownerDir(context.paths, staged.owner));
+  const n = staged.record.generation;
+  return [
+    {
+      do: 'rename',
+      from: inState(context.paths, join(staged.stageDir, 'gen')),
+      to: `${dir}/generations/${n}`,
+    },
+    { do: 'link', path: `${dir}/current`, target: `generations/${n}` },
+    { do: 'link', path: `${dir}/ldf`, target: 'current/ldf' },
+    { do: 'remove', path: inState(context.paths, staged.stageDir) },
+  ];
+}

@@ -1,0 +1,226 @@
+/**
+ * Copies of config and private layers (overlayfs upper directories): owners, modes, times, xattrs, hard links, holes and whiteout
+ * devices as they are. What stands in such a tree was written by an appliance, so nothing in it is ever followed: every step goes
+ * through directory descriptors with O_NOFOLLOW. Lets the event loop breathe every few megabytes.
+ */
+import { setImmediate as breathe } from 'node:timers/promises';
+import { StrataError } from '../base/index.ts';
+import * as sys from '../sys/index.ts';
+
+/** 'copy': own bytes; 'link': further names of the same inodes (only for trees that are never written in place). */
+export interface CopyOptions {
+  how: 'copy' | 'link';
+}
+
+export interface CopyState extends CopyOptions {
+  rootTo: number;
+  /** dev:ino of files with several names -> path of the first copy below rootTo. */
+  inodes: Map<string, string>;
+  bytes: number;
+  entries: number;
+}
+
+const DEPTH = 1024;
+const SLICE_BYTES = 8 << 20;
+const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
+
+/** Throws IO or NO_SPACE for a negative result of a system call. */
+export function must(result: number, what: string): number {
+  if (result >= 0) return result;
+  if (result === -sys.E.NOSPC || result === -sys.E.DQUOT) {
+    throw new StrataError('NO_SPACE', `no space left on the device: cannot ${what}`, {
+      hint: 'free some space and repeat the command; nothing was changed',
+    });
+  }
+  throw new StrataError('IO', `cannot ${what} (errno ${-result})`);
+}
+
+export function openDirectory(dirfd: number, name: string): number {
+  return must(sys.openat(dirfd, name, DIRECTORY), `open directory ${name}`);
+}
+
+/** Copies the tree `from` to the new directory `to`. */
+export async function copyTree(from: string, to: string, options: CopyOptions): Promise<void> {
+  const fromFd = openDirectory(sys.AT_FDCWD, latin1(from));
+  try {
+    must(sys.mkdirat(sys.AT_FDCWD, latin1(to), 0o755), `make ${to}`);
+    const toFd = openDirectory(sys.AT_FDCWD, latin1(to));
+    try {
+      await copyChildren(fromFd, toFd, newCopyState(toFd, options), '', 0);
+      const stat = sys.newStat();
+      must(sys.fstat(fromFd, stat), 'stat');
+      copyAttributes(fromFd, '.', toFd, '.', stat);
+    } finally {
+      sys.close(toFd);
+    }
+  } finally {
+    sys.close(fromFd);
+  }
+}
+
+export function newCopyState(rootTo: number, options: CopyOptions): CopyState {
+  return { ...options, rootTo, inodes: new Map(), bytes: 0, entries: 0 };
+}
+
+/** A path of this process as the latin1 name the system calls take. */
+export function latin1(path: string): string {
+  return Buffer.from(path).toString('latin1');
+}
+
+export function listDirectory(fd: number): sys.DirectoryEntry[] {
+  const entries = sys.readDirectory(fd);
+  if (typeof entries === 'number') {
+    must(entries, 'read a directory');
+    return [];
+  }
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+async function copyChildren(
+  from: number,
+  to: number,
+  state: CopyState,
+  path: string,
+  depth: number,
+): Promise<void> {
+  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+  for (const { name } of listDirectory(from)) await copyEntry(from, name, to, state, path, depth);
+}
+
+/** Copies one entry (a directory with all below it) under the same name. `path` is the parent's path below the copy's root. */
+export async function copyEntry(
+  from: number,
+  name: string,
+  to: number,
+  state: CopyState,
+  path: string,
+  depth: number,
+): Promise<void> {
+  const stat = sys.newStat();
+  must(sys.statAt(from, name, stat), `stat ${path}${name}`);
+  const type = stat.mode & sys.S_IFMT;
+  if (++state.entries % 512 === 0) await breathe();
+  if (type === sys.S_IFDIR) {
+    must(sys.mkdirat(to, name, 0o700), `make ${path}${name}`);
+    const fromFd = openDirectory(from, name);
+    try {
+      const toFd = openDirectory(to, name);
+      try {
+        await copyChildren(fromFd, toFd, state, `${path}${name}/`, depth + 1);
+      } finally {
+        sys.close(toFd);
+      }
+    } finally {
+      sys.close(fromFd);
+    }
+    copyAttributes(from, name, to, name, stat);
+    return;
+  }
+  if (state.how === 'link') {
+    const linked = sys.linkat(from, name, to, name);
+    if (linked >= 0) return;
+    if (linked !== -sys.E.MLINK) must(linked, `link ${path}${name}`);
+  }
+  const inode = `${stat.dev}:${stat.ino}`;
+  const first = stat.nlink > 1 ? state.inodes.get(inode) : undefined;
+  if (first !== undefined) {
+    must(sys.linkat(state.rootTo, first, to, name), `link ${path}${name}`);
+    return;
+  }
+  if (type === sys.S_IFREG) await copyFile(from, name, to, stat, state);
+  else if (type === sys.S_IFLNK) {
+    const target = sys.readlinkat(from, name);
+    if (typeof target === 'number') must(target, `read link ${path}${name}`);
+    else must(sys.symlinkat(target, to, name), `make link ${path}${name}`);
+  } else must(sys.mknodat(to, name, stat.mode, stat.rdev), `make node ${path}${name}`);
+  copyAttributes(from, name, to, name, stat);
+  if (stat.nlink > 1) state.inodes.set(inode, `${path}${name}`);
+}
+
+async function copyFile(
+  from: number,
+  name: string,
+  to: number,
+  stat: sys.Stat,
+  state: CopyState,
+): Promise<void> {
+  const source = must(sys.openat(from, name, sys.O_RDONLY | sys.O_NOFOLLOW | sys.O_CLOEXEC), `open ${name}`);
+  try {
+    const flags = sys.O_WRONLY | sys.O_CREAT | sys.O_EXCL | sys.O_NOFOLLOW | sys.O_CLOEXEC;
+    const target = must(sys.openat(to, name, flags, 0o600), `create ${name}`);
+    try {
+      if (stat.size > 0 && sys.ficlone(target, source) < 0)
+        await copyExtents(source, target, stat.size, state);
+    } finally {
+      sys.close(target);
+    }
+  } finally {
+    sys.close(source);
+  }
+}
+
+/** Only what holds data; holes stay holes. */
+async function copyExtents(source: number, target: number, size: number, state: CopyState): Promise<void> {
+  must(sys.ftruncate(target, size), 'set the size of a copy');
+  for (let at = 0; at < size; ) {
+    const start = sys.lseek(source, at, sys.SEEK_DATA);
+    if (start === -sys.E.NXIO) return;
+    must(start, 'find data');
+    const end = Math.min(size, must(sys.lseek(source, start, sys.SEEK_HOLE), 'find a hole'));
+    for (at = start; at < end; ) {
+      const copied = must(
+        sys.copyFileRange(source, at, target, at, Math.min(SLICE_BYTES, end - at)),
+        'copy file data',
+      );
+      if (copied === 0) return;
+      at += copied;
+      state.bytes += copied;
+      if (state.bytes > SLICE_BYTES) {
+        state.bytes = 0;
+        await breathe();
+      }
+    }
+  }
+}
+
+/** Owner, xattrs, mode, times (in this order: chown clears setuid and capabilities). */
+export function copyAttributes(
+  from: number,
+  fromName: string,
+  to: number,
+  toName: string,
+  stat: sys.Stat,
+  skipXattr: (name: string) => boolean = () => false,
+): void {
+  const what = `set attributes of ${toName}`;
+  must(sys.fchownat(to, toName, stat.uid, stat.gid), what);
+  const isLink = (stat.mode & sys.S_IFMT) === sys.S_IFLNK;
+  if (!isLink) must(sys.fchmodat(to, toName, stat.mode & 0o7777), what);
+  const names = sys.listxattrAt(from, fromName);
+  if (typeof names === 'number') {
+    if (names !== -sys.E.OPNOTSUPP) must(names, what);
+  } else {
+    for (const name of sys.splitXattrList(names)) {
+      if (skipXattr(name)) continue;
+      const value = sys.getxattrAt(from, fromName, name);
+      if (typeof value === 'number') must(value, what);
+      else must(sys.setxattrAt(to, toName, name, value), what);
+    }
+  }
+  must(sys.utimensat(to, toName, stat.atimeSec, stat.atimeNsec, stat.mtimeSec, stat.mtimeNsec), what);
+}
+
+/** Removes an entry with all below it; nothing to do when it is not there. */
+export function removeEntry(dirfd: number, name: string, depth = 0): void {
+  const gone = sys.unlinkat(dirfd, name);
+  if (gone >= 0 || gone === -sys.E.NOENT) return;
+  if (gone !== -sys.E.ISDIR && gone !== -sys.E.PERM) must(gone, `remove ${name}`);
+  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+  const fd = openDirectory(dirfd, name);
+  try {
+    for (const entry of listDirectory(fd)) removeEntry(fd, entry.name, depth + 1);
+  } finally {
+    sys.close(fd);
+  }
+  must(sys.unlinkat(dirfd, name, sys.AT_REMOVEDIR), `remove directory ${name}`);
+}
