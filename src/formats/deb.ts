@@ -4,7 +4,7 @@
  * garbage are FormatError with the offset; the package's name is in every message.
  */
 import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { FormatError, LIMITS, nameToText, StrataError } from '../base/index.ts';
 import { type ArMember, readAr } from './ar.ts';
@@ -79,6 +79,33 @@ async function readControl(
   return files;
 }
 
+/** Checks in the file that the data member ends in it, and that only another member follows. */
+async function checkEnd(path: string, format: string, data: ArMember): Promise<void> {
+  const file = await open(path);
+  try {
+    const available = (await file.stat()).size;
+    const end = data.offset + data.sizeBytes;
+    if (end > available) {
+      throw new FormatError(
+        format,
+        available,
+        `it ends ${end - available} bytes before the end of ${data.name}`,
+        {
+          hint: 'the file is truncated; get it again',
+        },
+      );
+    }
+    const next = end + (end % 2);
+    if (next >= available) return;
+    const header = Buffer.alloc(60);
+    const { bytesRead } = await file.read(header, 0, header.length, next);
+    if (bytesRead < header.length || header.latin1Slice(58) !== '`\n')
+      throw new FormatError(format, next, `garbage after ${data.name}`);
+  } finally {
+    await file.close();
+  }
+}
+
 /**
  * Opens a package from a file or from a stream. From a file, `entries()` may be called again and again, and no file stays open between
  * calls; from a stream it may be called once.
@@ -108,17 +135,7 @@ export async function openDeb(
     const data = await nextMember(members, format, 'data.tar', (n) => n.startsWith('data.tar'));
     const compression = memberCompression(data.name, 'data.tar', format, data.offset);
     const { name, offset, sizeBytes } = data;
-    if (typeof source === 'string') {
-      const available = (await stat(source)).size;
-      if (offset + sizeBytes > available) {
-        throw new FormatError(
-          format,
-          available,
-          `it ends ${offset + sizeBytes - available} bytes before the end of ${name}`,
-          { hint: 'the file is truncated; get it again' },
-        );
-      }
-    }
+    if (typeof source === 'string') await checkEnd(source, format, data);
     const tarOptions = {
       format: `${format}: ${name}`,
       isAllowedSymlinkParent: options.isAllowedSymlinkParent,
