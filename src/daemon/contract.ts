@@ -9,6 +9,7 @@ import type { ErrorCode, ProgressEvent } from '../base/index.ts';
 import type { Fleet } from '../fleet/contract.ts';
 
 export type { RepositoryKind } from '../repository/contract.ts';
+export type { DiffEntry } from '../vlfs/contract.ts';
 export { buildId, packageVersion } from './build-id.ts';
 
 /** Raised when a request or a result changes its meaning; client and daemon must agree. */

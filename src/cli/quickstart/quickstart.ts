@@ -1,0 +1,103 @@
+/**
+ * `strata quickstart`: the whole story on real packages, every step checked. It can be run again in the same place: what an earlier
+ * run left intact is used, nothing is downloaded again, and the greeting's version counts up.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { StrataError } from '../../base/index.ts';
+import { ensureDaemon, findDaemon } from '../../client/index.ts';
+import type { Invocation, Outcome } from '../command.ts';
+import { formatDuration } from '../format.ts';
+import { number } from '../words.ts';
+import { changeAndRevert, patchTheFleet, resetToClean, serveFirst } from './act-running.ts';
+import { prepareLayers, prepareRepositories, prepareTemplate, provision } from './act-setup.ts';
+import { createContainers } from './container.ts';
+import { createNarrator } from './narrator.ts';
+import { choosePort, quickstartDir, readNotes } from './notes.ts';
+import type { Story } from './story.ts';
+
+export async function quickstart(invocation: Invocation): Promise<Outcome> {
+  const { context } = invocation;
+  if (process.getuid?.() !== 0) {
+    throw new StrataError('DENIED', 'the quickstart must run as root', { hint: 'use sudo' });
+  }
+  const begun = performance.now();
+  const notes = readNotes(context.root);
+  const port = await choosePort(number(invocation, 'port'), notes?.port);
+  mkdirSync(join(quickstartDir(context.root), 'layers'), { recursive: true });
+  const narrator = createNarrator({
+    write: (text) => {
+      if (!context.json) process.stdout.write(text);
+    },
+    colour: Boolean(process.stdout.isTTY) && !process.env['NO_COLOR'],
+  });
+  const containers = createContainers(context.root);
+  const story: Story = {
+    context,
+    narrator,
+    containers,
+    port,
+    configured: notes?.configured === true && notes.port === port,
+  };
+  const interrupted = () => {
+    void containers.stopAll().finally(() => process.exit(130));
+  };
+  process.once('SIGINT', interrupted);
+  process.once('SIGTERM', interrupted);
+  try {
+    await tell(story);
+  } finally {
+    await containers.stopAll();
+    process.off('SIGINT', interrupted);
+    process.off('SIGTERM', interrupted);
+  }
+  return ending(story, performance.now() - begun);
+}
+
+async function tell(story: Story): Promise<void> {
+  const { context, narrator } = story;
+  const { root } = context;
+  narrator.chapter(`Strata keeps everything of this story below ${root}.`);
+  await narrator.step({ title: 'stratad, the control plane', command: 'strata daemon start' }, async () => {
+    const running = await findDaemon(root);
+    const { pid } = running ?? (await ensureDaemon({ root }));
+    narrator.say(`stratad ${running ? 'runs already' : 'has started'}, pid ${pid}`);
+  });
+  await prepareRepositories(story);
+  await prepareTemplate(story);
+  const version = await prepareLayers(story);
+  await provision(story);
+  const server = await serveFirst(story);
+  await changeAndRevert(story);
+  await patchTheFleet(story, { version, server });
+  await resetToClean(story, server);
+}
+
+function ending({ context, narrator, port }: Story, elapsed_ms: number): Outcome {
+  const { root } = context;
+  return {
+    json: { steps: narrator.times, elapsed_ms: Math.round(elapsed_ms), root, port },
+    human: (print) => {
+      print.line();
+      print.table(
+        ['TIME', 'STEP'],
+        narrator.times.map((t) => [formatDuration(t.elapsed_ms), t.step]),
+        '',
+      );
+      print.line(`${formatDuration(elapsed_ms)} in all`);
+      const at = root === '/var/lib/strata' ? '' : ` --root ${root}`;
+      print.line(`
+What to try next (bin/strata from this directory):
+    strata list${at}
+    strata run web-2${at} -- nginx -g 'daemon off;'     serves on 127.0.0.1:${port}
+    strata mount web-3 /mnt/web-3${at}                  look into it, change it
+    strata diff web-3${at}
+    strata why web-3 /usr/sbin/nginx${at}
+    strata create node --template web --count 1000${at}
+    strata template create db mariadb-server${at}
+    strata template add web main/php-fpm${at}
+    strata rollback web${at}
+    strata help`);
+    },
+  };
+}
