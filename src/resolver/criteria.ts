@@ -42,7 +42,8 @@ export function buildCriteria(
     const order = index.ofLayer(layer);
     if (units.length > 1) units.sort((a, b) => order.indexOf(a) - order.indexOf(b));
     const allowed = target ? units.filter((id) => target.candidates.includes(id)) : units;
-    for (const id of units) {
+    // The oldest first: the search gives up the literals that come last, so of two old versions it takes the newer.
+    for (const id of units.reverse()) {
       const version = index.units[id]!.version;
       if (installed && compareVersions(version, installed.version) < 0) downgrades.push(not(id));
       if (installed && installed.unit === id && preference.upgrade === 'none') continue;

@@ -75,8 +75,30 @@ export function exclusionDetail(index: UnitIndex, fact: Extract<Fact, { kind: 'e
   return text === name ? '' : ` (${fact.exclusion.kind}: ${text})`;
 }
 
+/** The facts as lines; what is alike for several versions of a layer is told once, for the newest. */
+export function chainLines(index: UnitIndex, facts: readonly Fact[]): string[] {
+  const told = new Map<string, { lines: string[]; count: number }>();
+  for (const fact of facts) {
+    const key = alikeKey(index, fact);
+    const known = told.get(key);
+    if (known) known.count++;
+    else told.set(key, { lines: chainLine(index, fact), count: 1 });
+  }
+  return [...told.values()].flatMap(({ lines, count }) =>
+    count === 1 ? lines : [`${lines[0]} (and other versions alike)`, ...lines.slice(1)],
+  );
+}
+
+function alikeKey(index: UnitIndex, fact: Fact): string {
+  if (fact.kind === 'need') return `need ${layerLabel(index, fact.unit)} ${fact.need.name}`;
+  if (fact.kind === 'exclusion') {
+    return `exclusion ${layerLabel(index, fact.unit)} ${layerLabel(index, fact.other)} ${fact.exclusion.name}`;
+  }
+  return chainLine(index, fact).join();
+}
+
 /** One fact in one or two lines. */
-export function chainLine(index: UnitIndex, fact: Fact): string[] {
+function chainLine(index: UnitIndex, fact: Fact): string[] {
   switch (fact.kind) {
     case 'target':
       return [`${fact.target.label} is ${fact.target.kind === 'hold' ? 'held' : 'asked for'}`];

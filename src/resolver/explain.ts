@@ -5,7 +5,7 @@
 import type { Explanation } from './contract.ts';
 import { type Fact, findCore } from './explain-core.ts';
 import {
-  chainLine,
+  chainLines,
   chainTo,
   exclusionDetail,
   layerLabel,
@@ -50,12 +50,18 @@ export function explainUnsatisfiable(index: UnitIndex, relations: UnitRelations,
     explainExclusion(known) ??
     explainVersions(known) ??
     explainOtherwise(known, targets);
-  const chain = core
-    .filter((fact) => fact.kind !== 'target' || fact.target.kind === 'hold' || targets.length > 1)
-    .flatMap((fact) => chainLine(index, fact));
+  const chain = chainLines(
+    index,
+    core.filter((fact) => isTelling(fact, targets)),
+  );
   const shown = chain.slice(0, CHAIN_LINES);
   if (chain.length > shown.length) shown.push(`and ${chain.length - shown.length} more facts`);
   return { summary: `${opening(sentence.blamed)}: ${sentence.text}`, chain: shown, hint: sentence.hint };
+}
+
+/** What is asked for is known to who asks, unless several wishes meet. */
+function isTelling(fact: Fact, targets: readonly Target[]): boolean {
+  return fact.kind !== 'target' || fact.target.kind === 'hold' || targets.length > 1;
 }
 
 function opening(target: Target): string {

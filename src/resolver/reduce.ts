@@ -16,12 +16,14 @@ export type Needed = Map<number, Cause | null>;
 export interface ReduceOptions {
   /** Only what hard needs reach, from these variables (default: from the targets, with soft needs). */
   hardFrom?: readonly number[];
+  /** Needed already: stays, and what can be left out was left out before. */
+  keep?: Needed;
 }
 
 /** Reads the solver's assignment, so call it before the next change to the solver. */
 export function neededVariables(encoding: Encoding, options: ReduceOptions = {}): Needed {
   const needed = markNeeded(encoding, options);
-  if (options.hardFrom) return needed;
+  if (options.hardFrom || options.keep) return needed;
   const roots = new Set(encoding.targets);
   const redundant = findRedundant(encoding, needed, roots);
   for (const v of redundant) needed.delete(v);
@@ -54,6 +56,7 @@ function markNeeded(encoding: Encoding, options: ReduceOptions): Needed {
     queue.push(v);
   };
   for (const v of options.hardFrom ?? encoding.targets) mark(v, null);
+  for (const [v, cause] of options.keep ?? []) mark(v, cause);
   let head = 0;
   let waited = 0;
   for (;;) {
@@ -77,45 +80,55 @@ function markNeeded(encoding: Encoding, options: ReduceOptions): Needed {
 
 /** Added units that can be left out, with all that only they satisfy: found by trying, for those where a need has two. */
 function findRedundant(encoding: Encoding, needed: Needed, roots: ReadonlySet<number>): Set<number> {
-  const owners = new Map<number, Cause[]>();
+  const owners = new Map<number, Owner[]>();
   const tried = new Set<number>();
+  const own = (v: number, owner: Owner): void => {
+    const list = owners.get(v);
+    if (list) list.push(owner);
+    else owners.set(v, [owner]);
+  };
   for (const v of needed.keys()) {
-    for (const need of needsOf(encoding, v, true)) {
-      const present = need.candidates.filter((c) => needed.has(c));
+    for (const { candidates } of needsOf(encoding, v, true)) {
+      const present = candidates.filter((c) => needed.has(c));
       for (const c of present) {
-        const list = owners.get(c);
-        if (list) list.push({ owner: v, need });
-        else owners.set(c, [{ owner: v, need }]);
+        own(c, { owner: v, candidates: present });
         if (present.length > 1 && !isInstalled(encoding, c)) tried.add(c);
       }
     }
+    const base = encoding.baseOf(v);
+    if (base >= 0) own(base, { owner: v, candidates: [base] });
   }
   const out = new Set<number>();
   for (const start of [...tried].reverse()) {
     if (out.has(start)) continue;
     const trial = new Set([start]);
-    if (leaveOut(encoding, start, { needed, out, trial, owners, roots })) for (const v of trial) out.add(v);
+    if (leaveOut(encoding, start, { out, trial, owners, roots })) for (const v of trial) out.add(v);
   }
   return out;
 }
 
+/** A variable that needs one of `candidates`, which are all needed themselves. */
+interface Owner {
+  owner: number;
+  candidates: readonly number[];
+}
+
 interface Trial {
-  needed: Needed;
   out: ReadonlySet<number>;
   /** Grows: what has to go with the first. */
   trial: Set<number>;
-  owners: ReadonlyMap<number, readonly Cause[]>;
+  owners: ReadonlyMap<number, readonly Owner[]>;
   roots: ReadonlySet<number>;
 }
 
 /** Whether `start` can go, with every added unit whose needs it alone satisfies. */
-function leaveOut(encoding: Encoding, start: number, { needed, out, trial, owners, roots }: Trial): boolean {
+function leaveOut(encoding: Encoding, start: number, { out, trial, owners, roots }: Trial): boolean {
   const stack = [start];
   for (let v = stack.pop(); v !== undefined; v = stack.pop()) {
-    for (const { owner, need } of owners.get(v) ?? []) {
+    for (const { owner, candidates } of owners.get(v) ?? []) {
       if (out.has(owner) || trial.has(owner)) continue;
-      if (need.candidates.some((c) => needed.has(c) && !out.has(c) && !trial.has(c))) continue;
-      if (roots.has(owner) || encoding.isBase(owner) || isInstalled(encoding, owner)) return false;
+      if (candidates.some((c) => !out.has(c) && !trial.has(c))) continue;
+      if (roots.has(owner) || isInstalled(encoding, owner)) return false;
       trial.add(owner);
       stack.push(owner);
     }

@@ -59,10 +59,12 @@ function addRecommended(encoding: Encoding, read: Targets, kept: ReadonlySet<num
       asking.push(unit);
     }
     if (asking.length === 0) return needed;
+    encoding.solver.reset();
+    for (const v of needed.keys()) encoding.solver.addClause([2 * v]);
     for (const unit of asking) encoding.addRecommends(unit);
     const criteria: Criterion[] = buildCriteria(encoding, read.targets, kept);
     solveGuided(encoding, criteria);
-    needed = neededVariables(encoding);
+    needed = neededVariables(encoding, { keep: needed });
   }
 }
 

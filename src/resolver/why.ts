@@ -19,6 +19,9 @@ export function explainPresence(
   const wanted = solution.find((s) => s.unit.layer === layer);
   if (!wanted) return [];
   if (wanted.explicit) return [`${label(wanted.unit)} is an explicit layer`];
+  const repositories = [...new Set(solution.map((s) => s.unit.repo))].sort();
+  const base = repositories.flatMap((repo) => relations.essentials(repo));
+  if (base.some((need) => need.name === layer)) return [baseLine(wanted.unit)];
   const present = new Map<number, SolvedUnit>();
   for (const solved of solution) {
     const id = findUnit(index, solved.unit);
@@ -30,13 +33,14 @@ export function explainPresence(
     const chain = shortestChain(relations, { present, roots: explicit, goal, withRecommends });
     if (chain) return render(index, chain, goal, (unit) => `${label(unit)} is an explicit layer`);
   }
-  const repositories = [...new Set(solution.map((s) => s.unit.repo))].sort();
-  const roots = repositories
-    .flatMap((repo) => relations.essentials(repo))
-    .flatMap((need) => need.candidates.filter((id) => present.has(id)));
+  const roots = base.flatMap((need) => need.candidates.filter((id) => present.has(id)));
   const chain = shortestChain(relations, { present, roots, goal, withRecommends: true });
-  if (chain) return render(index, chain, goal, (unit) => `${label(unit)} belongs to the base (essential)`);
+  if (chain) return render(index, chain, goal, baseLine);
   return [`${label(wanted.unit)} is held, or nothing needs it any more`];
+}
+
+function baseLine(unit: OfferedUnit): string {
+  return `${label(unit)} belongs to the base of its repository (essential)`;
 }
 
 interface Search {

@@ -373,7 +373,7 @@ export class Solver {
       const end = reason + HEADER + this.#arena[reason]!;
       for (let j = reason + HEADER; j < end; j++) {
         const v = this.#arena[j]! >> 1;
-        if (this.#levelOf[v]! > 0) seen[v] = 1;
+        if (v !== lit >> 1 && this.#levelOf[v]! > 0) seen[v] = 1;
       }
     }
     seen[failed >> 1] = 0;
