@@ -6,7 +6,7 @@
 import type { Name } from '../base/index.ts';
 import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
 import { fillAttr, fillEntry, fillNegative } from './attributes.ts';
-import type { PrivateFile, StackSpec, VfsOperations, VlfsSpec } from './contract.ts';
+import type { PrivateFile, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
 import { directoryFd } from './directory-fds.ts';
@@ -22,6 +22,7 @@ import { rename } from './rename.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { setattr } from './set-attributes.ts';
+import { namesOfPaths, privateNames, staleNames, uncoveredNames } from './stale-names.ts';
 import * as xattrs from './xattrs.ts';
 
 export interface VlfsStats {
@@ -36,6 +37,10 @@ export interface VlfsStats {
 
 /** A VLFS that is open. All methods run on the thread that opened it. */
 export interface Vlfs extends VfsOperations {
+  /** The names that the kernel must look up again around that relayer. Throws when the new stack cannot be opened. */
+  staleNames(stack: StackSpec, privateFiles?: readonly PrivateFile[]): StaleName[];
+  /** The names that the kernel must look up again after revert and reset, since the last call. */
+  takeStaleNames(): StaleName[];
   /**
    * Exchanges the stack in one step: every lookup afterwards sees the new one; open files keep their content. `privateFiles` are written with
    * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
@@ -227,11 +232,30 @@ function statfs(core: Core, out: Parameters<VfsOperations['statfs']>[2]): number
   return 0;
 }
 
-function controlOf(core: Core): Pick<Vlfs, 'relayer' | 'revert' | 'reset' | 'stats'> {
+function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
+  let stale: StaleName[] = [];
   return {
+    staleNames: (stack, privateFiles) => staleNames(core, stack, privateFiles),
+    takeStaleNames: () => {
+      const taken = stale;
+      stale = [];
+      return taken;
+    },
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
-    revert: (paths) => revert(core, paths),
-    reset: (keep) => reset(core, keep),
+    revert: (paths) => {
+      let reverted: string[] = [];
+      try {
+        reverted = revert(core, paths);
+        return reverted;
+      } finally {
+        stale = stale.concat(namesOfPaths(core, [...paths, ...reverted]));
+      }
+    },
+    reset: (keep) => {
+      const { names, closed } = privateNames(core);
+      reset(core, keep);
+      stale = stale.concat(names, uncoveredNames(core, closed));
+    },
     stats: () => ({
       name: core.name,
       stackKey: core.stack.spec.key,

@@ -1,0 +1,226 @@
+/**
+ * Which names the kernel may hold that a relayer, revert or reset makes wrong. The kernel is told to look exactly these up again (contract.ts,
+ * VlfsControl, says why not all). Too many is harmless, one too few is a stale file. The cost grows with the changed levels' entries in
+ * directories that the kernel knows, not with the stack.
+ */
+import type { Name } from '../base/index.ts';
+import { close, readDirectory } from '../sys/index.ts';
+import type { PrivateFile, StackSpec, StaleName } from './contract.ts';
+import type { Core, Node } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
+import { refresh } from './lookup.ts';
+import {
+  childDirectory,
+  directoryAt,
+  entryOf,
+  levelOf,
+  type MergedDirectory,
+  NOTHING_HIDDEN,
+  namesOf,
+  type Reference,
+  unitOf,
+} from './merged-directory.ts';
+import { splitPath } from './relayer.ts';
+import { closeStack, openStack, type Stack, type Unit } from './stack.ts';
+import { openDirectory } from './whiteout-sets.ts';
+
+/** Names by the directory that holds them. */
+type Names = Map<Node, Set<string>>;
+
+function add(names: Names, directory: Node, name: string): void {
+  const known = names.get(directory);
+  if (known === undefined) names.set(directory, new Set([name]));
+  else known.add(name);
+}
+
+function listed(names: Names): StaleName[] {
+  const list: StaleName[] = [];
+  for (const [directory, ofIt] of names) {
+    for (const name of ofIt) list.push({ parent: directory.id, name: name as Name });
+  }
+  return list;
+}
+
+/** Directories that the kernel knows. */
+function knownDirectories(core: Core): Node[] {
+  const found: Node[] = [];
+  for (const node of core.nodes.values()) {
+    if (node.children !== null && (node === core.root || node.lookups > 0)) found.push(node);
+  }
+  return found;
+}
+
+/** Names that show something else once the VLFS has this stack and these private files. Throws when the stack cannot be opened. */
+export function staleNames(
+  core: Core,
+  spec: StackSpec,
+  privateFiles: readonly PrivateFile[] = [],
+): StaleName[] {
+  const next = openStack(spec);
+  try {
+    const names: Names = new Map();
+    const blocked = changedBlocks(core.stack, next);
+    const targets = new Map<Node, MergedDirectory | null>([[core.root, next.root]]);
+    for (const directory of knownDirectories(core)) {
+      if (refresh(core, directory) < 0) continue;
+      compare(names, directory, directory.merged, targetOf(core, next, directory, targets), blocked);
+    }
+    for (const file of privateFiles) addPath(core, names, file.path);
+    return listed(names);
+  } finally {
+    closeStack(next);
+  }
+}
+
+/**
+ * What will be merged at a directory, without the appliance's whiteouts and opaque marks: at least what it will show.
+ */
+function targetOf(
+  core: Core,
+  next: Stack,
+  node: Node,
+  targets: Map<Node, MergedDirectory | null>,
+): MergedDirectory | null {
+  const known = targets.get(node);
+  if (known !== undefined) return known;
+  const parent = node.parent === null ? null : targetOf(core, next, node.parent, targets);
+  let target: MergedDirectory | null = null;
+  if (node.redirect?.startsWith('/')) target = directoryAt(next, node.redirect, NOTHING_HIDDEN);
+  else if (parent !== null) target = childDirectory(parent, node.redirect ?? node.name, NOTHING_HIDDEN);
+  targets.set(node, target);
+  return target;
+}
+
+/** The contributors of a merged directory by unit. */
+function contributors(directory: MergedDirectory | null): Map<Unit, number[]> {
+  const found = new Map<Unit, number[]>();
+  for (const ref of directory?.contributors ?? []) {
+    const unit = unitOf(directory!.stack, ref);
+    found.set(unit, [...(found.get(unit) ?? []), entryOf(ref)]);
+  }
+  return found;
+}
+
+function compare(
+  names: Names,
+  directory: Node,
+  before: MergedDirectory | null,
+  after: MergedDirectory | null,
+  blocked: Map<Unit, Map<number, string[]>>,
+): void {
+  if (before === after) return;
+  const old = contributors(before);
+  const fresh = contributors(after);
+  const inOrder = [...old.keys()].filter((unit) => fresh.has(unit));
+  const reordered = [...fresh.keys()].filter((unit) => old.has(unit)).some((unit, i) => unit !== inOrder[i]);
+  const addChildren = (unit: Unit, entry: number): void => {
+    const first = unit.index.firstChild(entry);
+    const end = first + unit.index.childCount(entry);
+    for (let child = first; child < end; child++) add(names, directory, unit.index.name(child));
+  };
+  const addMissing = (from: Map<Unit, number[]>, other: Map<Unit, number[]>): void => {
+    for (const [unit, entries] of from) {
+      for (const entry of entries) {
+        if (reordered || other.get(unit)?.includes(entry) !== true) addChildren(unit, entry);
+        for (const name of blocked.get(unit)?.get(entry) ?? []) add(names, directory, name);
+      }
+    }
+  };
+  addMissing(old, fresh);
+  addMissing(fresh, old);
+}
+
+/** Entries of units in both stacks that whiteouts of upper levels hide in only one of them: unit -> directory entry -> names. */
+function changedBlocks(before: Stack, after: Stack): Map<Unit, Map<number, string[]>> {
+  const changed = new Map<Unit, Map<number, string[]>>();
+  const levelBefore = new Map(before.units.map((unit, level) => [unit, level]));
+  for (const [level, unit] of after.units.entries()) {
+    const was = levelBefore.get(unit);
+    if (was === undefined) continue;
+    const old = before.blocked[was];
+    const fresh = after.blocked[level];
+    if (old === fresh) continue;
+    const ofUnit = new Map<number, string[]>();
+    for (const entry of [...(old ?? []), ...(fresh ?? [])]) {
+      if (old?.has(entry) === fresh?.has(entry)) continue;
+      const parent = unit.index.parent(entry);
+      ofUnit.set(parent, [...(ofUnit.get(parent) ?? []), unit.index.name(entry)]);
+    }
+    if (ofUnit.size > 0) changed.set(unit, ofUnit);
+  }
+  return changed;
+}
+
+/** The node at a path as far as the kernel knows it. */
+function knownAt(core: Core, parts: readonly string[]): Node | null {
+  let node: Node | undefined = core.root;
+  for (const part of parts) {
+    node = node.children?.get(part);
+    if (node === undefined) return null;
+  }
+  return node;
+}
+
+function addPath(core: Core, names: Names, path: string): void {
+  const parts = splitPath(path);
+  const name = parts.pop();
+  const parent = name === undefined ? null : knownAt(core, parts);
+  if (parent !== null && parent.children !== null) add(names, parent, name!);
+}
+
+/** After a revert: the paths that changed, and what lies in those that are directories (they may have become transparent). */
+export function namesOfPaths(core: Core, paths: readonly string[]): StaleName[] {
+  const names: Names = new Map();
+  for (const path of paths) {
+    addPath(core, names, path);
+    const node = knownAt(core, splitPath(path));
+    if (node !== null) addShared(core, names, node);
+  }
+  return listed(names);
+}
+
+function addShared(core: Core, names: Names, node: Node): void {
+  if (node.children === null || refresh(core, node) < 0 || node.merged === null) return;
+  for (const name of namesOf(node.merged).keys()) add(names, node, name);
+}
+
+/** Before a reset: every name that the private layer or a whiteout decides, in directories that the kernel knows. */
+export function privateNames(core: Core): { names: StaleName[]; closed: Node[] } {
+  const names: Names = new Map();
+  /** Directories that hide what is shared. */
+  const closed: Node[] = [];
+  for (const directory of knownDirectories(core)) {
+    if (refresh(core, directory) < 0) continue;
+    if (directory.priv) {
+      for (const name of privateEntries(core, directory)) add(names, directory, name);
+      if (directory.merged === null || directory.redirect !== null) closed.push(directory);
+    }
+    if (directory.merged === null || core.hidden.count === 0) continue;
+    for (const ref of directory.merged.contributors) addHidden(core, names, directory, ref);
+  }
+  return { names: listed(names), closed };
+}
+
+/** After a reset: what directories show that hid it before. */
+export function uncoveredNames(core: Core, closed: readonly Node[]): StaleName[] {
+  const names: Names = new Map();
+  for (const directory of closed) addShared(core, names, directory);
+  return listed(names);
+}
+
+function addHidden(core: Core, names: Names, directory: Node, ref: Reference): void {
+  const hidden = core.hidden.levels[levelOf(ref)];
+  if (hidden === undefined || hidden.size === 0) return;
+  const { index } = unitOf(core.stack, ref);
+  const parent = entryOf(ref);
+  for (const entry of hidden) if (index.parent(entry) === parent) add(names, directory, index.name(entry));
+}
+
+function privateEntries(core: Core, directory: Node): string[] {
+  const pathFd = directoryFd(core, directory);
+  const fd = pathFd < 0 ? pathFd : openDirectory(pathFd, '.');
+  if (fd < 0) return [];
+  const entries = readDirectory(fd);
+  close(fd);
+  return typeof entries === 'number' ? [] : entries.map((entry) => entry.name);
+}
