@@ -14,7 +14,7 @@ export const PENDING = -1_000_000;
 
 /** Work for the blocking pool. File descriptors are valid in every thread of the process. Identical object = one execution for all waiters. */
 export type SlowJob = { then: 'retry' | 'reply' } & (
-  | { kind: 'fsync'; fd: number; dataOnly: boolean }
+  | { kind: 'fsync'; fd: number; dataOnly: boolean; done?: (errno: number) => void }
   | { kind: 'syncfs'; fd: number }
   /** Copies [0, sizeBytes) sparsely from one open file to another (FICLONE first, then copy_file_range / SEEK_DATA). */
   | { kind: 'copy-data'; fromFd: number; toFd: number; sizeBytes: number; done?: (errno: number) => void }

@@ -95,7 +95,7 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   const fromFd = openShared(unit, node.entry);
   if (fromFd < 0) return abandon(work, temporary, toFd, fromFd);
   if (size > INLINE_BYTES) {
-    startCopyJob(node, fromFd, toFd, temporary, size);
+    startCopyJob(core, node, fromFd, toFd, temporary, size);
     return continueCopyUp(core, caller, node, node.copyUp!);
   }
   const copied = copyInline(fromFd, toFd, size);
@@ -138,39 +138,49 @@ function copyByHand(fromFd: number, toFd: number, from: number, size: number): n
   return 0;
 }
 
-function startCopyJob(node: Node, fromFd: number, toFd: number, temporary: string, size: number): void {
-  const state: CopyUp = { job: null as never, fromFd, toFd, temporary, stage: 'copy', result: 1 };
+/** The slow part: the copy, then its way to the disk. What was made is removed when one of them fails. */
+function startCopyJob(
+  core: Core,
+  node: Node,
+  fromFd: number,
+  toFd: number,
+  temporary: string,
+  size: number,
+): void {
+  const state: CopyUp = { job: null as never, fromFd, toFd, temporary, finished: false };
+  const failed = (errno: number): boolean => {
+    if (errno !== 0 && node.copyUp === state) dropCopyUp(core, node);
+    return errno !== 0;
+  };
+  const sync = slowJob('retry', {
+    kind: 'fsync',
+    fd: toFd,
+    dataOnly: true,
+    done(errno) {
+      if (!failed(errno)) state.finished = true;
+    },
+  });
   state.job = slowJob('retry', {
     kind: 'copy-data',
     fromFd,
     toFd,
     sizeBytes: size,
-    done: (errno) => {
-      state.result = errno === 0 ? 0 : -Math.abs(errno);
+    done(errno) {
+      if (!failed(errno)) state.job = sync;
     },
   });
   node.copyUp = state;
 }
 
-/** After the job that was waited for: the next one, or the end. */
+/** Waits for the job that is under way, or ends the copy-up. */
 function continueCopyUp(core: Core, caller: Caller, node: Node, state: CopyUp): number {
-  if (state.stage === 'copy' && state.result === 1) {
+  if (!state.finished) {
     caller.job = state.job;
     return PENDING;
   }
-  const work = workFd(core);
-  if (state.result === 0 && state.stage === 'copy') {
-    close(state.fromFd);
-    state.fromFd = -1;
-    state.stage = 'sync';
-    state.job = slowJob('retry', { kind: 'fsync', fd: state.toFd, dataOnly: true });
-    caller.job = state.job;
-    return PENDING;
-  }
-  if (state.fromFd >= 0) close(state.fromFd);
+  close(state.fromFd);
   node.copyUp = null;
-  if (state.result < 0) return abandon(work, state.temporary, state.toFd, state.result);
-  return finish(core, node, work, state.temporary, state.toFd);
+  return finish(core, node, workFd(core), state.temporary, state.toFd);
 }
 
 /** Forgets a copy that will not be finished (the node's place changed, or the VLFS closes). */
@@ -178,7 +188,7 @@ export function dropCopyUp(core: Core, node: Node): void {
   const state = node.copyUp;
   if (state === null) return;
   node.copyUp = null;
-  if (state.fromFd >= 0) close(state.fromFd);
+  close(state.fromFd);
   abandon(core.workFd, state.temporary, state.toFd, 0);
 }
 

@@ -54,13 +54,13 @@ export interface Backing {
 
 /** A copy-up that waits for its slow part. */
 export interface CopyUp {
+  /** What is under way or comes next. */
   job: SlowJob;
   fromFd: number;
   toFd: number;
   temporary: string;
-  stage: 'copy' | 'sync';
-  /** Negative errno of the finished job, 0 on success, 1 while it runs. */
-  result: number;
+  /** The data is copied and on the disk. */
+  finished: boolean;
 }
 
 export interface Handle {

@@ -122,7 +122,7 @@ function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: numbe
   m.waiting.delete(job);
   m.underWay--;
   try {
-    if (job.kind === 'copy-data') job.done?.(Math.min(result, 0));
+    if (job.kind === 'copy-data' || job.kind === 'fsync') job.done?.(Math.min(result, 0));
   } catch (error) {
     ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);
     result = -sys.E.IO;
