@@ -1,5 +1,5 @@
 /**
- * A strata-fs of its own for one test, serving directories one to one (mirror-vfs.ts), and all traces of it removed afterwards, also when the
+ * A strata-fs of its own for one test, serving directories one to one (mirror-vfs.ts) or, `layered`, real VLFSs, and all traces of it removed afterwards, also when the
  * test fails. The test process only uses the mounts; it never serves them.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
@@ -35,12 +35,13 @@ const MODULE = new URL('./mirror-vfs.ts', import.meta.url).href;
 
 export async function withDataPlane(
   body: (test: TestPlane) => Promise<void>,
-  options: { spinUs?: number } = {},
+  options: { spinUs?: number; layered?: boolean } = {},
 ): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'strata-fuse-test-'));
   const root = join(dir, 'root');
   mkdirSync(root);
-  const args = ['--vlfs-module', MODULE, '--spin-us', String(options.spinUs ?? 20)];
+  const vlfs = options.layered === true ? [] : ['--vlfs-module', MODULE];
+  const args = [...vlfs, '--spin-us', String(options.spinUs ?? 20)];
   const makeDir = (name: string): string => {
     mkdirSync(join(dir, name), { recursive: true });
     return join(dir, name);

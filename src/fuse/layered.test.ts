@@ -1,0 +1,241 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { writeTreeIndex } from '../layer/index.ts';
+import { MNT_DETACH, mount as mountCall, umount } from '../sys/index.ts';
+import type { LevelSpec, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+import { recoverMounts } from './process/client.ts';
+import { type TestPlane, withDataPlane } from './test-support/with-data-plane.ts';
+
+/** A layer unit from path -> content (scripts are executable). */
+async function unit(
+  t: TestPlane,
+  name: string,
+  version: string,
+  files: Record<string, string>,
+): Promise<LevelSpec> {
+  const dir = t.makeDir(`repo/${name}_${version}`);
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, 'filesystem', path)), { recursive: true });
+    writeFileSync(join(dir, 'filesystem', path), content);
+    if (content.startsWith('#!')) chmodSync(join(dir, 'filesystem', path), 0o755);
+  }
+  await writeTreeIndex(join(dir, 'index'), join(dir, 'filesystem'));
+  return {
+    kind: 'software',
+    id: `main/${name} ${version}`,
+    treeDir: join(dir, 'filesystem'),
+    indexFile: join(dir, 'index'),
+    whiteoutsDir: null,
+  };
+}
+
+function stackOf(levels: LevelSpec[]): StackSpec {
+  return { key: levels.map((level) => level.id).join('+'), levels };
+}
+
+function specOf(t: TestPlane, name: string, stack: StackSpec): VlfsSpec {
+  const dir = t.makeDir(`appliances/${name}`);
+  mkdirSync(join(dir, 'private'), { recursive: true });
+  mkdirSync(join(dir, 'whiteouts'), { recursive: true });
+  return {
+    name,
+    privateDir: join(dir, 'private'),
+    whiteoutsDir: join(dir, 'whiteouts'),
+    stack,
+    readOnly: false,
+  };
+}
+
+async function mounted(t: TestPlane, name: string, stack: StackSpec): Promise<string> {
+  const mountpoint = t.makeDir(`mnt-${name}`);
+  await t.plane.mount({ id: name, mountpoint, vlfs: specOf(t, name, stack), readOnly: false });
+  return mountpoint;
+}
+
+function exited(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+}
+
+test('layers under a real mount: read, copy-up, whiteout, revert, reset, recovery', async () => {
+  await withDataPlane(
+    async (t) => {
+      const base = await unit(t, 'base', '1', {
+        'etc/passwd': 'root',
+        'usr/bin/run': '#!/bin/sh\necho ran\n',
+      });
+      const app = await unit(t, 'app', '1', {
+        'etc/app.conf': 'original',
+        'usr/share/app/data': 'x'.repeat(300_000),
+      });
+      const mnt = await mounted(t, 'one', stackOf([app, base]));
+      const other = await mounted(t, 'two', stackOf([app, base]));
+      assert.deepEqual(readdirSync(join(mnt, 'etc')).sort(), ['app.conf', 'passwd']);
+      assert.equal(execFileSync(join(mnt, 'usr/bin/run'), { encoding: 'utf8' }), 'ran\n');
+      // A reader holds the shared file while a writer makes the private copy (a large one: through the pool).
+      const reader = openSync(join(mnt, 'usr/share/app/data'), 'r');
+      const ino = statSync(join(mnt, 'usr/share/app/data')).ino;
+      const writer = openSync(join(mnt, 'usr/share/app/data'), 'r+');
+      writeSync(writer, 'WRITTEN', 5);
+      const seen = Buffer.alloc(12);
+      readSync(openSync(join(mnt, 'usr/share/app/data'), 'r'), seen, 0, 12, 0);
+      assert.equal(seen.toString(), 'xxxxxWRITTEN');
+      assert.equal(statSync(join(mnt, 'usr/share/app/data')).ino, ino, 'st_ino does not change by copy-up');
+      closeSync(reader);
+      closeSync(writer);
+      assert.equal(readFileSync(join(app.treeDir, 'usr/share/app/data'), 'latin1'), 'x'.repeat(300_000));
+      assert.equal(readFileSync(join(other, 'usr/share/app/data'), 'latin1'), 'x'.repeat(300_000));
+      writeFileSync(join(mnt, 'etc/app.conf'), 'changed');
+      rmSync(join(mnt, 'etc/passwd'));
+      assert.equal(existsSync(join(mnt, 'etc/passwd')), false);
+      assert.deepEqual((await t.plane.revert('one', ['/etc'])).sort(), ['/etc/app.conf', '/etc/passwd']);
+      assert.equal(readFileSync(join(mnt, 'etc/passwd'), 'utf8'), 'root');
+      assert.equal(readFileSync(join(mnt, 'etc/app.conf'), 'utf8'), 'original');
+      writeFileSync(join(mnt, 'etc/mine'), 'kept');
+      writeFileSync(join(mnt, 'etc/other'), 'lost');
+      rmSync(join(mnt, 'etc/passwd'));
+      await t.plane.reset('one', ['/etc/mine']);
+      assert.deepEqual(readdirSync(join(mnt, 'etc')).sort(), ['app.conf', 'mine', 'passwd']);
+      assert.equal(existsSync(join(mnt, 'etc/other')), false);
+      assert.equal(readFileSync(join(mnt, 'etc/mine'), 'utf8'), 'kept');
+      assert.equal(readFileSync(join(mnt, 'usr/share/app/data'), 'latin1'), 'x'.repeat(300_000));
+      writeFileSync(join(mnt, 'etc/after'), 'reset');
+      process.kill((await t.plane.status()).pid, 'SIGKILL');
+      await delay(100);
+      t.plane = await t.start();
+      assert.deepEqual(await recoverMounts(t.root, t.plane), [mnt, other]);
+      assert.equal(readFileSync(join(mnt, 'etc/after'), 'utf8'), 'reset');
+    },
+    { layered: true },
+  );
+});
+
+test('updates of a busy mount: every walk works, nobody sees new before old, mounts inside stay', async () => {
+  await withDataPlane(
+    async (t) => {
+      const base = await unit(t, 'base', '1', {
+        'etc/base': 'base',
+        'proc/.keep': '',
+        'usr/bin/base': '#!/bin/sh\n',
+      });
+      const versions: LevelSpec[] = [];
+      for (const n of [1, 2]) {
+        const files: Record<string, string> = { 'usr/bin/prog': `#!/bin/sh\necho ${n}\n` };
+        for (let i = 0; i < 200; i++) files[`usr/lib/app/d${i % 10}/f${i}`] = `${n}`;
+        files[`usr/lib/app/only-${n}`] = '';
+        versions.push(await unit(t, 'app', String(n), files));
+      }
+      const [one, two] = versions.map((version) => stackOf([version, base])) as [StackSpec, StackSpec];
+      const mnt = await mounted(t, 'busy', one);
+      assert.equal(mountCall('inside', join(mnt, 'proc'), 'tmpfs', 0), 0);
+      const stop = join(t.dir, 'stop');
+      // Reads two files of the layer one after the other; the first may be older than the second, never newer than it by going back.
+      const watch = `
+import os, sys, subprocess
+mnt, stop = sys.argv[1:3]
+walks = 0
+turn = open(os.path.join(os.path.dirname(stop), 'turn'))
+while not os.path.exists(stop):
+    i = walks % 190
+    names = ['%s/usr/lib/app/d%d/f%d' % (mnt, (i + k) % 10, i + k) for k in range(8)]
+    turn.seek(0); before = turn.read()
+    seen = []
+    for name in names:
+        os.stat(name)
+        seen.append(open(name).read())
+    turn.seek(0); after = turn.read()
+    # Within one update a sequence of walks may go from old to new once, and never back.
+    if before == after and len(set(seen)) > 1 and seen != sorted(seen, key=lambda v: v == before[-1:]):
+        print('mixed', before, seen); sys.exit(1)
+    if walks % 20 == 0:
+        subprocess.run([mnt + '/usr/bin/prog'], check=True, stdout=subprocess.DEVNULL)
+    walks += 1
+print(walks)
+`;
+      writeFileSync(join(t.dir, 'turn'), '01');
+      const watchers = [1, 2].map(() => {
+        const child = spawn('python3', ['-c', watch, mnt, stop], { stdio: ['ignore', 'pipe', 'pipe'] });
+        let output = '';
+        child.stdout.on('data', (chunk) => {
+          output += chunk;
+        });
+        child.stderr.on('data', (chunk) => {
+          output += chunk;
+        });
+        return { done: exited(child), output: () => output };
+      });
+      await delay(400);
+      const times: number[] = [];
+      for (let round = 1; round <= 30; round++) {
+        const to = round % 2 === 1 ? two : one;
+        const word = round % 2 === 1 ? '2' : '1';
+        // The watchers' rule needs to know the direction before the change begins.
+        writeFileSync(join(t.dir, 'turn'), `${String(round).padStart(3, '0')}${word}`);
+        const began = performance.now();
+        await t.plane.relayer([{ id: 'busy', stack: to }]);
+        times.push(performance.now() - began);
+        assert.equal(readFileSync(join(mnt, 'usr/lib/app/d7/f17'), 'utf8'), word);
+        assert.equal(existsSync(join(mnt, `usr/lib/app/only-${word}`)), true);
+        assert.equal(existsSync(join(mnt, `usr/lib/app/only-${word === '1' ? '2' : '1'}`)), false);
+        await delay(20);
+      }
+      writeFileSync(stop, '');
+      for (const watcher of watchers) assert.equal(await watcher.done, 0, watcher.output());
+      assert.ok(
+        readFileSync('/proc/self/mountinfo', 'latin1').includes(` ${join(mnt, 'proc')} `),
+        'the mount inside is still there',
+      );
+      umount(join(mnt, 'proc'), MNT_DETACH);
+      times.sort((a, b) => a - b);
+      assert.ok(times[15]! < 500, `a relayer takes ${times[15]} ms`);
+    },
+    { layered: true },
+  );
+});
+
+test('real programs work on layers: git, tar, sqlite, a compiler', async () => {
+  await withDataPlane(
+    async (t) => {
+      const base = await unit(t, 'base', '1', {
+        'src/main.c': 'int main(void) { return 7; }\n',
+        'src/README': 'read',
+      });
+      const mnt = await mounted(t, 'tools', stackOf([base]));
+      const script = `set -e
+cd ${mnt}/src
+cc -o main main.c; ./main && exit 9 || test $? = 7
+git init -q . && git add . && git -c user.name=a -c user.email=a@b commit -q -m first
+echo more >> README && git -c user.name=a -c user.email=a@b commit -q -a -m second && git fsck 2>&1
+tar -C .. -cf ../all.tar src && mkdir ../out && tar -C ../out -xpf ../all.tar && diff -r . ../out/src
+python3 - <<'END'
+import sqlite3
+db = sqlite3.connect('db'); db.execute('pragma journal_mode=wal')
+db.execute('create table t(x)'); db.executemany('insert into t values(?)', ((i,) for i in range(5000))); db.commit(); db.close()
+assert sqlite3.connect('db').execute('select count(*) from t').fetchone() == (5000,)
+END
+cp --sparse=always ../all.tar ../copy.tar && cmp ../all.tar ../copy.tar
+mv ../out ../moved && rm -rf ../moved && dd if=/dev/zero of=big bs=1M count=20 conv=fsync status=none && truncate -s 5M big && sync -f big
+`;
+      const ran = spawnSync('sh', ['-c', script], { encoding: 'utf8' });
+      assert.equal(ran.status, 0, ran.stdout + ran.stderr);
+      assert.equal(readFileSync(join(base.treeDir, 'src/README'), 'utf8'), 'read');
+    },
+    { layered: true },
+  );
+});
