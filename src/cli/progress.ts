@@ -59,14 +59,14 @@ function liveReporter(stream: ReporterOptions['stream']): Reporter {
 }
 
 function plainReporter(stream: ReporterOptions['stream']): Reporter {
-  let at = 0;
-  let phase = '';
+  // Phases may run side by side: each has its own interval.
+  const shownAt = new Map<string, number>();
   return {
     progress: (event) => {
       const now = performance.now();
-      if (event.phase === phase && now - at < PLAIN_INTERVAL_MS) return;
-      phase = event.phase;
-      at = now;
+      const at = shownAt.get(event.phase);
+      if (at !== undefined && now - at < PLAIN_INTERVAL_MS) return;
+      shownAt.set(event.phase, now);
       stream.write(`${describe(event)}\n`);
     },
     done: () => {},

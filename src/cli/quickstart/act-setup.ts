@@ -1,6 +1,6 @@
 /** The first half of the quickstart: repositories, the template and its configuration, an own layer, three appliances. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
@@ -93,7 +93,6 @@ export async function prepareTemplate(story: Story): Promise<void> {
       },
     );
   }
-  if (!existing) story.configured = false;
   await narrator.step(
     {
       title: 'A template: nginx and all that it needs, composed and configured',
@@ -101,7 +100,7 @@ export async function prepareTemplate(story: Story): Promise<void> {
     },
     async () => {
       // Said before it is made, so that a quickstart that was broken off knows its own template.
-      writeNotes(root, { port, configured: story.configured });
+      writeNotes(root, { port });
       const template =
         existing ??
         (await context.call('templateCreate', { name: TEMPLATE, layers: ['main/nginx-light'], from: [] }));
@@ -115,7 +114,7 @@ export async function prepareTemplate(story: Story): Promise<void> {
       );
     },
   );
-  if (!story.configured) await configureTemplate(story);
+  await configureTemplate(story);
 }
 
 async function findTemplate({ context }: Story): Promise<Template | null> {
@@ -139,30 +138,50 @@ async function configureTemplate(story: Story): Promise<void> {
     },
     async () => {
       await removeAppliance(story, SETUP);
-      mkdirSync(mountpoint, { recursive: true });
       await context.call('create', { name: SETUP, template: TEMPLATE });
-      await context.call('mount', { name: SETUP, dir: mountpoint });
-      try {
+      const isThere = await withMount(story, SETUP, mountpoint, () => {
+        if (readText(mountpoint + SITE) === siteText(port) && readText(mountpoint + PAGE) === PAGE_TEXT) {
+          return true;
+        }
         writeTree(mountpoint, { [SITE]: siteText(port), [PAGE]: PAGE_TEXT });
-      } finally {
-        await context.call('umount', { target: mountpoint });
-      }
-      const { entries } = await context.call('diff', { name: SETUP });
-      for (const path of [SITE, PAGE]) {
-        must(
-          entries.some((entry) => entry.path === path),
-          `${path} among the changes of ${SETUP}`,
-        );
-      }
-      const template = await context.call('templateFreeze', { name: TEMPLATE, from: SETUP });
+        return false;
+      });
+      if (!isThere) await freezeSetup(story);
       await removeAppliance(story, SETUP);
-      story.configured = true;
-      writeNotes(context.root, { port, configured: true });
-      narrator.say(
-        `nginx will listen on 127.0.0.1:${port}; the template is generation ${template.generation}`,
-      );
+      narrator.say(`${isThere ? 'of an earlier run: ' : ''}nginx listens on 127.0.0.1:${port}`);
     },
   );
+}
+
+async function freezeSetup({ context }: Story): Promise<void> {
+  const { entries } = await context.call('diff', { name: SETUP });
+  for (const path of [SITE, PAGE]) {
+    must(
+      entries.some((entry) => entry.path === path),
+      `${path} among the changes of ${SETUP}`,
+    );
+  }
+  await context.call('templateFreeze', { name: TEMPLATE, from: SETUP });
+  const left = await context.call('diff', { name: SETUP });
+  must(left.entries.length === 0, `${SETUP} without changes after the freeze`);
+}
+
+async function withMount<R>({ context }: Story, name: string, dir: string, work: () => R): Promise<R> {
+  mkdirSync(dir, { recursive: true });
+  await context.call('mount', { name, dir });
+  try {
+    return work();
+  } finally {
+    await context.call('umount', { target: dir });
+  }
+}
+
+function readText(file: string): string | null {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return null;
+  }
 }
 
 /** Builds the greeting when the template lacks it; returns its newest version. */

@@ -9,8 +9,6 @@ import { StrataError } from '../../base/index.ts';
 
 export interface Notes {
   port: number;
-  /** The template has its site and page. */
-  configured: boolean;
 }
 
 export function quickstartDir(root: string): string {

@@ -32,13 +32,7 @@ export async function quickstart(invocation: Invocation): Promise<Outcome> {
     colour: Boolean(process.stdout.isTTY) && !process.env['NO_COLOR'],
   });
   const containers = createContainers(context.root);
-  const story: Story = {
-    context,
-    narrator,
-    containers,
-    port,
-    configured: notes?.configured === true && notes.port === port,
-  };
+  const story: Story = { context, narrator, containers, port };
   const interrupted = () => {
     void containers.stopAll().finally(() => process.exit(130));
   };

@@ -12,6 +12,4 @@ export interface Story {
   containers: Containers;
   /** Where nginx listens, on 127.0.0.1. */
   port: number;
-  /** The template is of an earlier run and has this port in its configuration. */
-  configured: boolean;
 }
