@@ -8,6 +8,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { dirname, join } from 'node:path';
 import { noProgress, type Progress } from '../../base/index.ts';
 import { runContainer, STATUS_TIMED_OUT } from '../../runtime/index.ts';
+import { aptSourcesSeed } from './apt-sources.ts';
 import type { ConfigFile, ConfigureInput, ConfigureResult } from './contract.ts';
 import { DIVERT, driverScript, stagedScript, WORK } from './driver.ts';
 import { failureFromSteps, lastLines } from './failure.ts';
@@ -36,7 +37,14 @@ export async function configureTemplate(input: ConfigureInput): Promise<Configur
   const progress = input.progress ?? noProgress;
   const plan = planConfigure(input.changes, input.previousStatus);
   const seeds: ConfigFile[] = [...(input.seedFiles ?? [])];
-  if (plan.bootstrap) for (const path of PLACES) seeds.push({ path, content: '' });
+  if (plan.bootstrap) {
+    for (const path of PLACES) seeds.push({ path, content: '' });
+    const sources = await aptSourcesSeed(
+      input.root,
+      input.changes.map((change) => change.dir),
+    );
+    if (sources !== null) seeds.push(sources);
+  }
   if (plan.steps.length === 0 && seeds.length === 0)
     return { ok: true, elapsedMs: performance.now() - started, notes: [] };
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { sourcesList } from './apt-sources.ts';
 import { failureFromSteps } from './failure.ts';
 import { bootstrapSet, dependencyGraph, dependencyOrder, stages } from './stages.ts';
 import { activatedTriggers, parseTriggers, triggerFiles } from './triggers.ts';
@@ -135,4 +136,22 @@ test('the failed script is read from the step log', () => {
     script: 'postinst',
   });
   assert.deepEqual(failureFromSteps('script a preinst\nfailed audit 1\n'), { unit: null, script: null });
+});
+
+test('a sources.list names the suites and pockets of the template, and no secrets', () => {
+  const targets = [
+    ['bookworm', 'oldstable', 'bookworm', 'main', 'http://archive.example/debian/'],
+    ['bookworm', 'oldstable', 'bookworm', 'contrib', 'http://archive.example/debian/'],
+    ['bookworm-security', 'oldstable-security', 'bookworm-security', 'main', 'https://security.example/'],
+    ['trixie', 'stable', 'trixie', 'main', 'http://archive.example/debian/'],
+    ['bookworm', '', 'bookworm', 'main', 'https://user:secret@private.example/'],
+    ['bookworm', '', 'bookworm', 'main', 'copy:/srv/repo/'],
+    ['', '', '', '', ''],
+  ];
+  const text = targets.map((line) => line.join('\t')).join('\n');
+  assert.equal(
+    sourcesList(text, ['bookworm']),
+    'deb http://archive.example/debian/ bookworm main contrib\ndeb https://security.example/ bookworm-security main\n',
+  );
+  assert.equal(sourcesList(text, ['sid']), '');
 });
