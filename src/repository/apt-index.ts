@@ -50,6 +50,7 @@ function listState(file: string): ListState | null {
 function isCurrent(key: string): boolean {
   try {
     const states = JSON.parse(key) as ListState[];
+    if (states.length === 0) return false;
     return states.every((s) => {
       const now = listState(s.file);
       return now !== null && now.size === s.size && now.mtimeMs === s.mtimeMs;

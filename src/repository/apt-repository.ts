@@ -35,6 +35,8 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
   let reading: Promise<AptIndex> | null = null;
   let isClean = false;
 
+  const keyOf = (ref: UnitRef): string => join(dir, `${ref.layer} ${ref.version}`);
+
   /** Concurrent readings join. */
   function read(progress: Progress): Promise<AptIndex> {
     reading ??= readAptIndex(dir, config, progress).finally(() => {
@@ -104,7 +106,7 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
   async function fetchMissing(refs: readonly UnitRef[], progress: Progress): Promise<void> {
     const done = new Map<string, { resolve: (unit: LayerUnit) => void; reject: (error: unknown) => void }>();
     for (const ref of refs) {
-      const key = join(dir, `${ref.layer} ${ref.version}`);
+      const key = keyOf(ref);
       const promise = new Promise<LayerUnit>((resolve, reject) => done.set(key, { resolve, reject }));
       promise.catch(() => {});
       inFlight.set(key, promise);
@@ -113,7 +115,7 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
       ref: UnitRef,
       how: (d: { resolve: (u: LayerUnit) => void; reject: (e: unknown) => void }) => void,
     ) => {
-      const key = join(dir, `${ref.layer} ${ref.version}`);
+      const key = keyOf(ref);
       const waiting = done.get(key);
       if (waiting === undefined) return;
       done.delete(key);
@@ -148,11 +150,11 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
     local,
     async ensure(refs, progress = noProgress) {
       const result = new Map<string, Promise<LayerUnit>>();
-      const missing: UnitRef[] = [];
+      const missing = new Map<string, UnitRef>();
       const unsynced: string[] = [];
       for (const ref of refs) {
-        const key = join(dir, `${ref.layer} ${ref.version}`);
-        if (result.has(key)) continue;
+        const key = keyOf(ref);
+        if (result.has(key) || missing.has(key)) continue;
         const joined = inFlight.get(key);
         if (joined !== undefined) {
           result.set(key, joined);
@@ -160,7 +162,7 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
         }
         const unit = local(ref);
         if (unit === null) {
-          missing.push(ref);
+          missing.set(key, ref);
           continue;
         }
         // An earlier process was killed between conversion and flush (layer/staging.ts).
@@ -168,13 +170,10 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
         result.set(key, Promise.resolve(unit));
       }
       makeDurable(unsynced);
-      const fetching = missing.length === 0 ? null : fetchMissing(missing, progress);
-      for (const ref of missing) {
-        const key = join(dir, `${ref.layer} ${ref.version}`);
-        result.set(key, inFlight.get(key)!);
-      }
+      const fetching = missing.size === 0 ? null : fetchMissing([...missing.values()], progress);
+      for (const key of missing.keys()) result.set(key, inFlight.get(key)!);
       await fetching;
-      return Promise.all(refs.map((ref) => result.get(join(dir, `${ref.layer} ${ref.version}`))!));
+      return Promise.all(refs.map((ref) => result.get(keyOf(ref))!));
     },
     localUnits: async () => listUnits(dir),
     async sync(progress = noProgress) {
