@@ -107,7 +107,9 @@ async function updateTemplate(
       return;
     }
     progress({ phase: 'update', message: `updating template ${name}` });
-    result.appliances.updated += await moveTemplate(context, definition, plan, progress);
+    // Templates move side by side: read the sum only after the await.
+    const moved = await moveTemplate(context, definition, plan, progress);
+    result.appliances.updated += moved;
     setHeldBack(context, name, null);
     result.templates.push(entry);
   } catch (error) {
