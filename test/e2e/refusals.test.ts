@@ -114,7 +114,9 @@ test('a corrupted .deb is refused at every kind of damage and leaves no unit', a
 
 test('tampering with a shared layer on disk is found by verify', async () => {
   appendFileSync(join(s.root, 'units/apache_2/filesystem/usr/sbin/apache'), 'x');
-  const { problems } = await s.json('layer', 'verify', 'local/apache');
+  const outcome = await s.run(['--json', 'layer', 'verify', 'local/apache']);
+  assert.equal(outcome.status, 1);
+  const { problems } = JSON.parse(outcome.stdout);
   assert.equal(problems.length > 0, true);
   assert.match(problems[0].path, /usr\/sbin\/apache/);
 });
