@@ -15,7 +15,7 @@ import {
   statAt,
   unlinkat,
 } from '../sys/index.ts';
-import { type Core, type Node, step } from './core.ts';
+import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { nodeAt, resolve, SHARED } from './lookup.ts';
 import { entryOf, unitOf } from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
@@ -99,6 +99,7 @@ export function linkEverywhere(
     const linked = fd < 0 ? fd : linkat(work, journal, fd, place.name);
     if (linked < 0) return undo(core, work, temporary, journal, places.slice(0, i), linked);
     restoreTimes(fd, kept);
+    attributesMoved(core, place.parent);
   }
   step(core, 'copy-up links: done');
   unlinkat(work, journal);

@@ -41,7 +41,7 @@ import {
 } from '../sys/index.ts';
 import { type Caller, PENDING } from './contract.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
-import { type CopyUp, type Core, type Node, newNode, step } from './core.ts';
+import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { OPAQUE, REDIRECT } from './merged-directory.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
@@ -266,7 +266,9 @@ function publish(core: Core, node: Node, work: number, temporary: string, known?
     const renamed = renameat2(work, temporary, parentFd, name, RENAME_NOREPLACE);
     if (renamed < 0) return fail(renamed);
     restoreTimes(parentFd, kept);
+    attributesMoved(core, parent);
   }
+  attributesMoved(core, node);
   return becomePrivate(core, node, places);
 }
 

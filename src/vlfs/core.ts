@@ -107,6 +107,8 @@ export interface Core {
   posixAcl: boolean;
   /** Called before each change on disk: fault injection. */
   readonly onStep: ((step: string) => void) | null;
+  /** Told of nodes whose attributes changed by something the kernel did not ask for. */
+  readonly onAttributes: ((nodeId: number) => void) | null;
   /** Results of the last `resolve`. */
   readonly stat: Stat;
   ref: Reference;
@@ -168,4 +170,9 @@ export function forgetShared(core: Core, node: Node): void {
 /** Announces a change on disk to the fault injector. */
 export function step(core: Core, what: string): void {
   core.onStep?.(what);
+}
+
+/** A copy-up changed a node's attributes (its change time) behind the kernel's back; only a node the kernel knows matters. */
+export function attributesMoved(core: Core, node: Node | null): void {
+  if (node !== null && (node.lookups > 0 || node === core.root)) core.onAttributes?.(node.id);
 }

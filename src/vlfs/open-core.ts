@@ -18,6 +18,8 @@ import { removeTree, workDirOf } from './work-dir.ts';
 export interface OpenOptions {
   /** Called before each change on disk, for fault injection in tests. */
   onStep?: (step: string) => void;
+  /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
+  onAttributes?: (nodeId: number) => void;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
   inspect?: boolean;
 }
@@ -62,6 +64,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     passthrough: false,
     posixAcl: false,
     onStep: options.onStep ?? null,
+    onAttributes: options.onAttributes ?? null,
     stat: newStat(),
     ref: -1,
     whiteout: false,

@@ -28,7 +28,7 @@ import {
   UTIME_OMIT,
   utimensat,
 } from '../sys/index.ts';
-import { type Core, type Node, step } from './core.ts';
+import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { encodeIno, INO_XATTR, refresh } from './lookup.ts';
 import { entryOf, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
@@ -73,6 +73,8 @@ function copyUpDirectory(core: Core, node: Node, parentFd: number): number {
     return renamed;
   }
   restoreTimes(parentFd, kept);
+  attributesMoved(core, node.parent);
+  attributesMoved(core, node);
   if (statAt(parentFd, node.name, stat) === 0) node.privIno = stat.ino;
   node.priv = true;
   return 0;

@@ -25,7 +25,7 @@ import {
   type ServedMount,
   serveRequests,
 } from './served-mount.ts';
-import type { ServedVlfs } from './served-vlfs.ts';
+import type { OpenServedVlfs, ServedVlfs } from './served-vlfs.ts';
 
 const COMMANDS = 0;
 const RESULTS = 1;
@@ -36,13 +36,13 @@ const BUDGET = 64;
 const LOOKS = 4;
 
 const data = workerData as LoopData;
-const { openVlfs } = (await import(data.vlfsModule)) as { openVlfs(spec: VlfsSpec): ServedVlfs };
+const { openVlfs } = (await import(data.vlfsModule)) as { openVlfs: OpenServedVlfs };
 const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
 const epoll = sys.epollCreate();
 const byTag = new Map<number, ServedMount>();
 const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
-const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string }>();
+const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string; moved: number[] }>();
 let nextTag = FIRST_TAG;
 let stopping = false;
 
@@ -69,7 +69,12 @@ function served(id: string): ServedMount {
 function open(id: string, spec: VlfsSpec): void {
   if (byId.has(id) || opened.has(id))
     throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
-  opened.set(id, { vlfs: openVlfs(spec), stackKey: spec.stack.key });
+  const moved: number[] = [];
+  const vlfs = openVlfs(spec, {
+    onAttributes: (node) => moved.push(node),
+    onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
+  });
+  opened.set(id, { vlfs, stackKey: spec.stack.key, moved });
 }
 
 function serve(id: string, fd: number): void {

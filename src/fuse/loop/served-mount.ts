@@ -10,6 +10,7 @@ import type { FuseBuffers } from '../server/buffers.ts';
 import type { FuseServer } from '../server/server.ts';
 import { createFuseServer } from '../server/server.ts';
 import { createBackingDevice } from '../transport/device.ts';
+import { invalInodeMessage } from '../transport/notify.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
 
 export interface ServedMount {
@@ -28,6 +29,8 @@ export interface ServedMount {
   readonly waitingChanges: (() => void)[];
   /** Requests that wait for a job, by the job. */
   readonly waiting: Map<SlowJob, Buffer[]>;
+  /** Nodes whose attributes the VLFS changed behind the kernel's back; filled by it during a request. */
+  readonly moved: number[];
 }
 
 export interface ServeContext {
@@ -40,7 +43,7 @@ export interface ServeContext {
 
 export function createServedMount(
   ctx: ServeContext,
-  o: { id: string; vlfs: ServedVlfs; fd: number; stackKey: string },
+  o: { id: string; vlfs: ServedVlfs; fd: number; stackKey: string; moved: number[] },
 ): ServedMount {
   return {
     ...o,
@@ -89,8 +92,18 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
 /** The request in the buffer: answers it, or puts it aside. */
 function handle(ctx: ServeContext, m: ServedMount, length: number): void {
   const result = m.server.handle(length);
+  // Before the reply: who gets it must not see old attributes. This notify takes no lock of the kernel's.
+  if (m.moved.length > 0) expireAttributes(m);
   if (result === PENDING) defer(ctx, m, length);
   else if (result > 0) reply(ctx, m, result);
+}
+
+function expireAttributes(m: ServedMount): void {
+  for (const node of m.moved) {
+    const message = invalInodeMessage(node, false);
+    sys.write(m.fd, message, message.length);
+  }
+  m.moved.length = 0;
 }
 
 function reply(ctx: ServeContext, m: ServedMount, length: number): void {
