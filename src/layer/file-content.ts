@@ -7,6 +7,7 @@ import type { Digest } from '../base/index.ts';
 import { FormatError } from '../base/index.ts';
 import { ftruncate, pwrite } from '../sys/index.ts';
 import { checked } from './checked.ts';
+import { turnKeeper } from './give-way.ts';
 
 export interface FileContent {
   sizeBytes: number;
@@ -43,6 +44,7 @@ export async function writeContent(
   }
   const sha256 = createHash('sha256');
   const md5 = content.md5 ? createHash('md5') : null;
+  const giveWay = turnKeeper();
   let at = 0;
   for await (const piece of content.data) {
     if (at + piece.length > content.sizeBytes) throw wrongSize(path, label, content.sizeBytes);
@@ -50,6 +52,8 @@ export async function writeContent(
     md5?.update(piece);
     writeAll(fd, piece, at, path);
     at += piece.length;
+    const turn = giveWay();
+    if (turn !== undefined) await turn;
   }
   if (at !== content.sizeBytes) throw wrongSize(path, label, content.sizeBytes);
   return result(sha256.digest('hex'), md5?.digest('hex'));
@@ -113,8 +117,12 @@ class SparseHash {
     this.#at += bytes.length;
   }
 
-  zerosUpTo(offset: number): void {
-    while (this.#at < offset) this.add(ZEROS.subarray(0, Math.min(ZEROS.length, offset - this.#at)));
+  async zerosUpTo(offset: number): Promise<void> {
+    const giveWay = turnKeeper();
+    while (this.#at < offset) {
+      this.add(ZEROS.subarray(0, Math.min(ZEROS.length, offset - this.#at)));
+      await giveWay();
+    }
   }
 }
 
@@ -148,7 +156,7 @@ async function writeSparse(
       const current = extents[extent];
       if (current === undefined) throw wrongSize(path, label, content.sizeBytes);
       const part = piece.subarray(at, at + Math.min(piece.length - at, current.length - inExtent));
-      hashes.zerosUpTo(current.offset + inExtent);
+      await hashes.zerosUpTo(current.offset + inExtent);
       hashes.add(part);
       writeAll(fd, part, current.offset + inExtent, path);
       inExtent += part.length;
@@ -159,7 +167,7 @@ async function writeSparse(
     ({ length }, i) => i < extent || (i === extent ? inExtent === length : length === 0),
   );
   if (!complete) throw wrongSize(path, label, content.sizeBytes);
-  hashes.zerosUpTo(content.sizeBytes);
+  await hashes.zerosUpTo(content.sizeBytes);
   const blocks = Math.min(pages, Math.ceil(content.sizeBytes / 4096)) * 8;
   return { ...result(hashes.sha256.digest('hex'), hashes.md5?.digest('hex')), blocks };
 }

@@ -6,6 +6,7 @@ import type { Name } from '../base/index.ts';
 import { FormatError } from '../base/index.ts';
 import type { ArchiveEntry, ArchiveItem } from '../formats/contract.ts';
 import { encodeDev, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT } from '../sys/index.ts';
+import { turnKeeper } from './give-way.ts';
 import { staticGid, staticUid } from './static-ids.ts';
 import type { Attributes, TreeWriter } from './tree-writer.ts';
 import { isMergeLink, isMoved, mergedLinkTarget, mergedPath } from './usr-merge.ts';
@@ -36,7 +37,10 @@ export async function takeIn(
   const intake: Intake = { paths: [], md5: new Map(), newestSec: 0 };
   /** Names that moved entries hold: an entry that belongs under /usr replaces them. */
   const moved = new Set<string>();
+  const giveWay = turnKeeper();
   for await (const { entry, data } of items) {
+    const turn = giveWay();
+    if (turn !== undefined) await turn;
     intake.paths.push(entry.path);
     intake.newestSec = Math.max(intake.newestSec, entry.mtimeSec);
     const attributes = attributesOf(entry, options);

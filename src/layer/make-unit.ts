@@ -2,15 +2,32 @@
  * Making a unit: staging directory, tree, index, the files beside the tree, commit. Whatever goes wrong, and wherever the process is
  * killed, the repository has the whole unit or nothing of it (but a .tmp-* directory, which cleanRepoDir deletes).
  */
-import { mkdirSync, openSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { asStrataError, noProgress } from '../base/index.ts';
 import type { UnitMetadata } from '../formats/contract.ts';
 import { formatUnitMetadata } from '../formats/index.ts';
-import { close, S_IFMT, S_IFREG } from '../sys/index.ts';
+import {
+  close,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_RDONLY,
+  openat,
+  S_IFMT,
+  S_IFREG,
+} from '../sys/index.ts';
+import { checked } from './checked.ts';
 import type { ImportOptions, LayerUnit, UnitDescription } from './contract.ts';
 import { formatSharedLibs, type SharedLib } from './shared-libs.ts';
-import { commitStaging, createStaging, discardStaging } from './staging.ts';
+import {
+  cleanRepoDir,
+  commitStaging,
+  createStaging,
+  discardStaging,
+  makeDurable,
+  UNSYNCED,
+} from './staging.ts';
 import { buildTreeIndex, type TreeEntry } from './tree-index-build.ts';
 import { openTreeWriter, type TreeWriter } from './tree-writer.ts';
 import { findUnit, openUnit, unitDirName } from './unit.ts';
@@ -46,13 +63,19 @@ export async function makeUnit(
   const { repoDir, layer, version, label, replace = false, durable = true, progress = noProgress } = options;
   const dirName = unitDirName(layer, version);
   const present = replace ? null : findUnit(repoDir, layer, version);
-  if (present !== null) return present;
+  if (present !== null) {
+    // An earlier batch may have been killed before its flush.
+    if (durable && existsSync(join(present.dir, UNSYNCED))) makeDurable([present.dir]);
+    return present;
+  }
+  await cleanOnce(repoDir);
   progress({ phase: 'import', message: `${layer} ${version}` });
   const staging = createStaging(repoDir);
   try {
     const tree = join(staging.dir, 'filesystem');
     mkdirSync(tree, { mode: 0o700 });
-    const rootFd = openSync(tree, 'r');
+    const flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    const rootFd = checked(openat(staging.fd, 'filesystem', flags), 'open', tree);
     const writer = openTreeWriter({ rootFd, label, overlay: options.category === 'config' });
     let files: UnitFiles;
     let entries: TreeEntry[];
@@ -72,6 +95,16 @@ export async function makeUnit(
   }
   await commitStaging(staging, dirName, { replace, durable });
   return openUnit(join(staging.repoDir, dirName));
+}
+
+/** Directories whose leftovers of dead imports this process has deleted. */
+const cleaned = new Set<string>();
+
+async function cleanOnce(repoDir: string): Promise<void> {
+  const dir = resolve(repoDir);
+  if (cleaned.has(dir)) return;
+  cleaned.add(dir);
+  await cleanRepoDir(dir);
 }
 
 function contentBytes(entries: readonly TreeEntry[]): number {

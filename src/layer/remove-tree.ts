@@ -1,5 +1,4 @@
 /** Deleting a directory tree by descriptors: byte names, no symlink followed, the event loop runs between batches. */
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   AT_REMOVEDIR,
   close,
@@ -17,6 +16,7 @@ import {
   unlinkat,
 } from '../sys/index.ts';
 import { checked, systemError } from './checked.ts';
+import { turnKeeper } from './give-way.ts';
 
 /** Deletes `name` in the directory `dirfd` with all below it. What is already gone is no error. */
 export async function removeTree(dirfd: number, name: string): Promise<void> {
@@ -28,12 +28,14 @@ export async function removeTree(dirfd: number, name: string): Promise<void> {
   }
   checked(root, 'open', name);
   try {
+    const giveWay = turnKeeper();
     const directories: string[] = [];
     const pending: string[] = [''];
     for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
       if (path !== '') directories.push(path);
       pending.push(...emptyDirectory(root, path));
-      if (directories.length % 32 === 0) await nextTurn();
+      const turn = giveWay();
+      if (turn !== undefined) await turn;
     }
     for (const path of directories.reverse()) {
       const result = unlinkat(root, path, AT_REMOVEDIR);

@@ -30,7 +30,8 @@ import { checked } from './checked.ts';
 import { removeTree } from './remove-tree.ts';
 
 const LOCK_EX_NB = 2 | 4;
-const UNSYNCED = '.unsynced';
+/** In a unit that is not safe against power loss yet. */
+export const UNSYNCED = '.unsynced';
 const WORK = /^\.(tmp|trash)-/;
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 

@@ -3,7 +3,6 @@
  * is beneath the root's descriptor); a file that changes its type meanwhile is an error, not a hang. One directory is open at a time.
  */
 import { createHash, hash } from 'node:crypto';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Digest, Name } from '../base/index.ts';
 import { LIMITS, StrataError } from '../base/index.ts';
 import {
@@ -38,6 +37,7 @@ import {
   statAt,
 } from '../sys/index.ts';
 import { checked, systemError } from './checked.ts';
+import { turnKeeper } from './give-way.ts';
 import { blocksFor, type TreeEntry } from './tree-index-build.ts';
 
 export interface ScanOptions {
@@ -50,13 +50,12 @@ export interface ScanOptions {
 /** All entries of the tree at `dir` (root first), as an async function that lets the event loop run every few milliseconds. */
 export async function scanTree(dir: string, options: ScanOptions = {}): Promise<TreeEntry[]> {
   const steps = scanSteps(dir, options);
-  for (let since = performance.now(); ; ) {
+  const giveWay = turnKeeper();
+  for (;;) {
     const step = steps.next();
     if (step.done) return step.value;
-    if (performance.now() - since > 5) {
-      await nextTurn();
-      since = performance.now();
-    }
+    const turn = giveWay();
+    if (turn !== undefined) await turn;
   }
 }
 

@@ -11,6 +11,7 @@ import {
   importDeb,
   listUnits,
   makeDurable,
+  openImportPool,
   openUnit,
   removeUnit,
   unitDirName,
@@ -143,12 +144,12 @@ test('kill -9 at any moment of an import leaves a whole unit or only .tmp-*, whi
     process.stdout.write('ready');
     for (;;) await importDeb(${JSON.stringify(deb)}, { repoDir: ${JSON.stringify(repoDir)}, replace: true });`;
   let leftovers = 0;
-  for (let round = 0; round < 8; round++) {
+  for (let round = 0; round < 5; round++) {
     const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     await new Promise((resolve) => child.stdout.once('data', resolve));
-    await new Promise((resolve) => setTimeout(resolve, 5 + round * 37));
+    await new Promise((resolve) => setTimeout(resolve, 5 + round * 61));
     // While it lives, its staging directory is not touched.
     const removed = await cleanRepoDir(repoDir);
     assert.deepEqual(
@@ -200,4 +201,32 @@ test('two imports of one unit at once give one unit', async () => {
   assert.equal(statSync(units[0]!.dir).mode & 0o777, 0o755);
   renameSync(units[0]!.dir, join(repoDir, 'other_1'));
   assert.throws(() => openUnit(join(repoDir, 'other_1')), rejects('BAD_FORMAT'));
+});
+
+test('a pool imports in threads; errors keep their code, and a failing job does not stop the others', async () => {
+  const repoDir = join(dir, 'pool');
+  const pool = openImportPool(2);
+  const debs = Array.from({ length: 5 }, (_, i) =>
+    makePackage(dir, { name: `pool${i}`, tree: `mkdir d${i}; head -c 100000 /dev/urandom > d${i}/f` }),
+  );
+  writeFileSync(join(dir, 'bad.deb'), 'not a package');
+  const events: string[] = [];
+  const progress = (event: { message?: string }): void => void events.push(event.message ?? '');
+  const bad = assert.rejects(pool.importDeb(join(dir, 'bad.deb'), { repoDir }), rejects('BAD_FORMAT'));
+  const units = await Promise.all(
+    debs.map((deb) => pool.importDeb(deb, { repoDir, progress, durable: false })),
+  );
+  await bad;
+  assert.deepEqual(
+    units.map(({ metadata }) => metadata.layer),
+    ['pool0', 'pool1', 'pool2', 'pool3', 'pool4'],
+  );
+  assert.deepEqual(
+    events.sort(),
+    units.map(({ metadata }) => `${metadata.layer} 1.0-1`),
+  );
+  makeDurable(units.map((unit) => unit.dir));
+  for (const unit of units) assert.deepEqual(await verifyUnit(unit), []);
+  await pool.close();
+  await assert.rejects(pool.importDeb(debs[0]!, { repoDir }));
 });
