@@ -137,7 +137,7 @@ test('kill -9 at any moment of an import leaves a whole unit or only .tmp-*, whi
   const deb = makePackage(dir, {
     name: 'killed',
     compression: 'none',
-    tree: 'mkdir -p usr/share/k; for i in $(seq 2000); do echo $i > usr/share/k/file-$i; done; head -c 5000000 /dev/urandom > usr/share/k/big',
+    tree: 'mkdir -p usr/share/k; for i in $(seq 600); do echo $i > usr/share/k/file-$i; done; head -c 3000000 /dev/urandom > usr/share/k/big',
   });
   const program = `
     const { importDeb } = await import(${JSON.stringify(join(import.meta.dirname, 'index.ts'))});
