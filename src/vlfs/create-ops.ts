@@ -378,6 +378,10 @@ export function link(
   out: EntryOut,
 ): number {
   if (core.readOnly) return -E.ROFS;
+  const bad = checkName(newName);
+  if (bad < 0) return bad;
+  const where = resolve(core, newParent, newName);
+  if (where !== NOTHING) return where < 0 ? where : -E.EXIST;
   if (given.children !== null) return -E.PERM;
   let node = given.successor ?? given;
   if (!node.priv) {

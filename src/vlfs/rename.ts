@@ -21,7 +21,7 @@ import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { candidatesAt, checkName, nodeAt, uncovered } from './lookup.ts';
-import { entryOf, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
@@ -129,7 +129,7 @@ function move(
   const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout });
   if (moved < 0) return moved;
   if (replaced !== null) loseName(core, replaced, to.parent, to.name, last);
-  hideLinks(core, to);
+  if (source.children === null) hideLinks(core, to);
   moveNode(core, source, from, to);
   return 0;
 }
@@ -213,7 +213,7 @@ function noteOrigin(core: Core, fd: number, name: string, to: End): void {
 /** A replaced name of a hard-linked shared inode no longer counts: its layer's set says so. */
 function hideLinks(core: Core, to: End): void {
   const linked = uncovered(core, to.parent, to.name).filter(
-    (ref) => unitOf(core.stack, ref).index.nlink(entryOf(ref)) > 1,
+    (ref) => !isDirectory(core.stack, ref) && unitOf(core.stack, ref).index.nlink(entryOf(ref)) > 1,
   );
   if (linked.length > 0) hide(core, linked);
 }

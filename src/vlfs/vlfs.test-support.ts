@@ -222,7 +222,9 @@ export class Client {
   #parent(path: string): { id: number; name: Name } {
     const parts = path.split('/').filter(Boolean);
     const name = parts.pop()! as Name;
-    return { id: this.walk(parts.join('/')).id, name };
+    const { id, attr } = this.walk(parts.join('/'));
+    if ((attr.mode & 0o170000) !== 0o040000) throw new ErrnoError(-E.NOTDIR, path);
+    return { id, name };
   }
 
   /** Walks and does; once more after ESTALE, as the VFS does. */
@@ -345,6 +347,7 @@ export class Client {
   }
 
   link(from: string, to: string): void {
+    this.walk(from);
     const { id, name } = this.#parent(to);
     this.#at(from, (node) => this.fs.link(this.caller, node, id, name, newEntry()));
   }
