@@ -5,6 +5,7 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
 import { privateUsage } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
@@ -96,12 +97,12 @@ export async function createAppliances(
               progress,
             })
           : new Map<string, Definition>();
-      return await context.locks.with([COMMIT], () => {
+      return await context.locks.with([COMMIT], async () => {
         refuseExisting(context, names, mac);
         const macs =
           mac === null ? allocateMacs(names.length, (m) => context.catalog.nameOfMac(m) !== null) : [mac];
-        const rows = stageAppliances(context, options.template, names, macs, stage, definitions);
-        commitAppliances(context, rows, stage, definitions);
+        const rows = await stageAppliances(context, options.template, names, macs, stage, definitions);
+        await commitAppliances(context, rows, stage, definitions);
         const appliances = rows.map((row) => ({ name: row.name, mac: row.mac, template: row.template }));
         return { appliances, elapsed_ms: elapsed(started) };
       });
@@ -124,19 +125,21 @@ function refuseExisting(context: FleetContext, names: string[], mac: string | nu
 }
 
 /** Writes the appliances' directories and machine links into the staging directory; one sync for all. */
-function stageAppliances(
+async function stageAppliances(
   context: FleetContext,
   template: string,
   names: string[],
   macs: string[],
   stage: string,
   definitions: Map<string, Definition>,
-): CatalogRow[] {
+): Promise<CatalogRow[]> {
   const createdAt = new Date().toISOString();
   const ldf = formatLdf(createLdf({ refs: [template], explicit: [], implicit: [] }));
   const machines = join(stage, '.machines');
   mkdirSync(machines);
-  const rows = names.map((name, i): CatalogRow => {
+  const rows: CatalogRow[] = [];
+  for (const [i, name] of names.entries()) {
+    if (i % 256 === 255) await breathe();
     const mac = macs[i]!;
     const definition = definitions.get(name);
     const dir = join(stage, name);
@@ -144,25 +147,31 @@ function stageAppliances(
       mkdirSync(dir, { mode: 0o755 });
       writeNewFile(join(dir, 'ldf'), ldf, false);
     }
-    for (const part of ['private', 'whiteouts', 'work'])
-      mkdirSync(join(dir, part), { mode: part === 'work' ? 0o700 : 0o755 });
+    mkdirSync(join(dir, 'private'), { mode: 0o755 });
     const own = definition !== undefined;
     const state: ApplianceState = { format: 1, name, mac, template, own, heldBack: null, createdAt };
     writeNewFile(join(dir, 'state.json'), `${JSON.stringify(state)}\n`, false);
     symlinkSync(`../appliances/${name}`, join(machines, mac));
-    return { name, mac, template, own, generation: definition?.record.generation ?? null, heldBack: null };
-  });
+    rows.push({
+      name,
+      mac,
+      template,
+      own,
+      generation: definition?.record.generation ?? null,
+      heldBack: null,
+    });
+  }
   syncFileSystem(stage);
   context.onStep('appliances-staged');
   return rows;
 }
 
-function commitAppliances(
+async function commitAppliances(
   context: FleetContext,
   rows: CatalogRow[],
   stage: string,
   definitions: Map<string, Definition>,
-): void {
+): Promise<void> {
   const from = join('appliances', stage.slice(context.paths.appliances.length + 1));
   const steps: JournalStep[] = [];
   for (const { name, mac } of rows) {
@@ -170,7 +179,7 @@ function commitAppliances(
     steps.push({ do: 'rename', from: join(from, '.machines', mac), to: join('machines', mac) });
   }
   steps.push({ do: 'remove', path: from });
-  const id = context.journal.commit('create', steps);
+  const id = await context.journal.commit('create', steps);
   for (const [name, definition] of definitions) context.ownDefinitions.set(name, definition);
   context.catalog.put(rows);
   context.onStep('catalog');
@@ -261,7 +270,7 @@ export async function deleteAppliances(
       steps.push({ do: 'remove', path: join('machines', mac) });
       steps.push({ do: 'rename', from: join('appliances', name), to: `${trash}-${name}` });
     }
-    const id = context.journal.commit('delete', steps);
+    const id = await context.journal.commit('delete', steps);
     context.catalog.remove(unique);
     for (const name of unique) context.ownDefinitions.delete(name);
     context.journal.finish(id);

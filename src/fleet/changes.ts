@@ -11,7 +11,6 @@ import { layerNames, refExplicitLayers } from './definitions.ts';
 import { applianceDefinition, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
-import { resetSteps } from './reset.ts';
 import { sealedMounts } from './sealed-door.ts';
 
 export async function diffAppliance(
@@ -73,12 +72,7 @@ export function resetAppliance(
       return { name: options.name, kept: keep };
     },
     offline: (row) => {
-      if (keep.length > 0) resetOffline(vlfsSpec(context, row), keep);
-      else {
-        const id = context.journal.commit('reset', resetSteps(context, row.name));
-        context.catalog.put([row]);
-        context.journal.finish(id);
-      }
+      resetOffline(vlfsSpec(context, row), keep);
       return { name: options.name, kept: keep };
     },
   });

@@ -32,7 +32,7 @@ export function layOutObject(staged: StagedGeneration, objectDir: string): void 
 
 /** A new template appears. Throws EXISTS. */
 export async function commitNewTemplate(context: FleetContext, staged: StagedGeneration): Promise<void> {
-  await context.locks.with([COMMIT], () => {
+  await context.locks.with([COMMIT], async () => {
     const dir = ownerDir(context.paths, staged.owner);
     if (isThere(dir)) throw new StrataError('EXISTS', `template ${staged.owner} exists already`);
     const object = join(staged.stageDir, 'object');
@@ -42,7 +42,7 @@ export async function commitNewTemplate(context: FleetContext, staged: StagedGen
       { do: 'rename', from: inState(context.paths, object), to: inState(context.paths, dir) },
       { do: 'remove', path: inState(context.paths, staged.stageDir) },
     ];
-    const id = context.journal.commit('template-create', steps);
+    const id = await context.journal.commit('template-create', steps);
     context.templates.set(staged.owner, { definition: definitionOf(staged), heldBack: null });
     context.journal.finish(id);
   });
@@ -59,7 +59,7 @@ export async function commitTemplate(
     const state = templateState(context, staged.owner);
     const from = state.definition.record.generation;
     const steps = [...commitSteps(context, staged), ...more];
-    const id = context.journal.commit(staged.record.reason, steps, [
+    const id = await context.journal.commit(staged.record.reason, steps, [
       { kind: 'follow', template: staged.owner, from, to: staged.record.generation },
     ]);
     context.templates.set(staged.owner, { definition: definitionOf(staged), heldBack: state.heldBack });

@@ -63,7 +63,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
     onStep,
   };
   const notes: string[] = [];
-  const { followUps, finish, wasUnfinished } = recoverFiles(context);
+  const { followUps, finish, wasUnfinished } = await recoverFiles(context);
   if (wasUnfinished || !context.catalog.isFresh()) rebuildCatalog(context);
   loadDefinitions(context, notes);
   await settleMounts(context, followUps, notes);

@@ -4,12 +4,14 @@
  * being copied may be lost, so it should be quiet.
  */
 import { type Progress, StrataError } from '../base/index.ts';
+import { pruneWhiteouts } from '../vlfs/index.ts';
 import { applianceLock } from './appliances.ts';
 import { commitTemplate } from './commit.ts';
 import { type FleetContext, templateState } from './context.ts';
 import type { TemplateInfo } from './contract.ts';
 import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
 import { removeTree } from './files.ts';
+import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
@@ -39,6 +41,7 @@ export function freezeTemplate(
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === row.name);
+    if (!isMounted) pruneWhiteouts(vlfsSpec(context, row));
     const ids = definition.record.units;
     const refNames = ldfRefs(definition.ldf);
     const staged = await stageGeneration(context, {

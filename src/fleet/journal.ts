@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { renameSync, rmSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import {
   isThere,
@@ -18,6 +19,9 @@ import {
   replaceLink,
   syncDirectory,
 } from './files.ts';
+
+/** Steps between two turns of the event loop. */
+const BREATH = 256;
 
 /** All paths are relative to the state root. */
 export type JournalStep =
@@ -41,11 +45,11 @@ export interface JournalRecord {
 
 export interface Journal {
   /** Commits: record, steps, parents synced. The record stays until `finish`. */
-  commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): string;
+  commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): Promise<string>;
   /** The command is complete, follow-ups included. */
   finish(id: string): void;
   /** Rolls records of a killed process forward; gives them back, oldest first, still unfinished. */
-  recover(): { id: string; record: JournalRecord }[];
+  recover(): Promise<{ id: string; record: JournalRecord }[]>;
 }
 
 /** `onStep` is called at every boundary between two changes on disk (crash tests kill there). */
@@ -83,10 +87,11 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     else removeTree(path);
   }
 
-  function applyAll(record: JournalRecord): void {
+  async function applyAll(record: JournalRecord): Promise<void> {
     const touched = new Set<string>();
-    for (const step of record.steps) {
+    for (const [at, step] of record.steps.entries()) {
       apply(step, touched);
+      if (at % BREATH === BREATH - 1) await breathe();
       onStep(step.do);
     }
     for (const parent of touched) if (isThere(parent)) syncDirectory(parent);
@@ -94,13 +99,13 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
   }
 
   return {
-    commit(op, steps, followUps = []) {
+    async commit(op, steps, followUps = []) {
       const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
       const record: JournalRecord = { format: 1, op, steps, followUps };
       onStep('before-record');
       replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
       onStep('record');
-      applyAll(record);
+      await applyAll(record);
       return id;
     },
     finish(id) {
@@ -108,7 +113,7 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
       rmSync(join(dir, `${id}.json`), { force: true });
       onStep('finished');
     },
-    recover() {
+    async recover() {
       const found: { id: string; record: JournalRecord }[] = [];
       for (const name of namesIn(dir).sort()) {
         if (name.startsWith('.tmp-')) rmSync(join(dir, name), { force: true });
@@ -120,7 +125,7 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
             hint: 'use the version of Strata that wrote it to recover this state root',
           });
         }
-        applyAll(record);
+        await applyAll(record);
         found.push({ id: name.slice(0, -'.json'.length), record });
       }
       return found;

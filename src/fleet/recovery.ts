@@ -11,6 +11,7 @@ import { followTemplate, reconcileMounts } from './follow.ts';
 import { currentGeneration, listGenerations, readDefinition } from './generations.ts';
 import type { FollowUp } from './journal.ts';
 import { applianceOwner, type FleetPaths, generationDir } from './paths.ts';
+import { spreadChildren } from './placement.ts';
 import { endStaleRuns } from './runs.ts';
 
 const LEFTOVER = /^\.(?:tmp|trash)-/;
@@ -18,17 +19,18 @@ const LEFTOVER = /^\.(?:tmp|trash)-/;
 /** Directories of a state root. */
 export function makeStateRoot(paths: FleetPaths): void {
   for (const dir of [paths.root, paths.templates, paths.appliances, paths.machines]) makeDirectory(dir);
+  spreadChildren(paths.appliances);
   makeDirectory(paths.mnt, 0o700);
   makeDirectory(join(paths.root, 'run'), 0o700);
 }
 
 /** Before anything is read: journal forward, leftovers away. Gives the follow-ups to repeat once memory is filled. */
-export function recoverFiles(context: FleetContext): {
+export async function recoverFiles(context: FleetContext): Promise<{
   followUps: FollowUp[];
   finish: () => void;
   wasUnfinished: boolean;
-} {
-  const found = context.journal.recover();
+}> {
+  const found = await context.journal.recover();
   for (const family of [context.paths.templates, context.paths.appliances])
     for (const name of namesIn(family)) if (LEFTOVER.test(name)) removeTree(join(family, name));
   return {

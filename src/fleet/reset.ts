@@ -4,27 +4,23 @@ import { join } from 'node:path';
 import { type FleetContext, operationId } from './context.ts';
 import { syncFileSystem } from './files.ts';
 import type { JournalStep } from './journal.ts';
-import { applianceDirs } from './private-files.ts';
 
 export function resetSteps(context: FleetContext, name: string): JournalStep[] {
   const operation = operationId();
   const fresh = join(context.paths.appliances, `.tmp-${operation}`);
   const trash = join('appliances', `.trash-${operation}`);
-  for (const part of ['private', 'whiteouts', 'trash'])
-    mkdirSync(join(fresh, part), { recursive: true, mode: 0o755 });
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(fresh, part), { recursive: true, mode: 0o755 });
   syncFileSystem(fresh);
-  const steps: JournalStep[] = ['private', 'whiteouts'].map((part) => ({
-    do: 'replace',
-    from: join('appliances', `.tmp-${operation}`, part),
-    to: join('appliances', name, part),
-    trash: `${trash}-${part}`,
-  }));
+  const exchange = ['private', 'whiteouts'].map(
+    (part): JournalStep => ({
+      do: 'replace',
+      from: join('appliances', `.tmp-${operation}`, part),
+      to: join('appliances', name, part),
+      trash: `${trash}-${part}`,
+    }),
+  );
+  const steps: JournalStep[] = [{ do: 'remove', path: join('appliances', name, 'work') }, ...exchange];
   for (const part of ['private', 'whiteouts']) steps.push({ do: 'remove', path: `${trash}-${part}` });
   steps.push({ do: 'remove', path: join('appliances', `.tmp-${operation}`) });
   return steps;
-}
-
-/** Whether anything stands in an appliance's private layer is a question for vlfs; here only where it is. */
-export function privateDirOf(context: FleetContext, name: string): string {
-  return applianceDirs(context.paths, name).privateDir;
 }

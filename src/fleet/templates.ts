@@ -231,14 +231,14 @@ export function holdLayer(
   options: { name: string; layer: string; held: boolean },
 ): Promise<TemplateInfo> {
   const { layer } = parseLayerArgument(options.layer);
-  return context.locks.with([templateLock(options.name), COMMIT], () => {
+  return context.locks.with([templateLock(options.name), COMMIT], async () => {
     const state = templateState(context, options.name);
     const { definition } = state;
     const ldf =
       holdInLdf(definition.ldf, layer, options.held) ?? withHeldLine(definition, layer, options.held);
     const text = formatLdf(ldf);
     const dir = join('templates', options.name);
-    const id = context.journal.commit('hold', [
+    const id = await context.journal.commit('hold', [
       { do: 'write', path: join(dir, 'generations', String(definition.record.generation), 'ldf'), text },
       { do: 'link', path: join(dir, 'ldf'), target: 'current/ldf' },
     ]);
@@ -287,7 +287,7 @@ export function listTemplates(context: FleetContext): Awaited<ReturnType<Fleet['
 }
 
 export function deleteTemplate(context: FleetContext, name: string): Promise<void> {
-  return context.locks.with([templateLock(name), COMMIT], () => {
+  return context.locks.with([templateLock(name), COMMIT], async () => {
     templateState(context, name);
     const count = context.catalog.countByTemplate().get(name) ?? 0;
     if (count > 0) {
@@ -310,7 +310,7 @@ export function deleteTemplate(context: FleetContext, name: string): Promise<voi
       });
     }
     const trash = join('templates', `.trash-${operationId()}`);
-    const id = context.journal.commit('template-delete', [
+    const id = await context.journal.commit('template-delete', [
       { do: 'rename', from: join('templates', name), to: trash },
       { do: 'remove', path: trash },
     ]);

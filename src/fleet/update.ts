@@ -266,7 +266,7 @@ async function moveOwn(
   });
   try {
     await context.locks.with([COMMIT], async () => {
-      const id = context.journal.commit('update-appliance', commitSteps(context, staged));
+      const id = await context.journal.commit('update-appliance', commitSteps(context, staged));
       context.ownDefinitions.set(row.name, definitionOf(staged));
       context.catalog.put([{ ...row, generation: staged.record.generation }]);
       await followOwn(context, row, definition.record);

@@ -1,9 +1,16 @@
 /** Configuration with the host's real dpkg: what ran, in which order and with which arguments, and what dpkg says afterwards. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { configureTemplate, databaseFiles, needsContainer, type UnitChange } from './index.ts';
+import {
+  cleanupConfigure,
+  configureTemplate,
+  databaseFiles,
+  needsContainer,
+  type UnitChange,
+} from './index.ts';
 import { canConfigure, type MiniDebian, makeMiniDebian, type UnitRecipe } from './test-support.ts';
 
 const skip = canConfigure() ? false : 'needs root on a Debian host';
@@ -241,6 +248,32 @@ describe('configuration', { skip }, () => {
     assert.equal(result.status, 124);
     assert.equal(result.unit, 'slow');
     assert.deepEqual(readdirSync(join(m.root, 'run')), ['containers']);
+  });
+
+  test('what a killed stratad leaves behind is ended and removed', async () => {
+    const dir = m.unit({
+      ...{ name: 'endless', version: '1', debian: false },
+      scripts: { 'post-install': '#!/bin/sh\n: >/tmp/begun\nwhile :; do :; done\n' },
+    });
+    const face = join(import.meta.dirname, 'index.ts');
+    const input = {
+      root: m.root,
+      rootfs: m.rootfs,
+      name: 'web',
+      changes: [{ kind: 'new', dir }],
+      previousStatus: null,
+    };
+    const program = `import { configureTemplate } from ${JSON.stringify(face)}; await configureTemplate(${JSON.stringify(input)});`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'ignore' });
+    const ended = new Promise((resolve) => child.on('close', resolve));
+    for (let i = 0; i < 200 && !existsSync(join(m.rootfs, 'tmp/begun')); i++)
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    child.kill('SIGKILL');
+    await ended;
+    assert.equal(await cleanupConfigure(m.root), 1);
+    assert.deepEqual(readdirSync(join(m.root, 'run')), ['containers']);
+    assert.deepEqual(readdirSync(join(m.root, 'run/containers')), ['.state']);
+    assert.equal(await cleanupConfigure(m.root), 0);
   });
 
   test('links in the root file system lead nowhere else', async () => {

@@ -5,13 +5,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { noProgress, type Progress } from '../../base/index.ts';
 import { runContainer, STATUS_TIMED_OUT } from '../../runtime/index.ts';
 import { aptSourcesSeed } from './apt-sources.ts';
 import type { ConfigFile, ConfigureInput, ConfigureResult } from './contract.ts';
 import { DIVERT, driverScript, stagedScript, WORK } from './driver.ts';
 import { failureFromSteps, lastLines } from './failure.ts';
+import { CONTAINER_PREFIX, cleanupConfigureOnce, inUse, WORK_PREFIX } from './leftovers.ts';
 import { type Plan, planConfigure, type Step } from './plan.ts';
 import { readUnitFile, type UnitFacts, unitFacts } from './unit-facts.ts';
 
@@ -49,12 +50,16 @@ export async function configureTemplate(input: ConfigureInput): Promise<Configur
     return { ok: true, elapsedMs: performance.now() - started, notes: [] };
 
   await mkdir(join(input.root, 'run'), { recursive: true });
-  const work = await mkdtemp(join(input.root, 'run/configure-'));
+  await cleanupConfigureOnce(input.root);
+  const work = await mkdtemp(join(input.root, 'run', WORK_PREFIX));
+  const id = `${CONTAINER_PREFIX}${randomBytes(6).toString('hex')}`;
+  const mine = [basename(work), id];
+  for (const name of mine) inUse.add(name);
   try {
     await stageWork(work, plan, seeds, dpkgVersion(input));
     const result = await runContainer(
       {
-        id: `strata-configure-${randomBytes(6).toString('hex')}`,
+        id,
         rootfs: input.rootfs,
         hostname: hostName(input.name),
         command: ['/bin/sh', `${WORK}/driver`],
@@ -84,6 +89,7 @@ export async function configureTemplate(input: ConfigureInput): Promise<Configur
     };
   } finally {
     await rm(work, { recursive: true, force: true });
+    for (const name of mine) inUse.delete(name);
   }
 }
 

@@ -2,4 +2,5 @@
 export { configureTemplate } from './configure.ts';
 export * from './contract.ts';
 export { extendedStates, formatStatus, mergePrivateStatus, parseStatus } from './dpkg-status.ts';
+export { cleanupConfigure } from './leftovers.ts';
 export { databaseFiles, needsContainer } from './plan.ts';
