@@ -105,39 +105,3 @@ export function formatPaxRecord(key: string, value: string | Uint8Array): Buffer
   if (String(length).length !== String(body).length) length = body + String(length).length;
   return Buffer.concat([Buffer.from(`${length} ${key}=`, 'latin1'), bytes, Buffer.from('\n')]);
 }
-
-/** The map of GNU sparse 0.1: `offset,length,offset,length`. */
-export function parseSparseMap(value: string, format: string, offset: number): SparseExtent[] {
-  const numbers = value.split(',');
-  if (numbers.length % 2 !== 0 || numbers.length / 2 > SPARSE_MAX_EXTENTS)
-    throw new FormatError(format, offset, 'a bad sparse map');
-  const extents: SparseExtent[] = [];
-  for (let i = 0; i < numbers.length; i += 2) {
-    extents.push({
-      offset: paxInteger(numbers[i]!, format, offset, 'GNU.sparse.map'),
-      length: paxInteger(numbers[i + 1]!, format, offset, 'GNU.sparse.map'),
-    });
-  }
-  return extents;
-}
-
-/** Checks that extents rise, do not overlap, lie in the file and are together exactly the stored bytes; drops empty ones. */
-export function checkSparse(
-  extents: SparseExtent[],
-  realBytes: number,
-  storedBytes: number,
-  format: string,
-  offset: number,
-): SparseExtent[] {
-  let end = 0;
-  let stored = 0;
-  for (const extent of extents) {
-    if (extent.offset < end || extent.offset + extent.length > realBytes)
-      throw new FormatError(format, offset, 'a sparse map out of order or beyond the file');
-    end = extent.offset + extent.length;
-    stored += extent.length;
-  }
-  if (stored !== storedBytes)
-    throw new FormatError(format, offset, 'a sparse map that does not fit the stored size');
-  return extents.filter((extent) => extent.length > 0);
-}

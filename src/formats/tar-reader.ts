@@ -6,27 +6,10 @@
 import { FormatError, LIMITS, type Name, StrataError } from '../base/index.ts';
 import { ByteReader, stretch } from './byte-reader.ts';
 import type { ArchiveEntry, ArchiveItem, EntryType } from './contract.ts';
-import {
-  BLOCK_BYTES,
-  gnuSparseRecords,
-  isZeroBlock,
-  parseTarHeader,
-  type SparseExtent,
-  type TarHeader,
-  tarNumber,
-} from './tar-header.ts';
+import { BLOCK_BYTES, isZeroBlock, parseTarHeader, type SparseExtent, type TarHeader } from './tar-header.ts';
 import { normalisePath, type PathRules, pathChecker } from './tar-paths.ts';
-import {
-  checkSparse,
-  emptyPax,
-  PAX_MAX_BYTES,
-  type PaxFields,
-  parsePax,
-  parseSparseMap,
-  paxInteger,
-  paxTime,
-  SPARSE_MAX_EXTENTS,
-} from './tar-pax.ts';
+import { emptyPax, PAX_MAX_BYTES, type PaxFields, parsePax, paxInteger, paxTime } from './tar-pax.ts';
+import { checkSparse, gnuSparse, parseSparseMap, sparseMapInData } from './tar-sparse.ts';
 
 export interface ReadTarOptions {
   /** Named in errors, e.g. 'nginx.deb: data.tar'. */
@@ -262,64 +245,4 @@ function makeEntry(
     tapeBytes,
     extents: map === undefined ? preface.pax!.sparse00 : parseSparseMap(map, format, offset),
   };
-}
-
-/** The map of an old-GNU sparse file: four records in the header, then blocks of 21 records. */
-async function gnuSparse(
-  reader: ByteReader,
-  block: Buffer,
-  storedBytes: number,
-  at: { format: string; offset: number },
-): Promise<{ realBytes: number; extents: SparseExtent[] }> {
-  const extents = gnuSparseRecords(block, 386, 4, at);
-  const realBytes = tarNumber(block, 483, 12, at, 'size');
-  for (let extended = block[482] !== 0; extended; ) {
-    const offset = reader.offset;
-    const next = await reader.read(BLOCK_BYTES, 'a sparse map');
-    extents.push(...gnuSparseRecords(next, 0, 21, { format: at.format, offset }));
-    if (extents.length > SPARSE_MAX_EXTENTS)
-      throw new StrataError('LIMIT', `${at.format}: a sparse map of more than ${SPARSE_MAX_EXTENTS} extents`);
-    extended = next[504] !== 0;
-  }
-  return { realBytes, extents: checkSparse(extents, realBytes, storedBytes, at.format, at.offset) };
-}
-
-/** The map of GNU sparse 1.0: decimal lines before the data (count, then offset and length of each), padded to a block. */
-async function sparseMapInData(
-  reader: ByteReader,
-  tapeBytes: number,
-  at: { format: string; offset: number },
-): Promise<{ mapBytes: number; extents: SparseExtent[] }> {
-  const refuse = (): never => {
-    throw new FormatError(at.format, at.offset, 'a bad sparse map');
-  };
-  const numbers: number[] = [];
-  let wanted = 1;
-  let mapBytes = 0;
-  let value = 0;
-  let digits = 0;
-  while (numbers.length < wanted) {
-    mapBytes += BLOCK_BYTES;
-    if (mapBytes > tapeBytes) refuse();
-    const block = await reader.read(BLOCK_BYTES, 'a sparse map');
-    for (let i = 0; i < BLOCK_BYTES && numbers.length < wanted; i++) {
-      const c = block[i]!;
-      if (c >= 0x30 && c <= 0x39 && digits < 16) {
-        value = value * 10 + (c - 0x30);
-        digits++;
-        continue;
-      }
-      if (c !== 0x0a || digits === 0 || !Number.isSafeInteger(value)) refuse();
-      if (numbers.length === 0) {
-        if (value > SPARSE_MAX_EXTENTS) refuse();
-        wanted = 1 + 2 * value;
-      }
-      numbers.push(value);
-      value = 0;
-      digits = 0;
-    }
-  }
-  const extents: SparseExtent[] = [];
-  for (let i = 1; i < numbers.length; i += 2) extents.push({ offset: numbers[i]!, length: numbers[i + 1]! });
-  return { mapBytes, extents };
 }
