@@ -1,5 +1,5 @@
 /** A Debian package becomes a layer unit: streamed once, in bounded memory, hashed on the way. */
-import { nameFromText } from '../base/index.ts';
+import { asStrataError, nameFromText } from '../base/index.ts';
 import type { DebPackage } from '../formats/contract.ts';
 import { formatStanza, metadataFromDebControl, openDeb } from '../formats/index.ts';
 import { addBaseLinks } from './base-links.ts';
@@ -22,7 +22,9 @@ const SCRIPT_NAMES: Record<string, UnitScript> = {
  * BAD_FORMAT or LIMIT for a package that is damaged or hostile, IO and NO_SPACE; then the repository is as before.
  */
 export async function importDeb(file: string, options: ImportOptions): Promise<LayerUnit> {
-  const deb = await openDeb(file, { isAllowedSymlinkParent: isMergeLink });
+  const deb = await openDeb(file, { isAllowedSymlinkParent: isMergeLink }).catch((error: unknown) => {
+    throw asStrataError(error);
+  });
   const metadata = metadataFromDebControl(deb.control);
   const { layer, version, category } = metadata;
   return makeUnit({ ...options, layer, version, category, label: `${layer} ${version}` }, async (writer) => {

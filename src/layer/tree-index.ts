@@ -76,14 +76,14 @@ class MappedTreeIndex implements TreeIndex {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     if (view.getUint16(H.major, true) !== MAJOR || view.getUint32(H.features, true) !== 0) {
       throw new FormatError(FORMAT, H.major, 'made by a newer version of Strata', {
-        hint: 'rebuild it: strata repo index NAME',
+        hint: 'use that version, or remove the layer unit and import it again',
       });
     }
     const header = Buffer.from(bytes.subarray(0, HEADER_BYTES));
     header.writeUInt32LE(0, H.headerCrc);
     if (crc32(header) !== view.getUint32(H.headerCrc, true)) {
       throw new FormatError(FORMAT, H.headerCrc, 'the header is damaged', {
-        hint: 'rebuild it: strata repo index NAME',
+        hint: 'remove the layer unit and import it again',
       });
     }
     if (u64(view, H.fileBytes) !== bytes.length) {

@@ -8,6 +8,7 @@ import { FormatError, LIMITS, StrataError } from '../base/index.ts';
 import {
   close,
   dup,
+  E,
   fchmod,
   fchmodat,
   fchown,
@@ -149,13 +150,26 @@ export function openTreeWriter(options: TreeWriterOptions): TreeWriter {
     return entry;
   }
 
+  function checkXattr(result: number, attribute: string, path: string): void {
+    if (result === -E.OPNOTSUPP) {
+      throw new StrataError(
+        'UNSUPPORTED',
+        `${label}: ${path} has ${attribute}, which the repository's file system cannot store`,
+        {
+          hint: 'keep the repository on a local file system such as ext4, XFS or btrfs',
+        },
+      );
+    }
+    checked(result, `setxattr ${attribute}`, path);
+  }
+
   /** Owner, mode, attributes, times of a name that is not a symlink (mode) or is one (not). */
   function applyAt(dirfd: number, name: string, entry: TreeEntry): void {
     const { path, uid, gid, mode } = entry;
     checked(fchownat(dirfd, name, uid, gid), 'chown', path);
     if ((mode & S_IFMT) !== S_IFLNK) checked(fchmodat(dirfd, name, mode & 0o7777), 'chmod', path);
     for (const [attribute, value] of entry.xattrs ?? []) {
-      checked(setxattrAt(dirfd, name, attribute, value), `setxattr ${attribute}`, path);
+      checkXattr(setxattrAt(dirfd, name, attribute, value), attribute, path);
     }
     const { mtimeSec: sec, mtimeNsec: nsec } = entry;
     checked(utimensat(dirfd, name, sec, nsec, sec, nsec), 'utimensat', path);
@@ -194,7 +208,7 @@ export function openTreeWriter(options: TreeWriterOptions): TreeWriter {
         checked(fchown(fd, uid, gid), 'chown', path);
         if (!plain) checked(fchmod(fd, mode & 0o7777), 'chmod', path);
         for (const [attribute, value] of entry.xattrs ?? []) {
-          checked(fsetxattr(fd, attribute, value), `setxattr ${attribute}`, path);
+          checkXattr(fsetxattr(fd, attribute, value), attribute, path);
         }
         checked(
           futimens(fd, entry.mtimeSec, entry.mtimeNsec, entry.mtimeSec, entry.mtimeNsec),

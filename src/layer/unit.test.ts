@@ -9,6 +9,7 @@ import {
   buildUnit,
   cleanRepoDir,
   importDeb,
+  importTar,
   listUnits,
   makeDurable,
   openImportPool,
@@ -201,6 +202,27 @@ test('two imports of one unit at once give one unit', async () => {
   assert.equal(statSync(units[0]!.dir).mode & 0o777, 0o755);
   renameSync(units[0]!.dir, join(repoDir, 'other_1'));
   assert.throws(() => openUnit(join(repoDir, 'other_1')), rejects('BAD_FORMAT'));
+});
+
+test('a full disk and a missing file are clear errors, and nothing stays behind', async () => {
+  const repoDir = join(dir, 'full');
+  mkdirSync(repoDir);
+  const deb = makePackage(dir, {
+    name: 'full',
+    tree: 'mkdir d; for i in 1 2 3 4; do head -c 900000 /dev/urandom > d/$i; done',
+  });
+  sh(`mount -t tmpfs -o size=2m strata-test ${repoDir}`, dir);
+  try {
+    await assert.rejects(importDeb(deb, { repoDir }), rejects('NO_SPACE'));
+    assert.deepEqual(readdirSync(repoDir), []);
+  } finally {
+    sh(`umount ${repoDir}`, dir);
+  }
+  await assert.rejects(importDeb(join(dir, 'nowhere.deb'), { repoDir }), rejects('IO'));
+  await assert.rejects(
+    importTar(join(dir, 'nowhere.tar'), { repoDir, name: 'x', version: '1' }),
+    rejects('IO'),
+  );
 });
 
 test('a pool imports in threads; errors keep their code, and a failing job does not stop the others', async () => {

@@ -8,9 +8,6 @@ import type { Name } from '../base/index.ts';
 /** Top-level directories that are links into /usr. */
 const MERGED = new Set(['bin', 'sbin', 'lib', 'lib32', 'lib64', 'libx32', 'libo32']);
 
-/** The links, and the directories they lead to, that the base layer has on amd64 (as debootstrap makes them). */
-export const BASE_LINKS: readonly string[] = ['bin', 'sbin', 'lib', 'lib32', 'lib64', 'libx32'];
-
 /** The layer that holds the links. */
 export const BASE_LAYER = 'base-files';
 

@@ -42,7 +42,7 @@ export function checkedIndex(bytes: Buffer): TreeIndex {
   const sum = createHash('sha256').update(bytes.subarray(HEADER_BYTES)).digest();
   if (!sum.equals(bytes.subarray(H.bodySha256, H.bodySha256 + 32))) {
     throw new FormatError(FORMAT, HEADER_BYTES, 'its content does not have the checksum of its header', {
-      hint: 'rebuild it: strata repo index NAME',
+      hint: 'remove the layer unit and import it again',
     });
   }
   return index;
