@@ -11,6 +11,8 @@ import { isUnreachable, send } from './transport.ts';
 
 const POLL_MS = 10;
 const START_LIMIT_MS = 15_000;
+/** A daemon that does not answer a ping in this time hangs. */
+const PING_LIMIT_MS = 10_000;
 
 export interface StartOptions {
   root: string;
@@ -18,13 +20,18 @@ export interface StartOptions {
   main?: string | undefined;
 }
 
-/** The daemon of the root, or null when none answers. */
-export async function findDaemon(root: string): Promise<DaemonInfo | null> {
+/** The daemon of the root, or null when none listens. Throws DAEMON when it hangs or speaks another API. */
+export async function findDaemon(root: string, limitMs = PING_LIMIT_MS): Promise<DaemonInfo | null> {
   try {
-    return (await send(daemonPaths(root).socket, 'ping', {})).result;
+    const signal = AbortSignal.timeout(limitMs);
+    return (await send(daemonPaths(root).socket, 'ping', {}, { signal })).result;
   } catch (error) {
     if (isUnreachable(error)) return null;
-    throw error;
+    if (error instanceof StrataError) throw error;
+    throw new StrataError('DAEMON', `stratad of ${root} does not answer`, {
+      hint: '`strata daemon restart` replaces it',
+      cause: error,
+    });
   }
 }
 
