@@ -68,6 +68,8 @@ export function latin1(path: string): string {
 }
 
 export function listDirectory(fd: number): sys.DirectoryEntry[] {
+  // A descriptor may be listed more than once: from the start each time.
+  must(sys.lseek(fd, 0, 0), 'rewind a directory');
   const entries = sys.readDirectory(fd);
   if (typeof entries === 'number') {
     must(entries, 'read a directory');
