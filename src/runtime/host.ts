@@ -20,8 +20,8 @@ const UNIFIED = '/sys/fs/cgroup/unified';
 export interface RuntimeTools extends HostFacts {
   /** Absolute path of crun. */
   crun: string;
-  /** Cover the version 2 hierarchy of a hybrid host while crun runs. */
-  coverUnified: boolean;
+  /** A directory that is covered by an empty file system while crun runs, because crun does not bear what is there; or null. */
+  cover: string | null;
 }
 
 let found: Promise<RuntimeTools> | null = null;
@@ -55,22 +55,26 @@ async function findTools(progress: Progress): Promise<RuntimeTools> {
     const tools: RuntimeTools = { ...base, ...mode };
     const failure = await tryMode(tools);
     if (failure === null) return tools;
-    failures.push(`${mode.cgroupMode}${mode.coverUnified ? ' (covered)' : ''}: ${failure}`);
+    failures.push(`${mode.cgroupMode}${mode.cover ? ` (${mode.cover} covered)` : ''}: ${failure}`);
   }
   throw new StrataError('UNSUPPORTED', `crun cannot start containers on this host: ${failures.join('; ')}`, {
     hint: 'Strata needs mount and pid namespaces; in a container, give it the privileges to make them',
   });
 }
 
-function candidateModes(): { cgroupMode: CgroupMode; coverUnified: boolean }[] {
-  const hybrid = existsSync(join(UNIFIED, 'cgroup.procs'));
-  const unified = existsSync('/sys/fs/cgroup/cgroup.controllers');
+function candidateModes(): { cgroupMode: CgroupMode; cover: string | null }[] {
+  const all = '/sys/fs/cgroup';
+  if (existsSync(join(UNIFIED, 'cgroup.procs'))) {
+    return [
+      { cgroupMode: 'legacy', cover: UNIFIED },
+      { cgroupMode: 'none', cover: UNIFIED },
+    ];
+  }
+  const unified = existsSync(join(all, 'cgroup.controllers'));
   return [
-    ...(hybrid
-      ? []
-      : [{ cgroupMode: unified ? ('unified' as const) : ('legacy' as const), coverUnified: false }]),
-    ...(hybrid ? [{ cgroupMode: 'legacy' as const, coverUnified: true }] : []),
-    { cgroupMode: 'none', coverUnified: hybrid },
+    { cgroupMode: unified ? 'unified' : 'legacy', cover: null },
+    { cgroupMode: 'none', cover: null },
+    { cgroupMode: 'none', cover: all },
   ];
 }
 
@@ -87,7 +91,7 @@ export function crunCommand(
   const manager = tools.cgroupMode === 'none' ? 'disabled' : 'cgroupfs';
   const crun = [tools.crun, `--root=${stateDir}`, `--cgroup-manager=${manager}`, ...args];
   const script: string[] = [];
-  if (tools.coverUnified) script.push(`mount -t tmpfs -o size=4k,mode=755 strata ${UNIFIED}`);
+  if (tools.cover !== null) script.push(`mount -t tmpfs -o size=4k,mode=755 strata ${tools.cover}`);
   const nodev = tools.cgroupMode === 'none' && nodevRootfs !== undefined;
   if (nodev) script.push('mount --bind "$0" "$0"', 'mount -o remount,bind,nodev "$0"');
   if (script.length === 0) return crun;

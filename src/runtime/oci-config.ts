@@ -153,8 +153,7 @@ export function ociConfig(spec: ContainerSpec, facts: HostFacts, extraMounts: Oc
     ...(spec.terminal ? { TERM: 'xterm' } : {}),
     ...spec.env,
   };
-  const namespaces = ['mount', 'pid', 'ipc', 'uts'];
-  if (facts.cgroupMode !== 'none') namespaces.push('cgroup');
+  const namespaces = ['mount', 'pid', 'ipc', 'uts', 'cgroup'];
   if (spec.network === 'none') namespaces.push('network');
   return {
     ociVersion: '1.0.0',
