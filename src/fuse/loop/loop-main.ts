@@ -191,28 +191,40 @@ function serveReady(ready: number): ServedMount | null {
   return busy;
 }
 
-/** Until 'stop': serve, look a little, sleep. */
+/** Looking for the next request is tried again after this many useful ones, and given up after as many useless ones. */
+const TRUST = 4;
+
+/**
+ * Until 'stop': serve, look a little, sleep. A busy caller sends its next request within microseconds, and waking a sleeping thread costs
+ * more than serving it; but a caller that works between its requests, on a busy machine, would pay for our looking. So we look while it pays.
+ */
 function run(): void {
   const spinMs = data.spinUs / 1000;
   let busy: ServedMount | null = null;
-  let spinUntil = 0;
+  let lastServed = 0;
+  let trust = TRUST;
   while (!stopping) {
     if (busy !== null) {
       for (let i = 0; i < LOOKS && !busy.gone; i++) {
         if (serveRequests(ctx, busy, BUDGET) === 0) continue;
-        spinUntil = performance.now() + spinMs;
+        lastServed = performance.now();
+        trust = Math.min(trust + 1, TRUST);
         break;
       }
     }
-    const spinning = busy !== null && !busy.gone && performance.now() < spinUntil;
-    const ready = sys.epollWait(epoll, spinning ? 0 : -1);
-    if (ready > 0) {
-      const now = serveReady(ready);
-      if (now !== null) {
-        busy = now;
-        spinUntil = performance.now() + spinMs;
-      }
-    } else if (!spinning) busy = null;
+    const looking = busy !== null && !busy.gone && trust > 0 && performance.now() < lastServed + spinMs;
+    if (busy !== null && !looking) {
+      trust = Math.max(trust - 1, 0);
+      busy = null;
+    }
+    const ready = sys.epollWait(epoll, looking ? 0 : -1);
+    if (ready <= 0) continue;
+    const woken = performance.now();
+    const served = serveReady(ready);
+    if (served === null) continue;
+    if (!looking && woken < lastServed + spinMs) trust = Math.min(trust + 1, TRUST);
+    busy = served;
+    lastServed = performance.now();
   }
 }
 
