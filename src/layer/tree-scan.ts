@@ -155,7 +155,7 @@ export function isTreeXattr(name: string, overlay: boolean): boolean {
 }
 
 /** The extended attributes of a name that belong to the tree; undefined when there are none. */
-export function xattrsOf(
+function xattrsOf(
   dirfd: number,
   name: string,
   path: string,
@@ -182,7 +182,7 @@ const CHUNK_BYTES = 1 << 20;
 const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
 
 /** SHA-256 of a regular file's content; gives way after each MiB (a step may share `chunk`: it is used up before). */
-export function* digestFile(
+function* digestFile(
   dirfd: number,
   name: string,
   path: string,
