@@ -23,6 +23,8 @@ export interface AptIndex {
   /** Names the state of the lists. */
   key: string;
   units: OfferedUnit[];
+  /** Only when they could not be cached. */
+  downloads?: AptDownloads;
 }
 
 /** Where packages come from; record i belongs to units[i]: `BASE SIZE SHA256 FILENAME`, BASE an index into bases. */
@@ -72,7 +74,9 @@ export function cachedAptIndex(dir: string, known: AptIndex | null): AptIndex | 
 }
 
 /** Where the units of an index come from, or null when the cache is of another state. */
-export function cachedDownloads(dir: string, key: string): AptDownloads | null {
+export function downloadsOf(dir: string, index: AptIndex): AptDownloads | null {
+  if (index.downloads !== undefined) return index.downloads;
+  const { key } = index;
   const cached = readCache<AptDownloads>(downloadsFile(dir));
   return cached !== null && cached.key === key ? cached.content : null;
 }
@@ -180,13 +184,12 @@ export async function readAptIndex(
     );
   }
   const key = JSON.stringify(states);
-  writeCache(downloadsFile(dir), key, downloads);
-  writeCache(unitsFile(dir), key, units);
+  const isCached = writeCache(downloadsFile(dir), key, downloads) && writeCache(unitsFile(dir), key, units);
   progress({
     phase: 'sync',
     message: `${units.length} units${refused === 0 ? '' : ` (${refused} records without checksum or with bad names left out)`}`,
     done: lists.length,
     total: lists.length,
   });
-  return { key, units };
+  return isCached ? { key, units } : { key, units, downloads };
 }

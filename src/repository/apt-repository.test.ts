@@ -223,6 +223,30 @@ test('kill -9 while packages come in: whole units or none, and the next call goe
   });
 });
 
+test('a full disk is NO_SPACE, and leaves the repository as it was', () =>
+  withArchive(
+    [GOOD, { ...BAD, bulkBytes: 3_000_000 }, { name: 'wide', version: '1', bulkBytes: 1_500_000 }],
+    async (_, __, root) => {
+      const small = join(root, 'small');
+      mkdirSync(small);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'strata-test', small]);
+      try {
+        const repository = openRepository(
+          small,
+          await addRepository(small, { name: 'main', source: 'apt:tiny' }),
+        );
+        const full = (e: StrataError): boolean => e.code === 'NO_SPACE' && e.hint !== undefined;
+        // The first does not even fit as a package, the second not as a package and a unit.
+        await assert.rejects(repository.ensure(refs(BAD)), full);
+        await assert.rejects(repository.ensure(refs({ name: 'wide', version: '1' })), full);
+        await assertClean(repository);
+        assert.equal((await repository.localUnits()).length, 1);
+      } finally {
+        execFileSync('umount', [small]);
+      }
+    },
+  ));
+
 test('a cache of 63,000 units is loaded in well under a second', () => {
   const dir = temporaryDirectory();
   try {

@@ -17,7 +17,7 @@ import {
 import type { OfferedUnit } from '../resolver/contract.ts';
 import { packageUri } from './apt-commands.ts';
 import { type FetchJob, fetchUnits } from './apt-fetch.ts';
-import { type AptIndex, cachedAptIndex, cachedDownloads, readAptIndex } from './apt-index.ts';
+import { type AptIndex, cachedAptIndex, downloadsOf, readAptIndex } from './apt-index.ts';
 import { countChanges } from './changes.ts';
 import { repositoryDir } from './config.ts';
 import type { Repository, RepositoryConfig, UnitRef } from './contract.ts';
@@ -63,11 +63,11 @@ export function openAptRepository(root: string, config: RepositoryConfig): Repos
   /** The downloads of units that are not here. Throws DENIED or NOT_FOUND before anything is fetched. */
   async function jobsOf(refs: readonly UnitRef[], progress: Progress): Promise<FetchJob[]> {
     let of = await current(progress);
-    let downloads = cachedDownloads(dir, of.key);
+    let downloads = downloadsOf(dir, of);
     if (downloads === null) {
       of = await read(progress);
       index = of;
-      downloads = cachedDownloads(dir, of.key);
+      downloads = downloadsOf(dir, of);
       if (downloads === null)
         throw new StrataError('IO', `the cache of repository ${config.name} cannot be read`);
     }

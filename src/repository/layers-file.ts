@@ -32,7 +32,7 @@ export function readLayersFile(dir: string, stamp: string, repo: string): Offere
   }
 }
 
-/** Replaces the Layers file. False when the directory cannot be written (read-only share): then the caller's own cache has to do. */
+/** Replaces the Layers file. False when the directory cannot be written (a read-only share, a full disk): then the caller's own cache has to do. */
 export function writeLayersFile(dir: string, stamp: string, units: readonly OfferedUnit[]): boolean {
   const body = `\n${formatStanzas(units.map(metadataToStanza))}`;
   try {
@@ -40,7 +40,7 @@ export function writeLayersFile(dir: string, stamp: string, units: readonly Offe
     return true;
   } catch (error) {
     const code = ((error as StrataError).cause as NodeJS.ErrnoException | undefined)?.code ?? '';
-    if (['EROFS', 'EACCES', 'EPERM'].includes(code)) return false;
+    if (['EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT'].includes(code)) return false;
     throw error;
   }
 }

@@ -30,11 +30,19 @@ export function readCache<T>(path: string): Cached<T> | null {
   }
 }
 
-/** Replaces the cache. `key` has no newline. The JSON is ASCII, so that reading it makes no two-byte string of all of it. */
-export function writeCache(path: string, key: string, content: unknown): void {
+/**
+ * Replaces the cache; false when it cannot be written (a full disk): the caller goes on with what it has in memory. `key` has no newline. The JSON is
+ * ASCII, so that reading it makes no two-byte string of all of it.
+ */
+export function writeCache(path: string, key: string, content: unknown): boolean {
   const json = JSON.stringify(content).replace(
     /[\u0080-\uffff]/g,
     (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
-  writeFileDurably(path, `${FORMAT}\n${key}\n${json}`);
+  try {
+    writeFileDurably(path, `${FORMAT}\n${key}\n${json}`);
+    return true;
+  } catch {
+    return false;
+  }
 }
