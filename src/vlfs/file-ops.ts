@@ -73,9 +73,14 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   if ((flags & O_ACCMODE) !== O_RDONLY && !backing.writable) return -E.ROFS;
   out.fh = addHandle(core, node, backing, flags);
   out.backingFd = core.passthrough ? backing.fd : -1;
-  out.directIo = false;
+  // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
+  out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
   out.keepCache = true;
   return 0;
+}
+
+function hasPrivilegeBits(fd: number): boolean {
+  return fstat(fd, stat) === 0 && (stat.mode & (S_ISUID | S_ISGID)) !== 0;
 }
 
 /** A write, truncation or change of owner ends set-user-id, set-group-id (of executables) and capabilities. */
