@@ -5,7 +5,7 @@
 import { resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import { type Client, createClient } from '../client/index.ts';
-import { DEFAULT_ROOT, type Method, type Request, type Result } from '../daemon/contract.ts';
+import { DEFAULT_ROOT, type Method, type Request, type Result, ROUTES } from '../daemon/contract.ts';
 import { createReporter } from './progress.ts';
 
 export interface Context {
@@ -40,9 +40,18 @@ export function createContext(options: { root: string | undefined; json: boolean
     note,
     call: async (method, request) => {
       const reporter = createReporter({ json, stream: process.stderr });
+      const interrupted = () => {
+        reporter.done();
+        note(`${method} goes on in stratad; \`strata status\` shows it`);
+        process.exit(130);
+      };
+      // Who handles interrupts already (the quickstart, a container) goes on doing so.
+      const tells = ROUTES[method].stream === true && process.listenerCount('SIGINT') === 0;
+      if (tells) process.once('SIGINT', interrupted);
       try {
         return await client.call(method, request, { onProgress: reporter.progress });
       } finally {
+        process.off('SIGINT', interrupted);
         reporter.done();
       }
     },

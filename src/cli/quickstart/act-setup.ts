@@ -38,6 +38,7 @@ export async function prepareRepositories({ context, narrator }: Story): Promise
         offered = (await context.call('repoSync', { name: 'main' })).units;
       }
       must(offered > 0, `the suite ${suite} in this host's apt sources`);
+      if (main) narrator.reuse();
       narrator.say(
         `${main ? 'already there' : 'added'}: ${countOf(offered, 'unit')} offered; nothing is downloaded that is not used`,
       );
@@ -54,6 +55,7 @@ export async function prepareRepositories({ context, narrator }: Story): Promise
         });
       }
       if (!local) await context.call('repoAdd', { name: 'local', source: dir, kind: 'dir' });
+      if (local) narrator.reuse();
       narrator.say(local ? 'already there' : 'added');
     },
   );
@@ -108,6 +110,7 @@ export async function prepareTemplate(story: Story): Promise<void> {
         template.explicit.some((line) => line.layer === 'nginx-light'),
         'nginx-light in the template',
       );
+      if (existing) narrator.reuse();
       const layers = template.explicit.length + template.implicit.length;
       narrator.say(
         `${existing ? 'of an earlier run' : 'made'}: ${countOf(layers, 'layer')}, generation ${template.generation}`,
@@ -148,6 +151,7 @@ async function configureTemplate(story: Story): Promise<void> {
       });
       if (!isThere) await freezeSetup(story);
       await removeAppliance(story, SETUP);
+      if (isThere) narrator.reuse();
       narrator.say(`${isThere ? 'of an earlier run: ' : ''}nginx listens on 127.0.0.1:${port}`);
     },
   );

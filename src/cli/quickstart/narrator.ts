@@ -9,6 +9,8 @@ export interface StepTime {
   step: string;
   command: string;
   elapsed_ms: number;
+  /** Nothing had to be done: an earlier run left it. */
+  reused: boolean;
 }
 
 export interface Narrator {
@@ -17,6 +19,8 @@ export interface Narrator {
   step<R>(o: { title: string; command?: string }, work: () => Promise<R>): Promise<R>;
   /** A line about the step that runs. */
   say(line: string): void;
+  /** The step that runs found its work done by an earlier run. */
+  reuse(): void;
   /** A heading between steps. */
   chapter(text: string): void;
 }
@@ -30,21 +34,26 @@ export function createNarrator({ write, colour }: NarratorOptions): Narrator {
   const times: StepTime[] = [];
   const paint = (code: string, text: string) => (colour ? `\x1b[${code}m${text}\x1b[0m` : text);
   let number = 0;
+  let reused = false;
   return {
     times,
     step: async ({ title, command = '' }, work) => {
       number += 1;
+      reused = false;
       write(`\n${paint('1', `${String(number).padStart(2)}. ${title}`)}\n`);
       for (const line of command === '' ? [] : command.split('\n'))
         write(`    ${paint('36', `$ ${line}`)}\n`);
       const begun = performance.now();
       const result = await work();
       const elapsed_ms = performance.now() - begun;
-      times.push({ step: title, command, elapsed_ms });
+      times.push({ step: title, command, elapsed_ms, reused });
       write(`    ${paint('2', formatDuration(elapsed_ms))}\n`);
       return result;
     },
     say: (line) => write(`    ${line}\n`),
+    reuse: () => {
+      reused = true;
+    },
     chapter: (text) => write(`\n${text}\n`),
   };
 }

@@ -6,6 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import { ensureDaemon, findDaemon } from '../../client/index.ts';
+import { DEFAULT_ROOT } from '../../daemon/contract.ts';
 import type { Invocation, Outcome } from '../command.ts';
 import { formatDuration } from '../format.ts';
 import { number } from '../words.ts';
@@ -55,6 +56,7 @@ async function tell(story: Story): Promise<void> {
   await narrator.step({ title: 'stratad, the control plane', command: 'strata daemon start' }, async () => {
     const running = await findDaemon(root);
     const { pid } = running ?? (await ensureDaemon({ root }));
+    if (running) narrator.reuse();
     narrator.say(`stratad ${running ? 'runs already' : 'has started'}, pid ${pid}`);
   });
   await prepareRepositories(story);
@@ -75,23 +77,27 @@ function ending({ context, narrator, port }: Story, elapsed_ms: number): Outcome
       print.line();
       print.table(
         ['TIME', 'STEP'],
-        narrator.times.map((t) => [formatDuration(t.elapsed_ms), t.step]),
+        narrator.times.map((t) => [t.reused ? 'was there' : formatDuration(t.elapsed_ms), t.step]),
         '',
       );
       print.line(`${formatDuration(elapsed_ms)} in all`);
-      const at = root === '/var/lib/strata' ? '' : ` --root ${root}`;
-      print.line(`
-What to try next (bin/strata from this directory):
-    strata list${at}
-    strata run web-2${at} -- nginx -g 'daemon off;'     serves on 127.0.0.1:${port}
-    strata mount web-3 /mnt/web-3${at}                  look into it, change it
-    strata diff web-3${at}
-    strata why web-3 /usr/sbin/nginx${at}
-    strata create node --template web --count 1000${at}
-    strata template create db mariadb-server${at}
-    strata template add web main/php-fpm${at}
-    strata rollback web${at}
-    strata help`);
+      print.line();
+      print.line('What to try next:');
+      print.line(`    export PATH="${BIN}:$PATH"${root === DEFAULT_ROOT ? '' : ` STRATA_ROOT=${root}`}`);
+      for (const [command, does] of NEXT) print.line(`    ${command.padEnd(52)} # ${does}`);
     },
   };
 }
+
+const BIN = join(import.meta.dirname, '../../../bin');
+const NEXT = [
+  ['strata list', 'the three appliances'],
+  ['strata run web-2', 'a shell in one; leave it, then strata diff web-2'],
+  ['strata why web-2 /usr/sbin/nginx', 'which layer, and why it is in'],
+  ['strata mount web-3 /mnt/web-3', 'look into it, change it'],
+  ['strata create node --template web --count 1000', 'a thousand more, in a second'],
+  ['strata template add web main/php-fpm', 'all of them have it at once'],
+  ['strata rollback web', 'and none'],
+  ['strata template create db mariadb-server', 'another template from the same archive'],
+  ['strata help', 'everything else; strata help COMMAND'],
+] as const;
