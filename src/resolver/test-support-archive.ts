@@ -1,6 +1,6 @@
 /** The host's Debian archive as offered units, and the tools that judge a solution over it. For tests and benchmarks. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DEB_FIELDS, metadataFromDebFields, scanStanzas } from '../formats/index.ts';
 import type { OfferedUnit } from './contract.ts';
@@ -60,7 +60,10 @@ function stanza(unit: OfferedUnit): string {
   return `${fields.flatMap(([name, value]) => (value === undefined ? [] : `${name}: ${value}\n`)).join('')}`;
 }
 
-/** What apt would install on an empty machine: `name version` of each package. */
+/**
+ * What apt would install on an empty machine: `name version` of each package. `directory` keeps apt's cache from call
+ * to call. --print-uris, because apt's own simulation (-s) takes far longer than its decision.
+ */
 export function aptWouldInstall(
   packages: readonly string[],
   directory: string,
@@ -68,12 +71,20 @@ export function aptWouldInstall(
 ): Set<string> {
   const status = join(directory, 'status');
   if (!existsSync(status)) writeFileSync(status, '');
-  const args = ['-s', '-o', `Dir::State::status=${status}`, '-o', `Dir::Cache=${directory}`];
-  args.push(recommends ? '--install-recommends' : '--no-install-recommends', 'install', ...packages);
+  mkdirSync(join(directory, 'archives/partial'), { recursive: true });
+  const options = [
+    `Dir::State::status=${status}`,
+    `Dir::Cache=${directory}`,
+    'Dir::Cache::pkgcache=pkgcache.bin',
+    'Dir::Cache::srcpkgcache=srcpkgcache.bin',
+    `APT::Install-Recommends=${recommends}`,
+  ];
+  const args = ['-qq', '--print-uris', ...options.flatMap((o) => ['-o', o]), 'install', ...packages];
   const out = execFileSync('apt-get', args, {
     encoding: 'utf8',
     maxBuffer: 1 << 28,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  return new Set([...out.matchAll(/^Inst (\S+) \((\S+) /gm)].map((m) => `${m[1]} ${m[2]}`));
+  const files = [...out.matchAll(/^'[^']*' ([^_\s]+)_([^_\s]+)_\S+\.deb /gm)];
+  return new Set(files.map((m) => `${m[1]} ${decodeURIComponent(m[2]!)}`));
 }
