@@ -182,12 +182,7 @@ const CHUNK_BYTES = 1 << 20;
 const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
 
 /** SHA-256 of a regular file's content; gives way after each MiB (a step may share `chunk`: it is used up before). */
-function* digestFile(
-  dirfd: number,
-  name: string,
-  path: string,
-  size: number,
-): Generator<void, Digest> {
+function* digestFile(dirfd: number, name: string, path: string, size: number): Generator<void, Digest> {
   const fd = checked(openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), 'open', path);
   try {
     const first = checked(pread(fd, chunk, CHUNK_BYTES, 0), 'read', path);
