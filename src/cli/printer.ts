@@ -10,7 +10,7 @@ interface Stream {
 
 export function createPrinter(stream: Stream): Printer {
   const colour = Boolean(stream.isTTY) && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb';
-  const width = stream.isTTY ? (stream.columns ?? 80) : null;
+  const width = stream.isTTY ? stream.columns || 80 : null;
   return {
     line: (text = '') => stream.write(`${text}\n`),
     table: (header, rows, empty) => {

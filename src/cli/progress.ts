@@ -49,7 +49,7 @@ function liveReporter(stream: ReporterOptions['stream']): Reporter {
       phase = event.phase;
       at = now;
       shown = true;
-      stream.write(`\r\x1b[K${fit(describe(event), (stream.columns ?? 80) - 1)}`);
+      stream.write(`\r\x1b[K${fit(describe(event), (stream.columns || 80) - 1)}`);
     },
     done: () => {
       if (shown) stream.write('\r\x1b[K');

@@ -24,7 +24,7 @@ function report(print: Printer, update: Update, dryRun: boolean): void {
     for (const change of template.changes)
       print.line(`  ${change.layer}  ${change.from ?? '(new)'} -> ${change.to ?? '(gone)'}`);
   }
-  if (update.templates.length === 0) print.line('no templates to update');
+  if (update.templates.length === 0) print.line('everything is up to date');
   for (const held of update.appliances.held_back) print.line(`${held.name}: held back: ${held.reason}`);
   const verb = dryRun ? 'would follow' : 'updated';
   print.line(
