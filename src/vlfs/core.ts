@@ -99,6 +99,8 @@ export interface Core {
   whiteoutsFd: number;
   workFd: number;
   temporaries: number;
+  /** Some private directory has (or had) a redirect: what lies below a hidden shared directory may show elsewhere. */
+  hasRedirects: boolean;
   /** Whiteouts were written since the last fsyncdir. */
   whiteoutsDirty: boolean;
   readonly handles: (Handle | null)[];

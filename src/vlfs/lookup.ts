@@ -38,6 +38,8 @@ export const PRIVATE = 1;
 export const SHARED = 2;
 
 export const INO_XATTR = 'trusted.strata.ino';
+/** On private/ itself: a directory of the stack was renamed once. */
+export const REDIRECTS_XATTR = 'trusted.strata.redirects';
 const DEFAULT_ACL = 'system.posix_acl_default';
 
 /** 0, or the errno for a name that no directory can hold. */
@@ -216,6 +218,7 @@ function loadPrivate(core: Core, node: Node, fd: number): number {
   const ino = names.includes(INO_XATTR) ? decodeIno(fgetxattr(fd, INO_XATTR)) : 0;
   if (node === core.root) {
     node.ino = ino > 0 ? ino : mergedIno(core.stack.root);
+    core.hasRedirects = names.includes(REDIRECTS_XATTR);
     return 0;
   }
   const redirect = names.includes(REDIRECT) ? fgetxattr(fd, REDIRECT) : -E.NODATA;

@@ -140,17 +140,26 @@ export function childDirectory(
 export const NOTHING_HIDDEN: HiddenEntries = { count: 0, levels: [] };
 
 /**
- * The directory at an absolute path in the layers (a redirect's target), or null. Whiteouts count in the last component only: a redirected
- * directory outlives the deletion of the place it came from.
+ * The directory at an absolute path in the layers (a redirect's target), or null. It outlives the deletion of the place it came from, so
+ * whiteouts of directories do not count here; one of a file at its place does.
  */
 export function directoryAt(stack: Stack, path: string, hidden: HiddenEntries): MergedDirectory | null {
-  const parts = path.split('/').filter((part) => part !== '');
   let directory: MergedDirectory | null = stack.root;
-  for (const [i, part] of parts.entries()) {
-    directory = childDirectory(directory, part, i === parts.length - 1 ? hidden : NOTHING_HIDDEN);
+  for (const part of path.split('/')) {
+    if (part !== '') directory = redirectStep(directory, part, hidden);
     if (directory === null) return null;
   }
   return directory;
+}
+
+function redirectStep(from: MergedDirectory, name: string, hidden: HiddenEntries): MergedDirectory | null {
+  const candidates = namesOf(from).get(name);
+  if (candidates === undefined) return null;
+  const list = typeof candidates === 'number' ? [candidates] : candidates;
+  const counted = list.filter((ref) => isDirectory(from.stack, ref) || !isHidden(hidden, ref));
+  return counted.length === list.length
+    ? childDirectory(from, name, NOTHING_HIDDEN)
+    : mergeAt(from, name, counted, NOTHING_HIDDEN);
 }
 
 function mergeAt(

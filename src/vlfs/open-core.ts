@@ -58,6 +58,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     whiteoutsFd: whiteoutsFd < 0 ? -1 : whiteoutsFd,
     workFd: -1,
     temporaries: 0,
+    hasRedirects: false,
     whiteoutsDirty: false,
     handles: [],
     freeHandles: [],

@@ -20,8 +20,17 @@ import type { Caller } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { candidatesAt, checkName, nodeAt, uncovered } from './lookup.ts';
-import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, uncovered } from './lookup.ts';
+import {
+  entryOf,
+  isDirectory,
+  isHidden,
+  levelOf,
+  OPAQUE,
+  REDIRECT,
+  reference,
+  unitOf,
+} from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
@@ -85,6 +94,8 @@ function prepare(core: Core, caller: Caller, node: Node, to: End, covered: boole
   if (fd < 0) return fd;
   if (node.merged !== null) {
     if (node.redirect !== null) return node;
+    const noted = noteRedirects(core, node);
+    if (noted < 0) return noted;
     const redirect = `/${node.merged.path}`;
     step(core, 'rename: redirect');
     const set = fsetxattr(fd, REDIRECT, Buffer.from(redirect, 'latin1'));
@@ -96,6 +107,28 @@ function prepare(core: Core, caller: Caller, node: Node, to: End, covered: boole
     if (set < 0) return set;
   }
   return node;
+}
+
+/**
+ * Before the first redirect of a directory: private/ remembers that there are some, and what whiteouts of whole directories hide here is
+ * hidden name by name, because a redirect does not ask for those.
+ */
+function noteRedirects(core: Core, node: Node): number {
+  if (!core.hasRedirects) {
+    const set = fsetxattr(core.rootFd, REDIRECTS_XATTR, YES);
+    if (set < 0) return set;
+    core.hasRedirects = true;
+  }
+  for (const ref of node.parent === null ? [] : candidatesAt(node.parent, node.name)) {
+    if (!isHidden(core.hidden, ref) || !isDirectory(core.stack, ref)) continue;
+    const { index } = unitOf(core.stack, ref);
+    const first = index.firstChild(entryOf(ref));
+    for (let child = first; child < first + index.childCount(entryOf(ref)); child++) {
+      const hidden = hide(core, [reference(levelOf(ref), child)]);
+      if (hidden < 0) return hidden;
+    }
+  }
+  return 0;
 }
 
 function move(

@@ -34,6 +34,7 @@ import { type Core, step } from './core.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { confirm } from './lookup.ts';
+import { OPAQUE } from './merged-directory.ts';
 import { detachName, forgetInode } from './nodes.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { splitPath } from './relayer.ts';
@@ -207,6 +208,8 @@ function copyWhiteouts(from: number, to: number, parts: readonly string[]): void
   const below = must(openDirectory(from, name), 'reset');
   mkdirat(to, name, 0o755);
   const fresh = must(openDirectory(to, name), 'reset');
+  const opaque = fgetxattr(below, OPAQUE);
+  if (typeof opaque !== 'number') must(fsetxattr(fresh, OPAQUE, opaque), 'reset');
   copyWhiteouts(below, fresh, rest);
   close(below);
   close(fresh);

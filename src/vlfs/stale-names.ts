@@ -19,6 +19,7 @@ import {
   namesOf,
   type Reference,
   unitOf,
+  visibleOf,
 } from './merged-directory.ts';
 import { splitPath } from './relayer.ts';
 import { closeStack, openStack, type Stack, type Unit } from './stack.ts';
@@ -63,7 +64,7 @@ export function staleNames(
     const targets = new Map<Node, MergedDirectory | null>([[core.root, next.root]]);
     for (const directory of knownDirectories(core)) {
       if (refresh(core, directory) < 0) continue;
-      compare(names, directory, directory.merged, targetOf(core, next, directory, targets), blocked);
+      compare(core, names, directory, directory.merged, targetOf(core, next, directory, targets), blocked);
     }
     for (const file of privateFiles) addPath(core, names, file.path);
     return listed(names);
@@ -101,7 +102,13 @@ function contributors(directory: MergedDirectory | null): Map<Unit, number[]> {
   return found;
 }
 
+/** Whether the name is there now, by a shared level that the private layer cannot hide. */
+function shows(core: Core, directory: Node, merged: MergedDirectory | null, name: string): boolean {
+  return !directory.priv && merged !== null && visibleOf(namesOf(merged).get(name), core.hidden) >= 0;
+}
+
 function compare(
+  core: Core,
   names: Names,
   directory: Node,
   before: MergedDirectory | null,
@@ -116,7 +123,11 @@ function compare(
   const addChildren = (unit: Unit, entry: number): void => {
     const first = unit.index.firstChild(entry);
     const end = first + unit.index.childCount(entry);
-    for (let child = first; child < end; child++) add(names, directory, unit.index.name(child));
+    for (let child = first; child < end; child++) {
+      const name = unit.index.name(child);
+      // What is shown now and has no node is not in the kernel; what is not shown may be there as absent.
+      if (directory.children!.has(name) || !shows(core, directory, before, name)) add(names, directory, name);
+    }
   };
   const addMissing = (from: Map<Unit, number[]>, other: Map<Unit, number[]>): void => {
     for (const [unit, entries] of from) {

@@ -1,6 +1,7 @@
 /**
  * Whiteout sets on disk: whiteouts/REPO/LAYER_VERSION/PATH, a 0:0 character device for each path of that unit which is hidden, directories
- * in between. Here they are read; `whiteouts.ts` changes an appliance's. A path that the unit does not hold (any more) hides nothing.
+ * in between. A directory that is hidden while whiteouts below it still count (a part of it was renamed away) is a directory with
+ * `trusted.overlay.opaque`. Here they are read; `whiteouts.ts` changes an appliance's. A path that the unit does not hold (any more) hides nothing.
  */
 import { nameFromText } from '../base/index.ts';
 import type { TreeIndex } from '../layer/contract.ts';
@@ -9,6 +10,7 @@ import {
   close,
   DT_CHR,
   DT_DIR,
+  fgetxattr,
   newStat,
   O_CLOEXEC,
   O_DIRECTORY,
@@ -22,7 +24,7 @@ import {
   statAt,
 } from '../sys/index.ts';
 import type { LevelSpec } from './contract.ts';
-import type { HiddenEntries } from './merged-directory.ts';
+import { type HiddenEntries, isOpaque, OPAQUE } from './merged-directory.ts';
 import type { Unit } from './stack.ts';
 
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -61,9 +63,15 @@ function readSet(fd: number, index: TreeIndex, directory: number, into: Set<numb
     }
     const sub = openDirectory(fd, name);
     if (sub < 0) continue;
+    if (isOpaqueFd(sub)) into.add(entry);
     readSet(sub, index, entry, into);
     close(sub);
   }
+}
+
+function isOpaqueFd(fd: number): boolean {
+  const value = fgetxattr(fd, OPAQUE);
+  return typeof value !== 'number' && isOpaque(value);
 }
 
 /** The set of one unit in a whiteouts/ directory, or undefined when it is empty. */

@@ -10,17 +10,19 @@ import {
   AT_REMOVEDIR,
   close,
   E,
+  getxattrAt,
   mkdirat,
   mknodat,
   RENAME_EXCHANGE,
   renameat2,
   S_IFCHR,
+  setxattrAt,
   unlinkat,
 } from '../sys/index.ts';
 import { type Core, step } from './core.ts';
-import { entryOf, isHidden, levelOf, type Reference, unitOf } from './merged-directory.ts';
+import { entryOf, isHidden, levelOf, OPAQUE, type Reference, unitOf } from './merged-directory.ts';
 import { eachSet, openDirectory } from './whiteout-sets.ts';
-import { removeTree, temporaryName, workFd } from './work-dir.ts';
+import { discard, removeTree, temporaryName, workFd } from './work-dir.ts';
 
 /** The descriptor of whiteouts/, made when missing, or a negative errno. */
 export function whiteoutsFd(core: Core): number {
@@ -68,12 +70,30 @@ export function hide(core: Core, refs: readonly Reference[]): number {
       set = new Set();
       core.hidden.levels[level] = set;
     }
+    if (result === REPLACED) forgetBelow(core, ref);
     set.add(entryOf(ref));
     core.hidden.count++;
     core.whiteoutsDirty = true;
   }
   return 0;
 }
+
+/** The marks below took part in a change of the one above. */
+function forgetBelow(core: Core, ref: Reference): void {
+  const set = core.hidden.levels[levelOf(ref)];
+  const { index } = unitOf(core.stack, ref);
+  const above = entryOf(ref);
+  for (const entry of set ?? []) {
+    let at = entry;
+    while (at !== 0 && at !== above) at = index.parent(at);
+    if (at !== above || entry === above) continue;
+    set!.delete(entry);
+    core.hidden.count--;
+  }
+}
+
+/** Result of writeWhiteout: the mark took the place of marks below. */
+const REPLACED = 1;
 
 function writeWhiteout(core: Core, ref: Reference): number {
   const root = whiteoutsFd(core);
@@ -83,12 +103,17 @@ function writeWhiteout(core: Core, ref: Reference): number {
   if (fd < 0) return fd;
   try {
     step(core, 'whiteout');
-    const made = mknodat(fd, name, S_IFCHR | 0o000, 0);
+    const made = mknodat(fd, name, S_IFCHR, 0);
     if (made !== -E.EXIST) return made;
-    return replaceByWhiteout(core, fd, name);
+    return core.hasRedirects ? markOpaque(fd, name) : replaceByWhiteout(core, fd, name);
   } finally {
     close(fd);
   }
+}
+
+/** Marks below may count for a part of the directory that was renamed away, so they stay. */
+function markOpaque(fd: number, name: string): number {
+  return setxattrAt(fd, name, OPAQUE, Buffer.from('y'));
 }
 
 /** The directory's own children were hidden one by one; one mark takes the place of all. */
@@ -96,21 +121,22 @@ function replaceByWhiteout(core: Core, fd: number, name: string): number {
   const work = workFd(core);
   if (work < 0) return work;
   const temporary = temporaryName(core);
-  const made = mknodat(work, temporary, S_IFCHR | 0o000, 0);
+  const made = mknodat(work, temporary, S_IFCHR, 0);
   if (made < 0) return made;
   step(core, 'whiteout: exchange');
   const exchanged = renameat2(work, temporary, fd, name, RENAME_EXCHANGE);
   removeTree(work, temporary);
-  return exchanged;
+  return exchanged < 0 ? exchanged : REPLACED;
 }
 
-/** Uncovers shared entries (top first). Returns how many were hidden, or a negative errno. */
+/** Uncovers shared entries (top first), directories with all below. Returns how many were hidden, or a negative errno. */
 export function uncover(core: Core, refs: readonly Reference[]): number {
   let count = 0;
   for (const ref of refs) {
     if (!isHidden(core.hidden, ref)) continue;
     const result = removeWhiteout(core, ref);
     if (result < 0 && result !== -E.NOENT) return result;
+    forgetBelow(core, ref);
     core.hidden.levels[levelOf(ref)]!.delete(entryOf(ref));
     core.hidden.count--;
     core.whiteoutsDirty = true;
@@ -126,15 +152,17 @@ function removeWhiteout(core: Core, ref: Reference): number {
   const fd = openBelow(root, parts, false);
   if (fd < 0) return fd;
   step(core, 'uncover');
-  const result = unlinkat(fd, name);
+  const removed = unlinkat(fd, name);
+  const result = removed === -E.ISDIR || removed === -E.PERM ? discard(core, fd, name) : removed;
   close(fd);
-  // Directories that became empty go too; the first that is not ends it.
+  // Directories that became empty go too; the first that is not (or is a mark itself) ends it.
   for (let depth = parts.length; result === 0 && depth > 1; depth--) {
     const above = openBelow(root, parts.slice(0, depth - 1), false);
     if (above < 0) break;
-    const removed = unlinkat(above, parts[depth - 1]!, AT_REMOVEDIR);
+    const marked = typeof getxattrAt(above, parts[depth - 1]!, OPAQUE) !== 'number';
+    const gone = marked ? -E.NOTEMPTY : unlinkat(above, parts[depth - 1]!, AT_REMOVEDIR);
     close(above);
-    if (removed < 0) break;
+    if (gone < 0) break;
   }
   return result;
 }
