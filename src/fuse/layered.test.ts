@@ -126,6 +126,32 @@ test('layers under a real mount: read, copy-up, whiteout, revert, reset, recover
   );
 });
 
+test('a write by somebody without privilege ends set-user-id bits and capabilities', async () => {
+  await withDataPlane(
+    async (t) => {
+      const base = await unit(t, 'base', '1', { tool: 'tool' });
+      execFileSync('chmod', ['755', t.dir]);
+      execFileSync('chmod', ['6777', join(base.treeDir, 'tool')]);
+      execFileSync('setcap', ['cap_net_raw+ep', join(base.treeDir, 'tool')]);
+      await writeTreeIndex(base.indexFile, base.treeDir);
+      const mnt = await mounted(t, 'suid', stackOf([base]));
+      assert.equal(statSync(join(mnt, 'tool')).mode & 0o7777, 0o6777);
+      assert.match(execFileSync('getcap', [join(mnt, 'tool')], { encoding: 'utf8' }), /cap_net_raw/);
+      const write = `
+import os
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.write(os.open('${join(mnt, 'tool')}', os.O_RDWR), b'evil')`;
+      const ran = spawnSync('python3', ['-c', write], { encoding: 'utf8' });
+      assert.equal(ran.status, 0, ran.stderr);
+      assert.equal(statSync(join(mnt, 'tool')).mode & 0o7777, 0o777);
+      assert.equal(execFileSync('getcap', [join(mnt, 'tool')], { encoding: 'utf8' }), '');
+      assert.equal(statSync(join(t.dir, 'appliances/suid/private/tool')).mode & 0o7777, 0o777);
+      assert.equal(statSync(join(base.treeDir, 'tool')).mode & 0o7777, 0o6777);
+    },
+    { layered: true },
+  );
+});
+
 test('updates of a busy mount: every walk works, nobody sees new before old, mounts inside stay', async () => {
   await withDataPlane(
     async (t) => {

@@ -3,13 +3,13 @@
  * state, and mounts that lie inside the VLFS stay (an epoch would detach them: vlfs/contract.ts, VlfsControl).
  *
  * Relayer: (1) entries are answered with validity 0, (2) another thread expires the names that will change, while requests go on being
- * answered from the old stack (they may hold the locks it waits for), (3) in one turn the stack is exchanged, (4) the names are
- * expired once more, for a revalidation that overtook the first time. From (3) on nobody gets an old name.
+ * answered from the old stack (they may hold the locks it waits for), (3) in one turn the stack is exchanged, (4) the names that were
+ * answered last before (1) are expired once more: a revalidation may have put its answer in place after (2). From (3) on nobody gets an old name.
  */
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { PrivateFile, StackSpec, StaleName } from '../../vlfs/contract.ts';
-import { incEpochMessage } from '../transport/notify.ts';
+import { incEpochMessage, invalEntryMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
 import { finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
 
@@ -45,7 +45,8 @@ function expire(ctx: ServeContext, m: ServedMount, names: StaleName[], then: () 
   }
   m.underWay++;
   const expireOnly = m.server.features?.expireOnly === true;
-  ctx.pool.run({ kind: 'expire-names', fuseFd: m.fd, names, expireOnly }, () => {
+  const messages = invalEntryMessages(names, expireOnly);
+  ctx.pool.run({ kind: 'notify', fuseFd: m.fd, messages }, () => {
     m.underWay--;
     then();
     finishIfIdle(ctx, m);
@@ -78,6 +79,7 @@ export function relayerMount(
       return finish(failureOf(error));
     }
     m.server.shortLived = true;
+    const recent = names === null ? [] : m.server.recentNames();
     const exchange = (): LoopFailure | null => {
       try {
         if (names === null) dropAllNames(m);
@@ -92,7 +94,7 @@ export function relayerMount(
     expire(ctx, m, names ?? [], () => {
       const failure = exchange();
       if (failure !== null) return finish(failure);
-      expire(ctx, m, names ?? [], () => finish(null));
+      expire(ctx, m, recent, () => finish(null));
     });
   });
 }

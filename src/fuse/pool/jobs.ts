@@ -3,14 +3,13 @@
  * long copy does not keep a short fsync waiting. Descriptors belong to the VLFS, which keeps them open until the job is done.
  */
 import * as sys from '../../sys/index.ts';
-import type { SlowJob, StaleName } from '../../vlfs/contract.ts';
-import { invalEntryMessage } from '../transport/notify.ts';
+import type { SlowJob } from '../../vlfs/contract.ts';
 
 /** A job as it travels to a pool thread: without callbacks. */
 export type PoolJob =
   | SlowJob
-  /** Writes INVAL_ENTRY for each name to a FUSE descriptor. */
-  | { kind: 'expire-names'; fuseFd: number; names: StaleName[]; expireOnly: boolean };
+  /** Writes notify messages, each of which begins with its length, to a FUSE descriptor. */
+  | { kind: 'notify'; fuseFd: number; messages: Uint8Array<ArrayBuffer> };
 
 /** Bytes of one step of a copy. */
 const SLICE_BYTES = 64 << 20;
@@ -95,13 +94,16 @@ export async function copyData(from: number, to: number, sizeBytes: number): Pro
   return sys.ftruncate(to, sizeBytes);
 }
 
-async function expireNames(fuseFd: number, names: StaleName[], expireOnly: boolean): Promise<number> {
-  for (let i = 0; i < names.length; i++) {
-    const message = invalEntryMessage(names[i]!.parent, names[i]!.name, expireOnly);
-    const errno = sys.write(fuseFd, message, message.length);
+async function notify(fuseFd: number, messages: Uint8Array<ArrayBuffer>): Promise<number> {
+  const view = new DataView(messages.buffer);
+  let written = 0;
+  for (let at = 0; at < messages.length; ) {
+    const length = view.getUint32(at, true);
+    const errno = sys.write(fuseFd, messages.subarray(at, at + length), length);
     // ENOENT: the kernel does not hold this name. ENOTDIR, ESTALE: nor this directory.
     if (errno === -sys.E.NODEV || errno === -sys.E.NOTCONN) return errno;
-    if (i % NOTIFY_SLICE === NOTIFY_SLICE - 1) await breathe();
+    at += length;
+    if (++written % NOTIFY_SLICE === 0) await breathe();
   }
   return 0;
 }
@@ -119,7 +121,7 @@ export async function runPoolJob(job: PoolJob): Promise<number> {
       return await copyData(job.fromFd, job.toFd, job.sizeBytes);
     case 'copy-range':
       return await copyRange(job.fromFd, job.fromOffset, job.toFd, job.toOffset, job.sizeBytes);
-    case 'expire-names':
-      return await expireNames(job.fuseFd, job.names, job.expireOnly);
+    case 'notify':
+      return await notify(job.fuseFd, job.messages);
   }
 }

@@ -19,7 +19,7 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
   let nextJob = 1;
 
   function choose(job: PoolJob): number {
-    if (job.kind === 'expire-names' || notifier === 0) return notifier;
+    if (job.kind === 'notify' || notifier === 0) return notifier;
     let best = 0;
     for (let i = 1; i < notifier; i++) if (load[i]! < load[best]!) best = i;
     return best;
@@ -31,7 +31,10 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
       const jobNo = nextJob++;
       waiting.set(jobNo, { port, done });
       load[port]!++;
-      ports[port]!.postMessage({ jobNo, job } satisfies PoolRequest);
+      ports[port]!.postMessage(
+        { jobNo, job } satisfies PoolRequest,
+        job.kind === 'notify' ? [job.messages.buffer] : [],
+      );
     },
     drain() {
       for (const port of ports) {

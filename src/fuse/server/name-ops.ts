@@ -35,6 +35,10 @@ function replyEntry(s: Session, result: number): number {
 export function lookup(s: Session): number {
   const name = readName(s, BODY);
   if (typeof name === 'number') return name;
+  const recent = s.recent[s.recentAt]!;
+  recent.parent = s.node;
+  recent.name = name;
+  s.recentAt = (s.recentAt + 1) % s.recent.length;
   return replyEntry(s, s.ops.lookup(s.caller, s.node, name, s.entry));
 }
 

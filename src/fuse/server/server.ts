@@ -4,7 +4,7 @@
  * exception of the VLFS becomes EIO. While a request is PENDING its bytes must be kept by the caller (see loop/).
  */
 import { E } from '../../sys/index.ts';
-import { PENDING, type SlowJob, type VfsOperations } from '../../vlfs/contract.ts';
+import { PENDING, type SlowJob, type StaleName, type VfsOperations } from '../../vlfs/contract.ts';
 import { FUSE_OPCODE } from '../abi/constants.ts';
 import { IN_HEADER, OUT_HEADER } from '../abi/layout.ts';
 import { type BackingDevice, type BackingTable, createBackingTable } from './backing-table.ts';
@@ -40,6 +40,8 @@ export interface FuseServer {
   destroy(): void;
   /** While set, the kernel may not keep the names it is given: they are about to change. */
   shortLived: boolean;
+  /** The names of the last lookups: their answers may not be in place in the kernel yet. */
+  recentNames(): StaleName[];
   readonly features: Features | null;
   readonly backing: BackingTable;
 }
@@ -105,6 +107,7 @@ export function createFuseServer(options: FuseServerOptions): FuseServer {
     set shortLived(value) {
       s.shortLived = value;
     },
+    recentNames: () => s.recent.filter(({ parent }) => parent > 0).map((recent) => ({ ...recent })),
     get features() {
       return s.features;
     },

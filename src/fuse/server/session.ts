@@ -10,6 +10,7 @@ import type {
   EntryOut,
   OpenOut,
   SetAttrIn,
+  StaleName,
   StatfsOut,
   VfsOperations,
 } from '../../vlfs/contract.ts';
@@ -46,6 +47,9 @@ export interface Session {
   readonly backing: BackingTable;
   /** How long the kernel may trust attributes of GETATTR and SETATTR. */
   readonly attrValidMs: number;
+  /** The names of the last lookups, a ring. */
+  readonly recent: StaleName[];
+  recentAt: number;
   /** Names are answered without validity (a relayer is under way). */
   shortLived: boolean;
   /** What INIT agreed on; null before it. */
@@ -60,6 +64,9 @@ export interface Session {
   grantNode: number;
   grantFh: number;
 }
+
+/** More lookups than can be between the answer and the kernel's use of it. */
+const RECENT_NAMES = 256;
 
 export interface SessionOptions {
   ops: VfsOperations;
@@ -99,6 +106,8 @@ export function createSession(options: SessionOptions): Session {
     sink: createDirectorySink(buffers.reply, buffers.replyView),
     backing,
     attrValidMs,
+    recent: Array.from({ length: RECENT_NAMES }, () => ({ parent: 0, name: '' as Name })),
+    recentAt: 0,
     shortLived: false,
     features: null,
     opcode: 0,

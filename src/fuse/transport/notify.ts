@@ -2,6 +2,8 @@
  * Messages from the server to the kernel that nobody asked for. INC_EPOCH takes no lock and may be written from the serving thread;
  * INVAL_ENTRY and INVAL_INODE wait for the directory's lock, which a pending LOOKUP holds, so they must be written by another thread.
  */
+
+import type { StaleName } from '../../vlfs/contract.ts';
 import { FUSE_EXPIRE_ONLY, FUSE_NOTIFY } from '../abi/constants.ts';
 import { NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from '../abi/layout.ts';
 import { putU64 } from '../server/buffers.ts';
@@ -14,7 +16,7 @@ function message(code: number, payload: number): { bytes: Uint8Array; view: Data
   return { bytes, view };
 }
 
-/** Every name the kernel knows is looked up again at its next use. Detaches mounts that lie on a name: see loop/invalidate.ts. */
+/** Every name the kernel knows is looked up again at its next use. Detaches mounts that lie on a name: see vlfs/contract.ts, VlfsControl. */
 export function incEpochMessage(): Uint8Array {
   return message(FUSE_NOTIFY.INC_EPOCH, 0).bytes;
 }
@@ -24,14 +26,31 @@ export function resendMessage(): Uint8Array {
   return message(FUSE_NOTIFY.RESEND, 0).bytes;
 }
 
-/** One name; with `expireOnly` it stays until the next lookup of it gives another node, so mounts on it live. */
-export function invalEntryMessage(parent: number, name: string, expireOnly: boolean): Uint8Array {
-  const { bytes, view } = message(FUSE_NOTIFY.INVAL_ENTRY, NOTIFY_INVAL_ENTRY_OUT.size + name.length + 1);
-  putU64(view, OUT_HEADER.size + NOTIFY_INVAL_ENTRY_OUT.parent, parent);
-  view.setUint32(OUT_HEADER.size + NOTIFY_INVAL_ENTRY_OUT.namelen, name.length, true);
-  view.setUint32(OUT_HEADER.size + NOTIFY_INVAL_ENTRY_OUT.flags, expireOnly ? FUSE_EXPIRE_ONLY : 0, true);
-  Buffer.from(bytes.buffer).latin1Write(name, OUT_HEADER.size + NOTIFY_INVAL_ENTRY_OUT.size);
-  return bytes;
+/**
+ * One message a name, one after the other (each begins with its length). With `expireOnly` a name stays until its next lookup gives
+ * another node, so mounts on it live.
+ */
+export function invalEntryMessages(
+  names: readonly StaleName[],
+  expireOnly: boolean,
+): Uint8Array<ArrayBuffer> {
+  const fixed = OUT_HEADER.size + NOTIFY_INVAL_ENTRY_OUT.size + 1;
+  let size = 0;
+  for (const { name } of names) size += fixed + name.length;
+  const bytes = Buffer.from(new ArrayBuffer(size));
+  const view = new DataView(bytes.buffer);
+  let at = 0;
+  for (const { parent, name } of names) {
+    view.setUint32(at + OUT_HEADER.len, fixed + name.length, true);
+    view.setInt32(at + OUT_HEADER.error, FUSE_NOTIFY.INVAL_ENTRY, true);
+    const body = at + OUT_HEADER.size;
+    putU64(view, body + NOTIFY_INVAL_ENTRY_OUT.parent, parent);
+    view.setUint32(body + NOTIFY_INVAL_ENTRY_OUT.namelen, name.length, true);
+    view.setUint32(body + NOTIFY_INVAL_ENTRY_OUT.flags, expireOnly ? FUSE_EXPIRE_ONLY : 0, true);
+    bytes.latin1Write(name, body + NOTIFY_INVAL_ENTRY_OUT.size);
+    at += fixed + name.length;
+  }
+  return new Uint8Array(bytes.buffer);
 }
 
 /** Attributes of a node, and its cached data too when `data`. */
