@@ -18,12 +18,26 @@ export interface Context {
   note(text: string): void;
 }
 
+/** sun_path of unix(7) has 108 bytes with its NUL; `/run/strata-fs.sock` takes 19. */
+const ROOT_BYTES = 88;
+
 /** The state root: the option, else $STRATA_ROOT, else /var/lib/strata; absolute. */
 export function chooseRoot(option: string | undefined): string {
   const root = option ?? (process.env['STRATA_ROOT'] || DEFAULT_ROOT);
   if (root === '' || root.includes('\0'))
     throw new StrataError('USAGE', 'the state root must be a directory');
-  return resolve(root);
+  const absolute = resolve(root);
+  const bytes = Buffer.byteLength(absolute);
+  if (bytes > ROOT_BYTES) {
+    throw new StrataError(
+      'USAGE',
+      `the path of the state root has ${bytes} bytes, its sockets allow ${ROOT_BYTES}`,
+      {
+        hint: 'choose a shorter --root; a symbolic link will do',
+      },
+    );
+  }
+  return absolute;
 }
 
 export function createContext(options: { root: string | undefined; json: boolean }): Context {

@@ -50,6 +50,7 @@ export function createClient(options: ClientOptions): Client {
       try {
         return await attempt(method, request, call);
       } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EACCES') throw notRoot(error);
         const broke = error instanceof StrataError && error.code === 'DAEMON' && error.cause !== undefined;
         const repeatable = isUnreachable(error) || (broke && ROUTES[method].safe === true);
         if (!repeatable) throw error;
@@ -59,6 +60,10 @@ export function createClient(options: ClientOptions): Client {
       }
     },
   };
+}
+
+function notRoot(cause: unknown): StrataError {
+  return new StrataError('DENIED', 'only root may speak to stratad', { hint: 'use sudo', cause });
 }
 
 function notRunning(root: string, cause: unknown): StrataError {
