@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { type Progress, StrataError, type UnitId, unitId } from '../base/index.ts';
 import { compareVersions } from '../formats/index.ts';
 import type { BuildOptions, LayerUnit } from '../layer/contract.ts';
-import { buildUnit, importDeb, importTar, openUnitIndex, verifyUnit } from '../layer/index.ts';
+import { openUnitIndex, sharedImportPool, verifyUnit } from '../layer/index.ts';
 import { addRepository, type Repository, removeRepository } from '../repository/index.ts';
 import { forgetUnitIndexes } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
@@ -148,14 +148,15 @@ function importFile(file: string, options: { repoDir: string; progress: Progress
   }
   const name = basename(file);
   const tar = /^(.+?)_([^_]+?)(?:_[^_]+)?\.(?:tar|tgz|txz)(?:\.(?:gz|xz|zst))?$/.exec(name);
-  if (tar && !name.endsWith('.deb')) return importTar(file, { ...options, name: tar[1]!, version: tar[2]! });
+  if (tar && !name.endsWith('.deb'))
+    return sharedImportPool().importTar(file, { ...options, name: tar[1]!, version: tar[2]! });
   if (/\.(?:tar|tgz|txz)(?:\.|$)/.test(name)) {
     throw new StrataError('USAGE', `the name of ${name} does not say layer and version`, {
       hint: 'call it NAME_VERSION.tar.gz',
     });
   }
   if (name.endsWith('.rpm')) throw new StrataError('UNSUPPORTED', '.rpm packages cannot be imported yet');
-  return importDeb(file, options);
+  return sharedImportPool().importDeb(file, options);
 }
 
 /** What is offered has changed by this process's own doing. */
@@ -191,7 +192,7 @@ export async function buildLayer(
     });
   }
   progress({ phase: 'build', message: `building ${options.name} ${options.version}` });
-  const { metadata } = await buildUnit(options.dir, build);
+  const { metadata } = await sharedImportPool().buildUnit(options.dir, build);
   unitsChanged(context);
   return { repo: options.repo, layer: metadata.layer, version: metadata.version };
 }

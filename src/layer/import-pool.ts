@@ -46,7 +46,9 @@ export function openImportPool(workers: number = Math.min(4, availableParallelis
   let closed = false;
 
   function startWorker(): Worker {
-    const worker = new Worker(new URL('./import-worker.ts', import.meta.url));
+    const worker = new Worker(new URL('./import-worker.ts', import.meta.url), {
+      execArgv: ['--disable-warning=ExperimentalWarning'],
+    });
     worker.on('message', (reply: ReplyMessage) => receive(worker, reply));
     worker.on('error', (error) => drop(worker, asStrataError(error)));
     worker.on('exit', () => drop(worker, new StrataError('INTERNAL', 'the import thread has ended')));
@@ -106,4 +108,12 @@ export function openImportPool(workers: number = Math.min(4, availableParallelis
       await Promise.all([...idle, ...running.keys()].map((worker) => worker.terminate()));
     },
   };
+}
+
+let shared: ImportPool | null = null;
+
+/** The pool of this process, opened at its first use and never closed; its idle workers keep no process alive. */
+export function sharedImportPool(): ImportPool {
+  shared ??= openImportPool();
+  return shared;
 }

@@ -5,7 +5,7 @@ export { findConflicts, findOverlaps, type IndexedUnit, type Overlap } from './c
 export * from './contract.ts';
 export { syncDirectory, writeFileDurably } from './durable-file.ts';
 export { importDeb } from './import-deb.ts';
-export { type ImportPool, openImportPool } from './import-pool.ts';
+export { type ImportPool, openImportPool, sharedImportPool } from './import-pool.ts';
 export { importTar } from './import-tar.ts';
 export { removeTree } from './remove-tree.ts';
 export { readSharedLibs, type SharedLib } from './shared-libs.ts';

@@ -8,7 +8,7 @@ import { createReadStream, existsSync, mkdirSync, readdirSync, rmSync, statSync 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asStrataError, type Progress, StrataError } from '../base/index.ts';
-import { importDeb, type LayerUnit, makeDurable } from '../layer/index.ts';
+import { type LayerUnit, makeDurable, sharedImportPool } from '../layer/index.ts';
 import { downloadFiles } from './apt-commands.ts';
 import type { UnitRef } from './contract.ts';
 
@@ -214,7 +214,7 @@ export async function fetchUnits(jobs: readonly FetchJob[], options: FetchOption
       const job = failure === null ? queue.shift() : undefined;
       if (job === undefined) return;
       try {
-        const unit = await importDeb(fileOf(job), { repoDir: unitsDir, durable: false });
+        const unit = await sharedImportPool().importDeb(fileOf(job), { repoDir: unitsDir, durable: false });
         if (unit.metadata.layer !== job.ref.layer || unit.metadata.version !== job.ref.version) {
           throw new StrataError(
             'CHECKSUM',
