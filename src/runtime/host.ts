@@ -8,8 +8,8 @@
  */
 import { execFile } from 'node:child_process';
 import { accessSync, constants, existsSync, lstatSync, readFileSync, readlinkSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, mkdtemp, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { noProgress, type Progress, StrataError } from '../base/index.ts';
 import { type CgroupMode, type HostFacts, ociConfig } from './oci-config.ts';
@@ -129,6 +129,8 @@ async function tryMode(tools: RuntimeTools): Promise<string | null> {
     return stderr || (error as Error).message;
   } finally {
     await rm(dir, { recursive: true, force: true });
+    // crun leaves the cgroup of a container that it could not start.
+    await rmdir(`/sys/fs/cgroup/strata-${basename(dir)}`).catch(() => {});
   }
 }
 
