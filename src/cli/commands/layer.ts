@@ -93,11 +93,11 @@ export const LAYER_COMMANDS: CommandSpec[] = [
     args: [{ name: 'REPO', description: 'only of this repository', kind: 'repo', optional: true }],
     options: [
       { long: '--available', description: 'everything that is offered, not only what is on this host' },
-      { long: '--match', value: 'PATTERN', description: 'only layers whose name matches (glob)' },
+      { long: '--match', value: 'TEXT', description: 'only layers whose name contains this' },
     ],
     examples: [
       ['strata layer list', 'the units on this host'],
-      ["strata layer list main --available --match 'nginx*'", 'what the archive offers'],
+      ['strata layer list main --available --match nginx', 'what the archive offers'],
     ],
     run: async (invocation) => {
       const result = await invocation.context.call('layerList', {

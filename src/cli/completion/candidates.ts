@@ -182,10 +182,15 @@ async function layers(o: { root: string; current: string; available: boolean }):
     return matching(repos, o.current);
   }
   const repo = typed.slice(0, slash);
-  const match = `${typed.slice(slash + 1).replace(/[^A-Za-z0-9.+_-]/g, '')}*`;
+  const match = typed.slice(slash + 1);
   const client = createClient({ root: o.root, start: false });
   const signal = AbortSignal.timeout(LAYERS_TIMEOUT_MS);
-  const found = await client.call('layerList', { repo, match, available: o.available }, { signal });
+  const found = await client.call(
+    'layerList',
+    // Without a first letter a whole archive would come: then what is here must do.
+    match === '' ? { repo } : { repo, match, available: o.available },
+    { signal },
+  );
   const words = new Map(found.layers.map((l) => [`${held}${l.repo}/${l.layer}`, l.description]));
   return matching(
     [...words].map(([word, description]) => ({ word, description })),
