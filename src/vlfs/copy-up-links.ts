@@ -126,7 +126,10 @@ const stat = newStat();
 
 /** Finishes the hard-link copy-ups that a crash cut off. `rootFd` is private/, `work` the work directory. */
 export function finishLinkJournals(rootFd: number, work: number): void {
-  const entries = readDirectory(work);
+  const listing = openDirectory(work, '.');
+  if (listing < 0) return;
+  const entries = readDirectory(listing);
+  close(listing);
   if (typeof entries === 'number') return;
   for (const { name } of entries) {
     if (!name.startsWith('l')) continue;

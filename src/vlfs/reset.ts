@@ -163,7 +163,9 @@ function keepEntry(from: number, to: number, name: string): void {
 }
 
 function keepChildren(from: number, to: number): void {
-  const entries = readDirectory(from);
+  const listing = must(openDirectory(from, '.'), 'reset');
+  const entries = readDirectory(listing);
+  close(listing);
   if (typeof entries === 'number') throw systemFailure(entries, 'reset');
   for (const { name } of entries) keepEntry(from, to, name);
 }

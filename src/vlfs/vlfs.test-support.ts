@@ -150,7 +150,11 @@ const newChange = (): SetAttrIn => ({
 
 /** Runs a job as the blocking pool does: the count, or 0, or a negative errno. */
 export function runJob(job: SlowJob): number {
-  if (job.kind === 'fsync') return job.dataOnly ? fdatasync(job.fd) : fsync(job.fd);
+  if (job.kind === 'fsync') {
+    const result = job.dataOnly ? fdatasync(job.fd) : fsync(job.fd);
+    job.done?.(result);
+    return result;
+  }
   if (job.kind === 'copy-data' || job.kind === 'copy-range') {
     const fromOffset = job.kind === 'copy-range' ? job.fromOffset : 0;
     const toOffset = job.kind === 'copy-range' ? job.toOffset : 0;
