@@ -38,8 +38,11 @@ export interface MountRecords {
   remove(mountpoint: string): void;
   /** The mounts of this boot, oldest first. Unreadable records are left out. */
   list(): MountRequest[];
-  /** A relayer of `ids`: their records get the new stack. */
-  restack(ids: string[], stack: StackSpec): void;
+  /**
+   * Before a relayer: the records of these VLFSs get their new stacks, so that a crash in between is recovered to the new state. Returns what
+   * undoes it for those whose relayer failed.
+   */
+  restack(stacks: ReadonlyMap<string, StackSpec>): (failed: ReadonlySet<string>) => void;
   /** Removes void records and stacks that no record names. */
   sweep(): void;
 }
@@ -97,11 +100,14 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
       }
       return requests;
     },
-    restack(ids, stack) {
-      const wanted = new Set(ids);
-      const name = storeStack(stack);
-      for (const { record } of read())
-        if (wanted.has(record.id)) store({ ...record, vlfs: { ...record.vlfs, stack: name } });
+    restack(stacks) {
+      const before = read().filter(({ record }) => stacks.has(record.id));
+      for (const { record } of before) {
+        store({ ...record, vlfs: { ...record.vlfs, stack: storeStack(stacks.get(record.id)!) } });
+      }
+      return (failed) => {
+        for (const { record } of before) if (failed.has(record.id)) store(record);
+      };
     },
     sweep() {
       const used = new Set<string>();

@@ -140,24 +140,16 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
         const { thread } = served(change.id);
         byThread.set(thread, [...(byThread.get(thread) ?? []), change]);
       }
-      const outcomes = (
-        await Promise.all(
-          [...byThread].map(([thread, mine]) =>
-            thread.send<RelayerOutcome[]>({ kind: 'relayer', changes: mine }),
-          ),
-        )
-      ).flat();
-      const failed = new Map(
-        outcomes.flatMap((o) => (o.failure === null ? [] : [[o.id, o.failure] as const])),
+      const undo = records.restack(new Map(changes.map(({ id, stack }) => [id, stack])));
+      const answers = await Promise.all(
+        [...byThread].map(([thread, mine]) =>
+          thread.send<RelayerOutcome[]>({ kind: 'relayer', changes: mine }),
+        ),
       );
-      const done = new Map<string, { stack: StackSpec; ids: string[] }>();
-      for (const { id, stack } of changes) {
-        if (failed.has(id)) continue;
-        const group = done.get(stack.key) ?? { stack, ids: [] };
-        group.ids.push(id);
-        done.set(stack.key, group);
-      }
-      for (const { stack, ids } of done.values()) records.restack(ids, stack);
+      const failed = new Map(
+        answers.flat().flatMap((o) => (o.failure === null ? [] : [[o.id, o.failure] as const])),
+      );
+      if (failed.size > 0) undo(new Set(failed.keys()));
       const first = [...failed][0];
       if (first === undefined) return;
       throw new StrataError(first[1].code, `${first[0]}: ${first[1].message}`, {
