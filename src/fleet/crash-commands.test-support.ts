@@ -1,0 +1,15 @@
+/** Commands that change state, for the crash tests; they expect the state root that crash.test.ts makes. */
+import { noProgress } from '../base/index.ts';
+import type { Fleet } from './contract.ts';
+
+export const COMMANDS: Record<string, (fleet: Fleet) => Promise<unknown>> = {
+  'template-create': (fleet) => fleet.templateCreate({ name: 'new', layers: ['tool'], from: [] }, noProgress),
+  create: (fleet) => fleet.create({ name: 'n', template: 't', count: 2 }, noProgress),
+  'create-own': (fleet) =>
+    fleet.create({ name: 'n', template: 't', count: 2, layers: ['other'] }, noProgress),
+  update: (fleet) => fleet.update({}, noProgress),
+  rollback: (fleet) => fleet.rollback({ template: 'two' }, noProgress),
+  freeze: (fleet) => fleet.templateFreeze({ name: 't', from: 'a' }, noProgress),
+  delete: (fleet) => fleet.delete(['a', 'own']),
+  'template-delete': (fleet) => fleet.templateDelete('two'),
+};
