@@ -50,8 +50,9 @@ const ctx: ServeContext = {
   buffers: createFuseBuffers(),
   pool: createPoolClient(data.pool),
   log: (line) => post({ event: 'log', line }),
+  // A closed connection stays ready for ever, which would keep this thread awake until its last job ends.
+  disconnected: (m) => void sys.epollRemove(epoll, m.fd),
   finished(m) {
-    sys.epollRemove(epoll, m.fd);
     sys.close(m.fd);
     byTag.delete(tags.get(m) ?? -1);
     tags.delete(m);

@@ -37,6 +37,8 @@ export interface ServeContext {
   buffers: FuseBuffers;
   pool: PoolClient;
   log(line: string): void;
+  /** Called when the kernel closed the connection: nothing more is read from it. */
+  disconnected(mount: ServedMount): void;
   /** Called when a mount that is gone has nothing under way any more. */
   finished(mount: ServedMount): void;
 }
@@ -83,6 +85,7 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
     if (length === -sys.E.INTR || length === -sys.E.NOENT) continue;
     if (length !== -sys.E.NODEV) ctx.log(`${m.id}: the connection ended: ${sys.errnoName(length)}`);
     m.gone = true;
+    ctx.disconnected(m);
     finishIfIdle(ctx, m);
     return served;
   }

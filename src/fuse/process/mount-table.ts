@@ -179,7 +179,12 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
       if (found === undefined) return;
       found.thread.load--;
       table.delete(id);
-      for (const { path } of found.mountpoints) records.remove(path);
+      // A connection that was aborted leaves dead mounts; one that was unmounted by hand leaves none.
+      const left = new Set(found.mountpoints.length > 0 ? strataMountpoints() : []);
+      for (const { path } of found.mountpoints) {
+        if (left.has(nameFromText(path))) unmount(nameFromText(path), true);
+        records.remove(path);
+      }
     },
     size: () => table.size,
     async unmountAll(force) {

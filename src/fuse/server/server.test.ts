@@ -158,6 +158,39 @@ test('random requests never crash the server and never make a reply of wrong len
   assert.deepEqual(exceptions, []);
 });
 
+test('random requests of every kind, answered at random, never crash the server', () => {
+  const { server, exceptions } = initialized();
+  const answers = fc.sample(fc.integer({ min: -40, max: 40 }), 500);
+  let asked = 0;
+  const anything = new Proxy(vlfs, {
+    get: (target, name) =>
+      name === 'init'
+        ? target.init
+        : () => (name === 'destroy' ? undefined : answers[asked++ % answers.length]!),
+  });
+  const wild = createFuseServer({
+    ops: anything,
+    buffers,
+    backingDevice: null,
+    onException: (_opcode, error) => exceptions.push(error),
+  });
+  assert.equal(send(wild, OP.INIT, 0, initBody(45, -1, -1)), 0);
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...Object.values(OP).filter((op) => op !== OP.INIT)),
+      fc.oneof(fc.integer({ min: 0, max: 3 }), fc.maxSafeNat()),
+      fc.uint8Array({ maxLength: 300 }),
+      (opcode, node, body) => {
+        send(wild, opcode, node, body);
+        wild.revokeLast();
+      },
+    ),
+    { numRuns: 5000 },
+  );
+  assert.deepEqual(exceptions, []);
+  assert.equal(send(server, OP.LOOKUP, 1, text('d')), 0);
+});
+
 test('what a reply gave is taken back when the kernel did not take it', () => {
   const { server } = initialized();
   const forgotten: number[] = [];
