@@ -55,7 +55,9 @@ export interface Explanation {
 export type ResolveResult =
   | {
       ok: true;
+      /** Explicit units in the order of the wishes, then the others by name. */
       units: SolvedUnit[];
+      /** `REPO/LAYER VERSION` of units whose layer was not installed, and of installed ones whose layer is not in any more; sorted. */
       added: string[];
       removed: string[];
       changed: { layer: string; from: string; to: string }[];

@@ -39,16 +39,18 @@ export function buildCriteria(
     const units = byLayer.get(layer) ?? [];
     const installed = preference.installed.get(layer);
     const target = explicit.get(layer);
-    const order = index.ofLayer(layer);
-    if (units.length > 1) units.sort((a, b) => order.indexOf(a) - order.indexOf(b));
-    const allowed = target ? units.filter((id) => target.candidates.includes(id)) : units;
+    if (units.length > 1) {
+      const place = new Map(index.ofLayer(layer).map((id, i) => [id, i]));
+      units.sort((a, b) => place.get(a)! - place.get(b)!);
+    }
+    const candidates = new Set(target?.candidates);
+    const best = units.find((id) => candidates.has(id));
     // The oldest first: the search gives up the literals that come last, so of two old versions it takes the newer.
     for (const id of units.reverse()) {
       const version = index.units[id]!.version;
       if (installed && compareVersions(version, installed.version) < 0) downgrades.push(not(id));
       if (installed && installed.unit === id && preference.upgrade === 'none') continue;
       if (target) {
-        const best = allowed[0];
         const isBest = best !== undefined && compareVersions(version, index.units[best]!.version) >= 0;
         if (!isBest) newestExplicit.push(not(id));
       } else if (!isNewest(index, id)) newestOther.push(not(id));

@@ -151,14 +151,12 @@ export function createEncoding(
     const base = baseFor(repo);
     if (base >= 0) solver.addBinary(2 * v + 1, 2 * base);
     encodeNeeds(v, relations.needs(unit));
-    for (const { targets: excluded } of relations.exclusions(unit)) {
-      for (const other of excluded) {
-        const known = variables.get(other);
-        if (known !== undefined) exclude(v, known);
-        else if (awaited.has(other)) awaited.get(other)!.push(v);
-        else awaited.set(other, [v]);
-      }
-    }
+    relations.eachExcluded(unit, (other) => {
+      const known = variables.get(other);
+      if (known !== undefined) exclude(v, known);
+      else if (awaited.has(other)) awaited.get(other)!.push(v);
+      else awaited.set(other, [v]);
+    });
     if (preference.installed.has(layer)) keepRecommended(v, unit);
   }
 

@@ -18,35 +18,61 @@ export type Fact =
   /** Only one unit of a layer can be in. */
   | { kind: 'versions'; layer: string };
 
-/** Solver calls for one explanation, and conflicts of each. */
-const SOLVES = 300;
-const CONFLICTS = 20_000;
+/** Assumptions over all solver calls of one explanation, and conflicts of each call. */
+const ASSUMPTIONS = 1_500_000;
+const CONFLICTS = 5_000;
 
-/** A minimal set of facts that cannot hold together, nearest first; [] when the bounds did not suffice to find one. */
+/**
+ * A minimal set of facts that cannot hold together, nearest first. When the bounds do not suffice it is not minimal, or,
+ * where not even one contradiction could be found, empty.
+ */
 export function findCore(index: UnitIndex, relations: UnitRelations, { targets }: Targets): Fact[] {
-  const problem = encodeFacts(index, relations, targets);
-  const { solver, selectors, depths, facts } = problem;
-  const factOf = new Map(selectors.map((lit, i) => [lit, i]));
-  const deepest = depths.reduce((a, b) => Math.max(a, b), 0);
-  let solves = SOLVES;
-  const attempt = (places: readonly number[]): number[] | null => {
-    if (solves-- <= 0) return null;
+  const { solver, selectors, depths, facts } = encodeFacts(index, relations, targets);
+  const placeOf = new Map(selectors.map((lit, i) => [lit, i]));
+  let budget = ASSUMPTIONS;
+  /** The facts among `places` that contradict each other, or null. */
+  const contradiction = (places: readonly number[]): number[] | null => {
+    budget -= places.length;
+    if (budget < 0) return null;
     const assumptions = places.map((i) => selectors[i]!);
     if (solver.solve({ assumptions, conflictLimit: CONFLICTS }) !== 'unsat') return null;
-    return solver.core.map((lit) => factOf.get(lit)!).sort((a, b) => a - b);
+    return solver.core.map((lit) => placeOf.get(lit)!).sort((a, b) => a - b);
   };
-  let core: number[] | null = null;
-  for (let depth = 0; depth <= deepest && core === null; depth++) {
-    core = attempt(facts.map((_, i) => i).filter((i) => depths[i]! <= depth));
-  }
-  if (core === null) return [];
+  let core = nearestContradiction(depths, contradiction);
   const byDistance = (a: number, b: number): number => depths[b]! - depths[a]! || b - a;
   for (const place of [...core].sort(byDistance)) {
-    if (!core.includes(place)) continue;
-    const smaller = attempt(core.filter((i) => i !== place));
-    if (smaller) core = smaller;
+    if (budget < core.length) break;
+    if (core.includes(place)) core = contradiction(core.filter((i) => i !== place)) ?? core;
   }
   return core.sort((a, b) => depths[a]! - depths[b]! || a - b).map((i) => facts[i]!);
+}
+
+/** A contradiction at the least depth at which there is one: doubling, then halving. */
+function nearestContradiction(
+  depths: readonly number[],
+  contradiction: (places: readonly number[]) => number[] | null,
+): number[] {
+  const deepest = depths.reduce((a, b) => Math.max(a, b), 0);
+  const upTo = (depth: number): number[] | null =>
+    contradiction(depths.map((_, i) => i).filter((i) => depths[i]! <= depth));
+  let core: number[] | null = null;
+  let without = -1;
+  let depth = 0;
+  for (;;) {
+    core = upTo(depth);
+    if (core || depth >= deepest) break;
+    without = depth;
+    depth = Math.min(deepest, depth * 2 + 1);
+  }
+  while (core && depth - without > 1) {
+    const middle = (without + depth) >> 1;
+    const nearer = upTo(middle);
+    if (nearer) {
+      core = nearer;
+      depth = middle;
+    } else without = middle;
+  }
+  return core ?? [];
 }
 
 interface FactProblem {
@@ -139,15 +165,13 @@ function encodeFacts(index: UnitIndex, relations: UnitRelations, targets: readon
     bringBase(unit, v, depth);
   }
   for (const unit of order) {
-    for (const exclusion of relations.exclusions(unit)) {
-      for (const other of exclusion.targets) {
-        const against = variables.get(other);
-        if (against === undefined) continue;
-        const depth = Math.max(depthOf.get(unit)!, depthOf.get(other)!);
-        const selector = state({ kind: 'exclusion', unit, exclusion, other }, depth);
-        solver.addClause([selector ^ 1, 2 * variables.get(unit)! + 1, 2 * against + 1]);
-      }
-    }
+    relations.eachExcluded(unit, (other, exclusion) => {
+      const against = variables.get(other);
+      if (against === undefined) return;
+      const depth = Math.max(depthOf.get(unit)!, depthOf.get(other)!);
+      const selector = state({ kind: 'exclusion', unit, exclusion, other }, depth);
+      solver.addClause([selector ^ 1, 2 * variables.get(unit)! + 1, 2 * against + 1]);
+    });
   }
   return problem;
 }

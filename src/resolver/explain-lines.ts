@@ -3,6 +3,7 @@ import { unitId } from '../base/index.ts';
 import type { Fact } from './explain-core.ts';
 import type { Target } from './targets.ts';
 import type { UnitIndex } from './unit-index.ts';
+import type { Need } from './unit-relations.ts';
 
 /** Who brings each unit of a core in: a target, or another unit's need. */
 export type Origins = ReadonlyMap<number, { target: Target } | { from: number }>;
@@ -18,17 +19,21 @@ export function originsOf(core: readonly Fact[]): Origins {
       queue.push(id);
     }
   };
-  for (const fact of core) if (fact.kind === 'target') bring(fact.target.candidates, { target: fact.target });
+  const needs = new Map<number, Need[]>();
+  const essentials: Need[] = [];
+  for (const fact of core) {
+    if (fact.kind === 'target') bring(fact.target.candidates, { target: fact.target });
+    else if (fact.kind === 'essential') essentials.push(fact.need);
+    else if (fact.kind === 'need') {
+      const list = needs.get(fact.unit);
+      if (list) list.push(fact.need);
+      else needs.set(fact.unit, [fact.need]);
+    }
+  }
   for (let head = 0; head < queue.length; head++) {
     const from = queue[head]!;
-    for (const fact of core) {
-      if (fact.kind === 'need' && fact.unit === from) bring(fact.need.candidates, { from });
-      if (fact.kind === 'base') {
-        for (const other of core) {
-          if (other.kind === 'essential' && other.repo === fact.repo) bring(other.need.candidates, { from });
-        }
-      }
-    }
+    for (const need of needs.get(from) ?? []) bring(need.candidates, { from });
+    if (head === 0) for (const need of essentials) bring(need.candidates, { from });
   }
   return origins;
 }
@@ -37,9 +42,9 @@ export function originsOf(core: readonly Fact[]): Origins {
 export function chainTo(origins: Origins, unit: number): number[] {
   const chain: number[] = [];
   for (let origin = origins.get(unit); origin && 'from' in origin; origin = origins.get(origin.from)) {
-    chain.unshift(origin.from);
+    chain.push(origin.from);
   }
-  return chain;
+  return chain.reverse();
 }
 
 export function rootOf(origins: Origins, unit: number): Target | null {

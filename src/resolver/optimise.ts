@@ -11,7 +11,7 @@ import { addAtMost } from './sat/at-most.ts';
 
 /** Conflicts of the guided search, of the unguided one, and of each attempt to improve. */
 const GUIDED_CONFLICTS = 20_000;
-const UNGUIDED_CONFLICTS = 200_000;
+const UNGUIDED_CONFLICTS = 50_000;
 const IMPROVEMENT_CONFLICTS = 2_000;
 /** Attempts to improve, over all criteria. */
 const IMPROVEMENTS = 32;

@@ -70,13 +70,15 @@ export function createUnitIndex(units: readonly OfferedUnit[], options: Universe
     if (!ranks.has(repo)) ranks.set(repo, ranks.size);
   }
   const rank = (repo: string): number => ranks.get(repo) ?? ranks.size;
-  let size = units.length;
+  const duplicates = new Set<number>();
   for (const [layer, ids] of byLayer) {
     if (ids.length < 2) continue;
     ids.sort((a, b) => newestFirst(units[a]!, units[b]!, rank));
     const distinct = ids.filter((id, i) => i === 0 || !isSameUnit(units[id]!, units[ids[i - 1]!]!));
-    size -= ids.length - distinct.length;
-    if (distinct.length < ids.length) byLayer.set(layer, distinct);
+    if (distinct.length === ids.length) continue;
+    byLayer.set(layer, distinct);
+    const kept = new Set(distinct);
+    for (const id of ids) if (!kept.has(id)) duplicates.add(id);
   }
   const architecture = [...architectures].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))[0]?.[0];
   const ofLayer = (layer: string): readonly number[] => byLayer.get(layer) ?? NO_UNITS;
@@ -84,7 +86,7 @@ export function createUnitIndex(units: readonly OfferedUnit[], options: Universe
 
   return {
     units,
-    size,
+    size: units.length - duplicates.size,
     architecture,
     ofLayer,
     repositoryRank: rank,
@@ -95,7 +97,7 @@ export function createUnitIndex(units: readonly OfferedUnit[], options: Universe
       if (!ids) return NO_UNITS;
       if (sortedProviders.has(name)) return ids;
       const kept = [...new Set(ids)]
-        .filter((id) => ofLayer(units[id]!.layer).includes(id))
+        .filter((id) => !duplicates.has(id))
         .sort((a, b) => {
           const x = units[a]!;
           const y = units[b]!;

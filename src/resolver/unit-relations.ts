@@ -25,18 +25,22 @@ export interface Need {
   candidates: readonly number[];
 }
 
-/** None of `targets` may be in with the unit. */
+/** A relation by which a unit keeps others out. */
 export interface Exclusion {
   kind: 'conflicts' | 'breaks';
   text: string;
   name: string;
+  /** What the relation names, which may include units of the own layer: eachExcluded passes over them. */
   targets: readonly number[];
+  /** The text cannot be read, so the unit itself is what it excludes. */
+  malformed: boolean;
 }
 
 export interface UnitRelations {
   needs(unit: number): readonly Need[];
   recommends(unit: number): readonly Need[];
-  exclusions(unit: number): readonly Exclusion[];
+  /** Each unit that may not be in with `unit`; `unit` itself when it may not be in at all. */
+  eachExcluded(unit: number, visit: (other: number, exclusion: Exclusion) => void): void;
   /** What all appliances with a unit of `repo` need. */
   essentials(repo: string): readonly Need[];
 }
@@ -50,6 +54,7 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
   const recommended: (readonly Need[] | undefined)[] = new Array(index.units.length);
   const exclusions: (readonly Exclusion[] | undefined)[] = new Array(index.units.length);
   const essentials = new Map<string, readonly Need[]>();
+  const match = createMatcher(index);
 
   return {
     needs(unit) {
@@ -60,8 +65,8 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
           preDepends === undefined && depends === undefined
             ? NO_NEEDS
             : [
-                ...readNeeds(index, unit, 'pre-depends', preDepends),
-                ...readNeeds(index, unit, 'depends', depends),
+                ...readNeeds(index, match, unit, 'pre-depends', preDepends),
+                ...readNeeds(index, match, unit, 'depends', depends),
               ];
         needs[unit] = known;
       }
@@ -70,12 +75,12 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
     recommends(unit) {
       let known = recommended[unit];
       if (known === undefined) {
-        known = readNeeds(index, unit, 'recommends', index.units[unit]!.recommends);
+        known = readNeeds(index, match, unit, 'recommends', index.units[unit]!.recommends);
         recommended[unit] = known;
       }
       return known;
     },
-    exclusions(unit) {
+    eachExcluded(unit, visit) {
       let known = exclusions[unit];
       if (known === undefined) {
         const { conflicts, breaks } = index.units[unit]!;
@@ -83,12 +88,17 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
           conflicts === undefined && breaks === undefined
             ? NO_EXCLUSIONS
             : [
-                ...readExclusions(index, unit, 'conflicts', conflicts),
-                ...readExclusions(index, unit, 'breaks', breaks),
+                ...readExclusions(index, match, unit, 'conflicts', conflicts),
+                ...readExclusions(index, match, unit, 'breaks', breaks),
               ];
         exclusions[unit] = known;
       }
-      return known;
+      const { layer } = index.units[unit]!;
+      for (const exclusion of known) {
+        for (const other of exclusion.targets) {
+          if (exclusion.malformed || index.units[other]!.layer !== layer) visit(other, exclusion);
+        }
+      }
     },
     essentials(repo) {
       let known = essentials.get(repo);
@@ -106,36 +116,61 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
   };
 }
 
-/** Units that satisfy one relation: real ones newest first, then providers. `asker` is the unit that states it, or -1. */
-export function matchRelation(index: UnitIndex, relation: Relation, asker = -1): number[] {
-  const { op, version } = relation;
-  const found: number[] = [];
-  for (const id of index.ofLayer(relation.name)) {
-    if (op !== undefined && !satisfies(index.units[id]!.version, op, version!)) continue;
-    if (isRightArchitecture(index, id, relation.arch)) found.push(id);
-  }
-  const providers = index.providersOf(relation.name);
-  if (providers.length === 0) return found;
-  const real = new Set(found);
-  const virtual = providers.filter(
-    (id) =>
-      !real.has(id) &&
-      isRightArchitecture(index, id, relation.arch) &&
-      index
-        .provisions(id)
-        .some(
-          (p) =>
-            p.name === relation.name &&
-            (op === undefined || (p.version !== undefined && satisfies(p.version, op, version!))),
-        ),
-  );
-  return found.concat(preferredProviders(index, virtual, asker));
+/** Units that satisfy one relation. The arrays are shared by all who state it. */
+interface Match {
+  /** Units of the named layer, newest first. */
+  real: readonly number[];
+  /** Units that provide the name, in the index's order. */
+  virtual: readonly number[];
+  /** Both, real ones first. */
+  all: readonly number[];
+}
+
+type Matcher = (relation: Relation) => Match;
+
+/** Matches relations, each different one once: `libc6 (>= 2.34)` stands in thousands of units. */
+function createMatcher(index: UnitIndex): Matcher {
+  const known = new Map<string, Match>();
+  return (relation) => {
+    const key = formatRelation(relation);
+    let match = known.get(key);
+    if (match === undefined) {
+      match = matchRelation(index, relation);
+      known.set(key, match);
+    }
+    return match;
+  };
+}
+
+function matchRelation(index: UnitIndex, { name, op, version, arch }: Relation): Match {
+  const real = index
+    .ofLayer(name)
+    .filter(
+      (id) =>
+        (op === undefined || satisfies(index.units[id]!.version, op, version!)) &&
+        isRightArchitecture(index, id, arch),
+    );
+  const isReal = new Set(real);
+  const virtual = index
+    .providersOf(name)
+    .filter(
+      (id) =>
+        !isReal.has(id) &&
+        isRightArchitecture(index, id, arch) &&
+        index
+          .provisions(id)
+          .some(
+            (p) =>
+              p.name === name &&
+              (op === undefined || (p.version !== undefined && satisfies(p.version, op, version!))),
+          ),
+    );
+  return { real, virtual, all: virtual.length === 0 ? real : real.concat(virtual) };
 }
 
 /** As apt: providers from the asker's own source first, then by priority; else the index's order stays. */
-function preferredProviders(index: UnitIndex, providers: number[], asker: number): number[] {
-  if (providers.length < 2) return providers;
-  const source = asker < 0 ? undefined : sourceOf(index, asker);
+function preferredProviders(index: UnitIndex, providers: readonly number[], asker: number): number[] {
+  const source = sourceOf(index, asker);
   const key = (id: number): number => {
     const unit = index.units[id]!;
     const place = PRIORITIES.indexOf(unit.priority ?? 'optional');
@@ -160,6 +195,7 @@ function isRightArchitecture(index: UnitIndex, id: number, wanted: string | unde
 
 function readNeeds(
   index: UnitIndex,
+  match: Matcher,
   unit: number,
   kind: NeedKind,
   text: string | undefined,
@@ -170,7 +206,10 @@ function readNeeds(
     return [{ kind, text: `${JSON.stringify(text)} (malformed)`, name: '', candidates: [] }];
   const found: Need[] = [];
   for (const group of groups) {
-    const matched = group.map((relation) => matchRelation(index, relation, unit));
+    const matched = group.map((relation) => {
+      const { real, virtual, all } = match(relation);
+      return virtual.length < 2 ? all : [...real, ...preferredProviders(index, virtual, unit)];
+    });
     const candidates = matched.length === 1 ? matched[0]! : [...new Set(matched.flat())];
     if (candidates.includes(unit)) continue;
     found.push({ kind, text: group.map(formatRelation).join(' | '), name: group[0]!.name, candidates });
@@ -180,23 +219,25 @@ function readNeeds(
 
 function readExclusions(
   index: UnitIndex,
+  match: Matcher,
   unit: number,
   kind: Exclusion['kind'],
   text: string | undefined,
 ): readonly Exclusion[] {
   if (text === undefined) return NO_EXCLUSIONS;
-  const layer = index.units[unit]!.layer;
   const groups = parseField(index, text);
   if (groups === null) {
     // It excludes itself: nobody knows what it may stand beside.
-    return [{ kind, text: `${JSON.stringify(text)} (malformed)`, name: '', targets: [unit] }];
+    return [
+      { kind, text: `${JSON.stringify(text)} (malformed)`, name: '', targets: [unit], malformed: true },
+    ];
   }
   const found: Exclusion[] = [];
   for (const group of groups) {
     for (const relation of group) {
-      const targets = matchRelation(index, relation).filter((id) => index.units[id]!.layer !== layer);
-      if (targets.length > 0)
-        found.push({ kind, text: formatRelation(relation), name: relation.name, targets });
+      const targets = match(relation).all;
+      if (targets.length === 0) continue;
+      found.push({ kind, text: formatRelation(relation), name: relation.name, targets, malformed: false });
     }
   }
   return found;
