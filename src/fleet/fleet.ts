@@ -81,7 +81,8 @@ async function statusOf(context: FleetContext, notes: string[]): ReturnType<Flee
     const plane = await context.dataPlane();
     const status = await plane.status();
     const kernel: string[] = [];
-    if (!status.kernel.passthrough) {
+    // fuseMinor 0: no connection yet, so nobody asked the kernel.
+    if (status.kernel.fuseMinor > 0 && !status.kernel.passthrough) {
       kernel.push('this kernel has no FUSE passthrough (Linux 6.9): file data goes through strata-fs');
     }
     return {

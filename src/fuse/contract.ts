@@ -29,6 +29,7 @@ export interface DataPlaneStatus {
   memoryBytes: number;
   /** Opens served by the kernel (FUSE passthrough) on the connections that live. */
   passthroughOpens: number;
+  /** What INIT of a live connection agreed on; fuseMinor is 0 (and the rest false) while there is none. */
   kernel: { fuseMinor: number; passthrough: boolean; incEpoch: boolean };
 }
 
