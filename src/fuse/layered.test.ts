@@ -136,14 +136,22 @@ test('a write by somebody without privilege ends set-user-id bits and capabiliti
       await writeTreeIndex(base.indexFile, base.treeDir);
       const mnt = await mounted(t, 'suid', stackOf([base]));
       assert.equal(statSync(join(mnt, 'tool')).mode & 0o7777, 0o6777);
+      writeFileSync(join(mnt, 'kept'), '');
+      chmodSync(join(mnt, 'kept'), 0o4755);
+      writeFileSync(join(mnt, 'kept'), 'by root');
+      assert.equal(statSync(join(mnt, 'kept')).mode & 0o7777, 0o4755, 'root keeps them');
       assert.match(execFileSync('getcap', [join(mnt, 'tool')], { encoding: 'utf8' }), /cap_net_raw/);
+      writeFileSync(join(mnt, 'cut'), 'content');
+      chmodSync(join(mnt, 'cut'), 0o4777);
       const write = `
 import os
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-os.write(os.open('${join(mnt, 'tool')}', os.O_RDWR), b'evil')`;
+os.write(os.open('${join(mnt, 'tool')}', os.O_RDWR), b'evil')
+os.open('${join(mnt, 'cut')}', os.O_RDWR | os.O_TRUNC)`;
       const ran = spawnSync('python3', ['-c', write], { encoding: 'utf8' });
       assert.equal(ran.status, 0, ran.stderr);
       assert.equal(statSync(join(mnt, 'tool')).mode & 0o7777, 0o777);
+      assert.equal(statSync(join(mnt, 'cut')).mode & 0o7777, 0o777);
       assert.equal(execFileSync('getcap', [join(mnt, 'tool')], { encoding: 'utf8' }), '');
       assert.equal(statSync(join(t.dir, 'appliances/suid/private/tool')).mode & 0o7777, 0o777);
       assert.equal(statSync(join(base.treeDir, 'tool')).mode & 0o7777, 0o6777);

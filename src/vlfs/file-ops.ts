@@ -55,7 +55,7 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
         dropHandle(core, out.fh);
         return cut;
       }
-      killPrivileges(fd);
+      if (caller.killPriv === true) killPrivileges(fd);
     }
     return 0;
   }
