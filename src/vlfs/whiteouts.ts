@@ -14,13 +14,22 @@ import {
   mkdirat,
   mknodat,
   RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
   renameat2,
   S_IFCHR,
   setxattrAt,
   unlinkat,
 } from '../sys/index.ts';
 import { type Core, step } from './core.ts';
-import { entryOf, isHidden, levelOf, OPAQUE, type Reference, unitOf } from './merged-directory.ts';
+import {
+  entryOf,
+  isDirectory,
+  isHidden,
+  levelOf,
+  OPAQUE,
+  type Reference,
+  unitOf,
+} from './merged-directory.ts';
 import { eachSet, openDirectory } from './whiteout-sets.ts';
 import { discard, removeTree, temporaryName, workFd } from './work-dir.ts';
 
@@ -102,18 +111,27 @@ function writeWhiteout(core: Core, ref: Reference): number {
   const fd = openBelow(root, parts, true);
   if (fd < 0) return fd;
   try {
+    if (core.hasRedirects && isDirectory(core.stack, ref)) return writeOpaque(core, fd, name);
     step(core, 'whiteout');
     const made = mknodat(fd, name, S_IFCHR, 0);
-    if (made !== -E.EXIST) return made;
-    return core.hasRedirects ? markOpaque(fd, name) : replaceByWhiteout(core, fd, name);
+    return made === -E.EXIST ? replaceByWhiteout(core, fd, name) : made;
   } finally {
     close(fd);
   }
 }
 
-/** Marks below may count for a part of the directory that was renamed away, so they stay. */
-function markOpaque(fd: number, name: string): number {
-  return setxattrAt(fd, name, OPAQUE, Buffer.from('y'));
+/** Marks below a directory count, now or later, for a part of it that was renamed away: so its own mark is an opaque directory. */
+function writeOpaque(core: Core, fd: number, name: string): number {
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  const made = mkdirat(work, temporary, 0o755);
+  if (made < 0) return made;
+  const marked = setxattrAt(work, temporary, OPAQUE, Buffer.from('y'));
+  step(core, 'whiteout: opaque');
+  const moved = marked < 0 ? marked : renameat2(work, temporary, fd, name, RENAME_NOREPLACE);
+  if (moved < 0) removeTree(work, temporary);
+  return moved === -E.EXIST ? setxattrAt(fd, name, OPAQUE, Buffer.from('y')) : moved;
 }
 
 /** The directory's own children were hidden one by one; one mark takes the place of all. */
