@@ -71,6 +71,7 @@ export async function withDataPlane(
       }
     }
     for (const path of strataMountpoints().reverse()) if (path.startsWith(dir)) umount(path, MNT_DETACH);
-    rmSync(dir, { recursive: true, force: true });
+    // An ending process may still write its compile cache.
+    rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 }
