@@ -1,7 +1,13 @@
 /** What a user relies on, one behaviour each: the stated order of "best" (docs/formats/resolution.md). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { buildUniverse, type OfferedUnit, type ResolveRequest, type ResolveResult } from './index.ts';
+import {
+  buildUniverse,
+  joinUniverse,
+  type OfferedUnit,
+  type ResolveRequest,
+  type ResolveResult,
+} from './index.ts';
 import { unit } from './test-support.ts';
 
 type Solved = Extract<ResolveResult, { ok: true }>;
@@ -275,4 +281,24 @@ test('versions and providers; duplicates count once; one malformed record harms 
     ['y', 'z'],
   );
   assert.equal(universe.resolve({ wishes: [{ layer: 'x' }] }).ok, true);
+});
+
+test('a universe of several lists is the universe of all of them; a known list is not indexed again', () => {
+  const main = Array.from({ length: 20_000 }, (_, i) =>
+    unit(`x${i} 1`, { depends: `x${i + 1}`, provides: `v${i}` }),
+  );
+  const first = [...main.slice(0, 9), unit('x9')];
+  const local = [unit('local/x3 2', { depends: 'v7' }), unit('x9'), unit('local/y', { provides: 'v7' })];
+  const wishes = [{ layer: 'x0' }];
+  const joined = joinUniverse([first, local]).resolve({ wishes });
+  const whole = buildUniverse([...local, ...first]).resolve({ wishes });
+  assert.ok(joined.ok && joined.units.some((s) => s.unit.repo === 'local'));
+  assert.deepEqual({ ...joined, elapsedMs: 0 }, { ...whole, elapsedMs: 0 });
+  assert.equal(joinUniverse([first, local]).size, 12);
+  const indexing = performance.now();
+  joinUniverse([main]);
+  const again = performance.now();
+  for (let i = 0; i < 10; i++) joinUniverse([main, [unit(`local/z ${i}`)]]);
+  const tenTimes = performance.now() - again;
+  assert.ok(tenTimes < 10 * (again - indexing), `${again - indexing} ms, then ten in ${tenTimes} ms`);
 });
