@@ -26,6 +26,18 @@ export interface TemplateInfo {
   appliances: number;
 }
 
+/** Where the time of making a template went, in milliseconds. */
+export interface TemplateTimings {
+  /** Reading the repositories' offers and solving. */
+  resolve_ms: number;
+  /** Fetching and converting what was not mirrored yet. */
+  mirror_ms: number;
+  /** Ordering the layers and checking that none hides another. */
+  compose_ms: number;
+  /** The distribution's tools in the container, and indexing what they wrote. */
+  configure_ms: number;
+}
+
 export interface ApplianceInfo {
   name: string;
   mac: string;
@@ -131,7 +143,7 @@ export interface Fleet {
   templateCreate(
     o: { name: string; layers: string[]; from: string[]; recommends?: boolean; configure?: boolean },
     progress: Progress,
-  ): Promise<TemplateInfo & { elapsed_ms: number }>;
+  ): Promise<TemplateInfo & { elapsed_ms: number; timings: TemplateTimings }>;
   templateAdd(o: { name: string; layers: string[] }, progress: Progress): Promise<TemplateInfo>;
   templateRemove(o: { name: string; layers: string[] }, progress: Progress): Promise<TemplateInfo>;
   templateHold(o: { name: string; layer: string; held: boolean }): Promise<TemplateInfo>;

@@ -3,6 +3,7 @@
  * meaning applied to the files: a whiteout or a non-directory replaces what stood there, an opaque directory too, other directories
  * merge, and a directory renamed by `redirect` takes the lower layer's part of it along. The private layer is only read.
  */
+import { randomBytes } from 'node:crypto';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
 import { isThere } from './files.ts';
@@ -21,6 +22,7 @@ import {
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
 const DEPTH = 1024;
+const FOLLOW_NOTHING = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
 const BENEATH = sys.RESOLVE_BENEATH | sys.RESOLVE_NO_SYMLINKS | sys.RESOLVE_NO_MAGICLINKS;
 
 function xattr(dirfd: number, name: string, attribute: string): string | null {
@@ -57,8 +59,15 @@ async function withDirectories<T>(
 /** Merges the private layer `from` over the config layer `to`, which is changed in place. */
 export async function mergePrivateOver(from: string, to: string): Promise<void> {
   await withDirectories(from, to, async (fromFd, toFd) => {
-    for (const { path, source } of redirects(fromFd, '', 0)) moveLowerPart(toFd, source, path);
+    const moves = renamedDirectories(fromFd, toFd);
+    extract(toFd, moves);
+    clearHidden(fromFd, toFd, 0);
+    place(toFd, moves);
     await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how: 'copy' }), '', 0);
+    for (const move of moves) mark(toFd, move);
+    const stat = sys.newStat();
+    must(sys.fstat(fromFd, stat), 'stat the private layer');
+    copyAttributes(fromFd, '.', toFd, '.', stat, (name) => name.startsWith('trusted.'));
   });
 }
 
@@ -94,27 +103,144 @@ export async function applyWhiteouts(from: string, to: string): Promise<void> {
   await withDirectories(from, to, async (fromFd, toFd) => walk(fromFd, toFd, 0));
 }
 
-/** Directories that carry a redirect, parents first: where they are, and where the lower layers hold them. */
-function redirects(dirfd: number, path: string, depth: number): { path: string; source: string }[] {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  const found: { path: string; source: string }[] = [];
-  const stat = sys.newStat();
-  for (const { name } of listDirectory(dirfd)) {
-    must(sys.statAt(dirfd, name, stat), `stat ${path}${name}`);
-    if (!isDirectory(stat)) continue;
-    const redirect = xattr(dirfd, name, REDIRECT);
-    if (redirect !== null && xattr(dirfd, name, OPAQUE) !== 'y') {
-      const source = redirect.startsWith('/') ? redirect.slice(1) : `${path}${redirect}`;
-      found.push({ path: `${path}${name}`, source });
+/** A directory of the private layer that shows what the layers below hold under another name. */
+interface Move {
+  path: string;
+  /** Its name in the layers below. */
+  source: string;
+  /** Its name below the config layer, which may have renamed it too; null: nothing of it is there. */
+  base: string | null;
+  /** Where the config layer's part of it waits meanwhile; null: there is none. */
+  parked: string | null;
+}
+
+/** All renamed directories of the private layer, parents first. */
+function renamedDirectories(from: number, to: number): Move[] {
+  const moves: Move[] = [];
+  const walk = (dirfd: number, path: string, lower: string, depth: number): void => {
+    if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+    const stat = sys.newStat();
+    for (const { name } of listDirectory(dirfd)) {
+      must(sys.statAt(dirfd, name, stat), `stat ${path}${name}`);
+      if (!isDirectory(stat)) continue;
+      const redirect = xattr(dirfd, name, OPAQUE) === 'y' ? null : xattr(dirfd, name, REDIRECT);
+      const source = redirected(lower, redirect ?? name);
+      if (redirect !== null)
+        moves.push({ path: `${path}${name}`, source, base: baseName(to, source), parked: null });
+      const fd = openDirectory(dirfd, name);
+      try {
+        walk(fd, `${path}${name}/`, source, depth + 1);
+      } finally {
+        sys.close(fd);
+      }
     }
-    const fd = openDirectory(dirfd, name);
+  };
+  walk(from, '', '', 0);
+  return moves;
+}
+
+/** A redirect is absolute, or a name beside the directory's own. */
+function redirected(parent: string, redirect: string): string {
+  if (redirect.startsWith('/')) return redirect.slice(1);
+  return parent === '' ? redirect : `${parent}/${redirect}`;
+}
+
+/** What a path of the config layer's view is called in the layers below it; null when an opaque directory hides them. */
+function baseName(root: number, path: string): string | null {
+  let fd = must(sys.dup(root), 'open a directory');
+  let base = '';
+  try {
+    for (const name of path.split('/')) {
+      if (fd >= 0 && xattr(fd, name, OPAQUE) === 'y') return null;
+      base = redirected(base, (fd >= 0 ? xattr(fd, name, REDIRECT) : null) ?? name);
+      const next = fd < 0 ? -1 : sys.openat(fd, name, FOLLOW_NOTHING);
+      if (fd >= 0) sys.close(fd);
+      fd = next;
+    }
+    return base;
+  } finally {
+    if (fd >= 0) sys.close(fd);
+  }
+}
+
+/** Takes the config layer's parts of renamed directories out of their places, the deepest first. */
+function extract(root: number, moves: Move[]): void {
+  const token = randomBytes(8).toString('hex');
+  const depthOf = (move: Move) => move.source.split('/').length;
+  for (const [at, move] of [...moves].sort((a, b) => depthOf(b) - depthOf(a)).entries()) {
+    const { parent, name } = split(move.source);
+    const fd = openBeneath(root, parent);
+    if (fd < 0) continue;
+    const stat = sys.newStat();
+    if (sys.statAt(fd, name, stat) >= 0 && isDirectory(stat)) {
+      move.parked = `.strata-move-${token}-${at}`;
+      must(sys.renameat2(fd, name, root, move.parked), `move ${move.source}`);
+    }
+    sys.close(fd);
+  }
+}
+
+/** Removes from the config layer what the private layer hides wholly: replaced objects, and below opaque or renamed directories. */
+function clearHidden(from: number, to: number, depth: number): void {
+  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+  const stat = sys.newStat();
+  const below = sys.newStat();
+  for (const { name } of listDirectory(from)) {
+    must(sys.statAt(from, name, stat), `stat ${name}`);
+    if (sys.statAt(to, name, below) < 0) continue;
+    if (!isDirectory(stat)) {
+      removeEntry(to, name);
+      continue;
+    }
+    const isOpaque = xattr(from, name, OPAQUE) === 'y';
+    if (isOpaque || !isDirectory(below) || xattr(from, name, REDIRECT) !== null) {
+      removeEntry(to, name);
+      must(sys.mkdirat(to, name, 0o700), `make ${name}`);
+      must(sys.setxattrAt(to, name, OPAQUE, Buffer.from('y')), `mark ${name}`);
+      continue;
+    }
+    const fromFd = openDirectory(from, name);
+    const toFd = openDirectory(to, name);
     try {
-      found.push(...redirects(fd, `${path}${name}/`, depth + 1));
+      clearHidden(fromFd, toFd, depth + 1);
+    } finally {
+      sys.close(fromFd);
+      sys.close(toFd);
+    }
+  }
+}
+
+/** Puts the parts that were taken out under their new names, parents first. */
+function place(root: number, moves: Move[]): void {
+  for (const { path, parked } of moves) {
+    if (parked === null) continue;
+    const { parent, name } = split(path);
+    const fd = makeParents(root, parent);
+    try {
+      removeEntry(fd, name);
+      must(sys.renameat2(root, parked, fd, name), `move a directory to ${path}`);
     } finally {
       sys.close(fd);
     }
   }
-  return found;
+}
+
+/** Says at a renamed directory what it is called below the config layer. */
+function mark(root: number, move: Move): void {
+  const { parent, name } = split(move.path);
+  const fd = must(openBeneath(root, parent), `open ${parent}`);
+  try {
+    const absent = (result: number) => (result === -sys.E.NODATA ? 0 : result);
+    if (move.base === null) {
+      must(absent(sys.removexattrAt(fd, name, REDIRECT)), `mark ${move.path}`);
+      must(sys.setxattrAt(fd, name, OPAQUE, Buffer.from('y')), `mark ${move.path}`);
+    } else {
+      must(absent(sys.removexattrAt(fd, name, OPAQUE)), `mark ${move.path}`);
+      must(sys.setxattrAt(fd, name, REDIRECT, Buffer.from(`/${move.base}`, 'latin1')), `mark ${move.path}`);
+    }
+  } finally {
+    sys.close(fd);
+  }
 }
 
 function split(path: string): { parent: string; name: string } {
@@ -124,32 +250,6 @@ function split(path: string): { parent: string; name: string } {
 
 function openBeneath(root: number, path: string): number {
   return sys.openat2(root, path, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC, 0, BENEATH);
-}
-
-/** Moves the config layer's part of a renamed directory to the new name. */
-function moveLowerPart(root: number, source: string, path: string): void {
-  const from = split(source);
-  const to = split(path);
-  const fromFd = openBeneath(root, from.parent);
-  if (fromFd < 0) return;
-  try {
-    const stat = sys.newStat();
-    if (sys.statAt(fromFd, from.name, stat) < 0 || !isDirectory(stat)) return;
-    const toFd = makeParents(root, to.parent);
-    try {
-      removeEntry(toFd, to.name);
-      must(sys.renameat2(fromFd, from.name, toFd, to.name), `move ${source} to ${path}`);
-      const hasOwn = xattr(toFd, to.name, REDIRECT) !== null || xattr(toFd, to.name, OPAQUE) === 'y';
-      if (!hasOwn) {
-        const value = Buffer.from(`/${source}`, 'latin1');
-        must(sys.setxattrAt(toFd, to.name, REDIRECT, value), `mark ${path} as renamed`);
-      }
-    } finally {
-      sys.close(toFd);
-    }
-  } finally {
-    sys.close(fromFd);
-  }
 }
 
 /** The directory `path` below root, made where it is missing (the merge gives it its attributes). */
@@ -182,17 +282,9 @@ async function mergeDirectory(
   for (const { name } of listDirectory(from)) {
     must(sys.statAt(from, name, stat), `stat ${path}${name}`);
     const there = sys.statAt(to, name, below) >= 0;
-    if (!isDirectory(stat) || !there) {
+    if (!isDirectory(stat) || !there || !isDirectory(below)) {
       if (there) removeEntry(to, name);
       await copyEntry(from, name, to, state, path, depth);
-      continue;
-    }
-    if (!isDirectory(below) || xattr(from, name, OPAQUE) === 'y') {
-      const hides = !isDirectory(below);
-      removeEntry(to, name);
-      await copyEntry(from, name, to, state, path, depth);
-      if (hides && xattr(from, name, REDIRECT) === null)
-        must(sys.setxattrAt(to, name, OPAQUE, Buffer.from('y')), 'mark');
       continue;
     }
     await mergeInto(from, name, to, state, path, depth);
@@ -220,6 +312,5 @@ async function mergeInto(
   }
   const stat = sys.newStat();
   must(sys.statAt(from, name, stat), `stat ${path}${name}`);
-  const keepsPlace = xattr(to, name, REDIRECT) !== null || xattr(to, name, OPAQUE) === 'y';
-  copyAttributes(from, name, to, name, stat, (attribute) => keepsPlace && attribute === REDIRECT);
+  copyAttributes(from, name, to, name, stat, (attribute) => attribute === REDIRECT);
 }

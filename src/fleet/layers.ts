@@ -138,7 +138,7 @@ export async function importLayers(
     const { metadata } = await importFile(file, { repoDir: repository.unitsDir, progress });
     units.push({ repo: options.repo, layer: metadata.layer, version: metadata.version });
   }
-  unitsChanged(context);
+  unitsAdded(context);
   return { units };
 }
 
@@ -160,9 +160,8 @@ function importFile(file: string, options: { repoDir: string; progress: Progress
 }
 
 /** What is offered has changed by this process's own doing. */
-function unitsChanged(context: FleetContext): void {
-  context.repositories.invalidate();
-  forgetUnitIndexes();
+function unitsAdded(context: FleetContext): void {
+  context.repositories.warm(() => unitsInUse(context));
 }
 
 export async function buildLayer(
@@ -193,7 +192,7 @@ export async function buildLayer(
   }
   progress({ phase: 'build', message: `building ${options.name} ${options.version}` });
   const { metadata } = await sharedImportPool().buildUnit(options.dir, build);
-  unitsChanged(context);
+  unitsAdded(context);
   return { repo: options.repo, layer: metadata.layer, version: metadata.version };
 }
 
@@ -295,6 +294,7 @@ export async function removeLayer(context: FleetContext, options: Options<'layer
         users(context, (one) => one === id),
       );
     await repository.remove({ layer: options.layer, version: options.version });
-    unitsChanged(context);
+    context.repositories.invalidate();
+    forgetUnitIndexes();
   });
 }

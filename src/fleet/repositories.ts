@@ -3,16 +3,18 @@
  * repositories (their stamps) and kept in memory. Units that stacks use but no repository offers any more stay in the world, so that
  * what exists can always be resolved again.
  */
-import { type Progress, parseUnitId, StrataError, type UnitId, unitId } from '../base/index.ts';
+import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
 import type { LayerUnit } from '../layer/contract.ts';
 import { listRepositories, openRepository, type Repository } from '../repository/index.ts';
 import { buildUniverse, type OfferedUnit, type Universe } from '../resolver/index.ts';
+
+/** Rest after a change before the world is built again. */
+const WARM_MS = 30;
 
 export interface World {
   /** Changes whenever what is offered changes. */
   key: string;
   universe: Universe;
-  offered: Map<string, OfferedUnit[]>;
 }
 
 export interface Repositories {
@@ -24,6 +26,8 @@ export interface Repositories {
   reload(): void;
   /** Forgets the world (after a change whose stamp could be too coarse to show it). */
   invalidate(): void;
+  /** Builds the world in a moment of rest, so that the next command finds it; many calls in a row build it once. */
+  warm(inUse: () => Iterable<UnitId>): void;
   world(inUse: Iterable<UnitId>): Promise<World>;
   /** The unit on disk, or null. */
   local(id: UnitId): LayerUnit | null;
@@ -37,7 +41,8 @@ export function openRepositories(root: string): Repositories {
   let open = new Map<string, Repository>();
   let cached: World | null = null;
   let building: { key: string; world: Promise<World> } | null = null;
-  let index: { base: string; ids: Set<UnitId> } | null = null;
+  const idsOfList = new WeakMap<OfferedUnit[], Set<string>>();
+  let warming: NodeJS.Timeout | null = null;
   const units = new Map<UnitId, LayerUnit>();
 
   function reload(): void {
@@ -59,6 +64,15 @@ export function openRepositories(root: string): Repositories {
     throw new StrataError('NOT_FOUND', `there is no repository ${name}`, {
       hint: known === '' ? 'add one with: strata repo add NAME SOURCE' : `repositories here: ${known}`,
     });
+  }
+
+  /** Ids of a repository's units, made once for each list that it gives. */
+  function isOffered(id: UnitId, repo: string, offered: Map<string, OfferedUnit[]>): boolean {
+    const list = offered.get(repo)!;
+    const known = idsOfList.get(list);
+    const ids = known ?? new Set(list.map((unit) => `${unit.layer} ${unit.version}`));
+    if (!known) idsOfList.set(list, ids);
+    return ids.has(id.slice(repo.length + 1));
   }
 
   function parts(id: UnitId): { repo: string; layer: string; version: string } {
@@ -84,7 +98,24 @@ export function openRepositories(root: string): Repositories {
     const all: OfferedUnit[] = [];
     for (const list of offered.values()) for (const unit of list) all.push(unit);
     for (const unit of strays) all.push(unit);
-    return { key, universe: buildUniverse(all), offered };
+    return { key, universe: buildUniverse(all) };
+  }
+
+  async function world(inUse: Iterable<UnitId>): Promise<World> {
+    const repositories = [...open.values()].sort((a, b) => (a.config.name < b.config.name ? -1 : 1));
+    const offered = new Map<string, OfferedUnit[]>();
+    const stamps: string[] = [];
+    for (const repository of repositories) {
+      offered.set(repository.config.name, await repository.offered());
+      stamps.push(`${repository.config.name} ${await repository.stamp()}`);
+    }
+    const base = stamps.join('\n');
+    const strays = straysOf(inUse, (id, repo) => isOffered(id, repo, offered), offered, local);
+    const key = `${base}\n${strays.map((unit) => `${unit.repo}/${unit.layer} ${unit.version}`).join('\n')}`;
+    if (cached?.key === key) return cached;
+    if (building?.key !== key) building = { key, world: build(key, offered, strays) };
+    cached = await building.world;
+    return cached;
   }
 
   return {
@@ -95,26 +126,19 @@ export function openRepositories(root: string): Repositories {
     invalidate() {
       cached = null;
       building = null;
-      index = null;
       units.clear();
     },
-    async world(inUse) {
-      const repositories = [...open.values()].sort((a, b) => (a.config.name < b.config.name ? -1 : 1));
-      const offered = new Map<string, OfferedUnit[]>();
-      const stamps: string[] = [];
-      for (const repository of repositories) {
-        offered.set(repository.config.name, await repository.offered());
-        stamps.push(`${repository.config.name} ${await repository.stamp()}`);
-      }
-      const base = stamps.join('\n');
-      if (index?.base !== base) index = { base, ids: idsOf(offered) };
-      const strays = straysOf(inUse, index.ids, offered, local);
-      const key = `${base}\n${strays.map((unit) => `${unit.repo}/${unit.layer} ${unit.version}`).join('\n')}`;
-      if (cached?.key === key) return cached;
-      if (building?.key !== key) building = { key, world: build(key, offered, strays) };
-      cached = await building.world;
-      return cached;
+    warm(inUse) {
+      if (cached === null) return;
+      if (warming !== null) clearTimeout(warming);
+      warming = setTimeout(() => {
+        warming = null;
+        // A failure shows itself to the command that needs the world.
+        world(inUse()).catch(() => {});
+      }, WARM_MS);
+      warming.unref();
     },
+    world,
     local,
     unitDir(id) {
       const unit = local(id);
@@ -140,24 +164,17 @@ export function openRepositories(root: string): Repositories {
   };
 }
 
-function idsOf(offered: Map<string, OfferedUnit[]>): Set<UnitId> {
-  const ids = new Set<UnitId>();
-  for (const [repo, list] of offered)
-    for (const unit of list) ids.add(unitId(repo, unit.layer, unit.version));
-  return ids;
-}
-
 /** Units in use that no repository offers, as the units on disk describe themselves; sorted. */
 function straysOf(
   inUse: Iterable<UnitId>,
-  offeredIds: Set<UnitId>,
+  isOffered: (id: UnitId, repo: string) => boolean,
   offered: Map<string, OfferedUnit[]>,
   local: (id: UnitId) => LayerUnit | null,
 ): OfferedUnit[] {
   const strays: OfferedUnit[] = [];
   for (const id of [...new Set(inUse)].sort()) {
     const { repo } = parseUnitId(id)!;
-    if (offeredIds.has(id) || !offered.has(repo)) continue;
+    if (!offered.has(repo) || isOffered(id, repo)) continue;
     const unit = local(id);
     if (unit !== null) strays.push({ ...unit.metadata, repo });
   }

@@ -9,6 +9,7 @@ import { writeTreeIndex } from '../layer/index.ts';
 import { type ComposedUnit, checkConflicts, orderUnits, stackOf } from './compose.ts';
 import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
 import { type FleetContext, operationId } from './context.ts';
+import type { TemplateTimings } from './contract.ts';
 import { isThere, removeTree, syncDirectory, syncFileSystem, writeNewFile } from './files.ts';
 import {
   type ConfigRef,
@@ -47,6 +48,7 @@ export interface StagedGeneration {
   stageDir: string;
   record: GenerationRecord;
   ldfText: string;
+  timings: Omit<TemplateTimings, 'resolve_ms'>;
 }
 
 /** Directory for staging, in the family's own directory so that a rename suffices. */
@@ -71,10 +73,13 @@ export async function stageGeneration(context: FleetContext, input: StageInput):
   if (input.ids.length > LIMITS.stackLayers) {
     throw new StrataError('LIMIT', `${input.what} needs more than ${LIMITS.stackLayers} layers`);
   }
+  const begin = performance.now();
   const units = await context.repositories.ensure(input.ids, input.progress);
+  const mirrored = performance.now();
   input.progress({ phase: 'compose', message: `composing ${units.length} layers of ${input.what}` });
   const composed = orderUnits(input.ids.map((id, i): ComposedUnit => ({ id, unit: units[i]! })));
   checkConflicts(composed, knownGood(input), input.what);
+  const composedAt = performance.now();
   context.onStep('composed');
   const stageDir = makeStageDir(context, input.owner);
   try {
@@ -97,7 +102,12 @@ export async function stageGeneration(context: FleetContext, input: StageInput):
     };
     writeStaged(stageDir, record, input.ldfText);
     context.onStep('staged');
-    return { owner: input.owner, stageDir, record, ldfText: input.ldfText };
+    const timings = {
+      mirror_ms: mirrored - begin,
+      compose_ms: composedAt - mirrored,
+      configure_ms: performance.now() - composedAt,
+    };
+    return { owner: input.owner, stageDir, record, ldfText: input.ldfText, timings };
   } catch (error) {
     removeTree(stageDir);
     throw error;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { checkObjectName, type Progress, StrataError } from '../base/index.ts';
 import { commitNewTemplate, commitTemplate } from './commit.ts';
 import { type FleetContext, operationId, templateState, unitsInUse } from './context.ts';
-import type { Fleet, LdfLine, TemplateInfo } from './contract.ts';
+import type { Fleet, LdfLine, TemplateInfo, TemplateTimings } from './contract.ts';
 import {
   dependents,
   layerNames,
@@ -46,7 +46,7 @@ export async function createTemplate(
   context: FleetContext,
   options: CreateOptions,
   progress: Progress,
-): Promise<TemplateInfo & { elapsed_ms: number }> {
+): Promise<TemplateInfo & { elapsed_ms: number; timings: TemplateTimings }> {
   const started = performance.now();
   const name = checkObjectName('template', options.name);
   const explicit = parseLayers(options.layers);
@@ -75,6 +75,7 @@ export async function createTemplate(
       recommends,
     };
     const resolution = resolveIntent(await context.repositories.world(unitsInUse(context)), intent, progress);
+    const resolvedMs = performance.now() - started;
     const ldf = createLdf({ refs: from, ...resolution });
     const staged = await stageGeneration(context, {
       owner: name,
@@ -96,7 +97,8 @@ export async function createTemplate(
       removeTree(staged.stageDir);
       throw error;
     }
-    return { ...templateInfo(context, name), elapsed_ms: elapsed(started) };
+    const timings = { resolve_ms: resolvedMs, ...staged.timings };
+    return { ...templateInfo(context, name), elapsed_ms: elapsed(started), timings };
   });
 }
 
