@@ -107,6 +107,8 @@ export interface Core {
   readonly freeHandles: number[];
   passthrough: boolean;
   posixAcl: boolean;
+  /** Large deletions run on a thread of their own. */
+  readonly background: boolean;
   /** Called before each change on disk: fault injection. */
   readonly onStep: ((step: string) => void) | null;
   /** Told of nodes whose attributes changed by something the kernel did not ask for. */

@@ -1,11 +1,13 @@
 /** Opening and closing the state of a VLFS, and finishing at opening what a crash cut off. */
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { nameFromText, StrataError } from '../base/index.ts';
 import { AT_FDCWD, close, E, newStat, readDirectory, S_IFDIR } from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
 import { dropCopyUp } from './copy-up.ts';
 import { finishLinkJournals } from './copy-up-links.ts';
 import { type Core, newNode } from './core.ts';
+import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { refresh } from './lookup.ts';
@@ -20,6 +22,8 @@ export interface OpenOptions {
   onStep?: (step: string) => void;
   /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
   onAttributes?: (nodeId: number) => void;
+  /** Large deletions run on a thread of their own, because this one serves others; default false. */
+  background?: boolean;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
   inspect?: boolean;
 }
@@ -64,6 +68,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     freeHandles: [],
     passthrough: false,
     posixAcl: false,
+    background: options.background ?? false,
     onStep: options.onStep ?? null,
     onAttributes: options.onAttributes ?? null,
     stat: newStat(),
@@ -90,7 +95,11 @@ function cleanWork(core: Core): void {
   core.workFd = fd;
   finishLinkJournals(core.rootFd, fd);
   const left = readDirectory(fd);
-  if (typeof left !== 'number') for (const { name } of left) removeTree(fd, name);
+  if (typeof left === 'number') return;
+  for (const { name } of left) {
+    if (name.startsWith('trash-')) deleteAside(join(core.workDir, name), core.background);
+    else removeTree(fd, name);
+  }
 }
 
 /** Closes every descriptor of the VLFS. */

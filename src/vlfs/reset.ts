@@ -3,7 +3,7 @@
  * are). Both are built in the work directory; the rename to `reset-private` decides, and what follows is repeated after a crash
  * (`finishReset`) until it is done.
  */
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { nameFromText, nameToText } from '../base/index.ts';
 import {
@@ -28,9 +28,9 @@ import {
   S_IFMT,
   splitXattrList,
   statAt,
-  syncfs,
 } from '../sys/index.ts';
 import { type Core, step } from './core.ts';
+import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { confirm } from './lookup.ts';
@@ -60,30 +60,34 @@ export function reset(core: Core, keep: readonly string[]): void {
     copyDirectoryAttributes(core.rootFd, fresh);
     for (const parts of kept) keepPath(core.rootFd, fresh, parts);
     keepWhiteouts(core, whiteouts, kept);
-    must(syncfs(fresh), 'reset');
   } finally {
     close(fresh);
     close(whiteouts);
   }
   step(core, 'reset: decide');
   renameSync(join(core.workDir, BUILDING), join(core.workDir, STAGED));
-  fsync(work);
-  finishReset(core.privateDir, core.whiteoutsDir, core.workDir, core.onStep);
+  // A journalling file system keeps the order of all that is done here. Waiting for the disk is the caller's on a serving thread.
+  if (!core.background) fsync(work);
+  const trash = placeReset(core.privateDir, core.whiteoutsDir, core.workDir, core.onStep);
   reopen(core);
+  if (trash !== null) deleteAside(trash, core.background);
 }
 
-/** Puts a decided reset in place; a no-op when there is none. Safe to repeat. */
-export function finishReset(
+/** At opening: puts a decided reset in place; a no-op when there is none. What it replaced is deleted with the rest of the work directory. */
+export function finishReset(privateDir: string, whiteoutsDir: string, workDir: string): void {
+  placeReset(privateDir, whiteoutsDir, workDir, null);
+}
+
+/** Safe to repeat. Returns the directory that holds what was replaced, or null when nothing was decided. */
+function placeReset(
   privateDir: string,
   whiteoutsDir: string,
   workDir: string,
-  onStep: ((step: string) => void) | null = null,
-): void {
+  onStep: ((step: string) => void) | null,
+): string | null {
   const staged = join(workDir, STAGED);
-  if (!existsSync(staged)) return;
-  const trash = join(workDir, 'reset-trash');
-  rmSync(trash, { recursive: true, force: true });
-  mkdirSync(trash, { mode: 0o700 });
+  if (!existsSync(staged)) return null;
+  const trash = mkdtempSync(join(workDir, 'trash-'));
   const stagedWhiteouts = join(workDir, STAGED_WHITEOUTS);
   if (existsSync(stagedWhiteouts)) {
     onStep?.('reset: whiteouts away');
@@ -96,10 +100,7 @@ export function finishReset(
   onStep?.('reset: private');
   renameSync(staged, privateDir);
   onStep?.('reset: trash');
-  const fd = openDirectory(AT_FDCWD, nameFromText(workDir));
-  if (fd < 0) return;
-  removeTree(fd, 'reset-trash');
-  close(fd);
+  return trash;
 }
 
 /** The open VLFS goes over to the new directories. */

@@ -179,7 +179,11 @@ export class Client {
   readonly faults: unknown[] = [];
 
   constructor(spec: VlfsSpec, options: VlfsOptions & { passthrough?: boolean } = {}) {
-    this.fs = openVlfs(spec, { ...options, onFault: (_, error) => this.faults.push(error) });
+    this.fs = openVlfs(spec, {
+      background: false,
+      ...options,
+      onFault: (_, error) => this.faults.push(error),
+    });
     this.fs.init({
       passthrough: options.passthrough ?? false,
       killPriv: true,

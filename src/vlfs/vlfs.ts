@@ -48,7 +48,7 @@ export interface Vlfs extends VfsOperations {
   relayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): void;
   /** Shows shared originals again; returns the absolute paths that changed. The server must make the kernel look names up again. */
   revert(paths: readonly string[]): string[];
-  /** A fresh private layer but for `keep`. The server must make the kernel look names up again. */
+  /** A fresh private layer but for `keep`; who acknowledges it to a user syncs the file system first. The server must make the kernel look names up again. */
   reset(keep: readonly string[]): void;
   stats(): VlfsStats;
 }
@@ -60,7 +60,7 @@ export interface VlfsOptions extends OpenOptions {
 
 /** Opens a VLFS; throws a StrataError when its stack or its private layer cannot be opened. One at a time may be open for a private layer. */
 export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
-  const core = openCore(spec, options);
+  const core = openCore(spec, { background: true, ...options });
   return guarded(operationsOf(core), controlOf(core), options);
 }
 
