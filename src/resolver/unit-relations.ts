@@ -50,15 +50,15 @@ const NO_NEEDS: readonly Need[] = [];
 const NO_EXCLUSIONS: readonly Exclusion[] = [];
 
 export function createUnitRelations(index: UnitIndex): UnitRelations {
-  const needs: (readonly Need[] | undefined)[] = new Array(index.units.length);
-  const recommended: (readonly Need[] | undefined)[] = new Array(index.units.length);
-  const exclusions: (readonly Exclusion[] | undefined)[] = new Array(index.units.length);
+  const needs = new Map<number, readonly Need[]>();
+  const recommended = new Map<number, readonly Need[]>();
+  const exclusions = new Map<number, readonly Exclusion[]>();
   const essentials = new Map<string, readonly Need[]>();
   const match = createMatcher(index);
 
   return {
     needs(unit) {
-      let known = needs[unit];
+      let known = needs.get(unit);
       if (known === undefined) {
         const { preDepends, depends } = index.units[unit]!;
         known =
@@ -68,20 +68,20 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
                 ...readNeeds(index, match, unit, 'pre-depends', preDepends),
                 ...readNeeds(index, match, unit, 'depends', depends),
               ];
-        needs[unit] = known;
+        needs.set(unit, known);
       }
       return known;
     },
     recommends(unit) {
-      let known = recommended[unit];
+      let known = recommended.get(unit);
       if (known === undefined) {
         known = readNeeds(index, match, unit, 'recommends', index.units[unit]!.recommends);
-        recommended[unit] = known;
+        recommended.set(unit, known);
       }
       return known;
     },
     eachExcluded(unit, visit) {
-      let known = exclusions[unit];
+      let known = exclusions.get(unit);
       if (known === undefined) {
         const { conflicts, breaks } = index.units[unit]!;
         known =
@@ -91,7 +91,7 @@ export function createUnitRelations(index: UnitIndex): UnitRelations {
                 ...readExclusions(index, match, unit, 'conflicts', conflicts),
                 ...readExclusions(index, match, unit, 'breaks', breaks),
               ];
-        exclusions[unit] = known;
+        exclusions.set(unit, known);
       }
       const { layer } = index.units[unit]!;
       for (const exclusion of known) {
