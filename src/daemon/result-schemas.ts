@@ -108,7 +108,11 @@ export const RESULT_SCHEMAS = {
     problems: Type.Array(Type.Object({ unit: text, path: text, problem: text })),
   }),
   layerRemove: nothing,
-  templateCreate: Type.Object({ ...templateFields, elapsed_ms: count }),
+  templateCreate: Type.Object({
+    ...templateFields,
+    elapsed_ms: count,
+    timings: Type.Object({ resolve_ms: count, mirror_ms: count, compose_ms: count, configure_ms: count }),
+  }),
   templateAdd: template,
   templateRemove: template,
   templateHold: template,

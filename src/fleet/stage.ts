@@ -48,8 +48,10 @@ export interface StagedGeneration {
   stageDir: string;
   record: GenerationRecord;
   ldfText: string;
-  timings: Omit<TemplateTimings, 'resolve_ms'>;
 }
+
+/** Where staging spent its time. */
+export type StageTimings = Omit<TemplateTimings, 'resolve_ms'>;
 
 /** Directory for staging, in the family's own directory so that a rename suffices. */
 export function makeStageDir(context: FleetContext, owner: Owner): string {
@@ -69,7 +71,10 @@ export function configsOfRefs(refs: Definition[]): ConfigRef[] {
 }
 
 /** Throws UNSATISFIABLE, CONFLICT, FETCH, CHECKSUM, SCRIPT_FAILED, NO_SPACE; then nothing is left. */
-export async function stageGeneration(context: FleetContext, input: StageInput): Promise<StagedGeneration> {
+export async function stageGeneration(
+  context: FleetContext,
+  input: StageInput,
+): Promise<StagedGeneration & { timings: StageTimings }> {
   if (input.ids.length > LIMITS.stackLayers) {
     throw new StrataError('LIMIT', `${input.what} needs more than ${LIMITS.stackLayers} layers`);
   }

@@ -83,7 +83,7 @@ export const TEMPLATE_COMMANDS: CommandSpec[] = [
         ...(invocation.options['configure'] === false ? { configure: false } : {}),
       });
       return {
-        json: { ...(asJson(template) as object), elapsed_ms: template.elapsed_ms },
+        json: { ...(asJson(template) as object), elapsed_ms: template.elapsed_ms, timings: template.timings },
         human: (print) =>
           print.line(
             `template ${template.name}: ${sizeOf(template)}, made in ${formatDuration(template.elapsed_ms)}`,

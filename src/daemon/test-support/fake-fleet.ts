@@ -89,7 +89,11 @@ export function createFakeFleet(root: string): FakeFleet {
         appliances: 0,
       };
       templates.set(o.name, template);
-      return { ...template, elapsed_ms: 5 };
+      return {
+        ...template,
+        elapsed_ms: 5,
+        timings: { resolve_ms: 1, mirror_ms: 1, compose_ms: 1, configure_ms: 2 },
+      };
     },
     templateAdd: change,
     templateRemove: change,
