@@ -26,6 +26,7 @@ import type { JournalStep } from './journal.ts';
 import { createLdf, formatLdf } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { allocateMacs, normalizeMac } from './macs.ts';
+import { allMounts } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
 import { applianceDirs } from './private-files.ts';
 import { elapsed, parseLayers, templateLock } from './templates.ts';
@@ -203,12 +204,7 @@ export function* rowsOnDisk(context: Pick<FleetContext, 'paths'>): Generator<Cat
 /** Mountpoints of every mounted appliance. */
 export async function mountpoints(context: FleetContext): Promise<Map<string, string[]>> {
   const byName = new Map<string, string[]>();
-  const plane = await context.runningDataPlane();
-  if (!plane) return byName;
-  for (const { id, mountpoint } of (await plane.status()).mounts) {
-    if (id.startsWith('.')) continue;
-    byName.set(id, [...(byName.get(id) ?? []), mountpoint]);
-  }
+  for (const { name, dir } of await allMounts(context)) byName.set(name, [...(byName.get(name) ?? []), dir]);
   return byName;
 }
 

@@ -23,7 +23,8 @@ import {
   verifyLayers,
 } from './layers.ts';
 import { COMMIT, createLocks } from './locks.ts';
-import { allMounts, mountAppliance, unmountTarget } from './mounts.ts';
+import { allMounts } from './mount-list.ts';
+import { mountAppliance, unmountTarget } from './mounts.ts';
 import { fleetPaths } from './paths.ts';
 import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
 import { openRepositories } from './repositories.ts';

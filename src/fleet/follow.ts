@@ -1,6 +1,6 @@
 /**
  * After a template's (or an appliance's own) generation has changed: every appliance follows. Mounted ones are relayered in one call,
- * each atomically; in the others only what belongs to units that are gone is dropped. Idempotent: recovery does it again.
+ * each atomically; in the others only what belongs to units that are gone is dropped. A sealed door keeps its stack until its next mount. Idempotent: recovery does it again.
  */
 import { StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
@@ -12,6 +12,7 @@ import { type FleetContext, templateState } from './context.ts';
 import { namesIn } from './files.ts';
 import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
 import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
+import { sealedMounts } from './sealed-door.ts';
 
 /** What an appliance's stack is at this moment. */
 export function applianceDefinition(context: FleetContext, row: CatalogRow): Definition {
@@ -68,10 +69,12 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
   if (moves.length === 0) return;
   const plane = await context.runningDataPlane();
   const mounted = plane ? await mountedStacks(plane) : new Map<string, string>();
+  const sealed = new Set(sealedMounts(context.paths).map(({ name }) => name));
   const stacks = new Map<GenerationRecord, StackSpec>();
   const databases = new Map<GenerationRecord, ReturnType<typeof databaseChanges>>();
   const relayers: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] = [];
   for (const { row, from, to } of moves) {
+    if (sealed.has(row.name)) continue;
     const stack = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
     stacks.set(to, stack);
     const changes = databases.get(to) ?? (from ? databaseChanges(context.paths, from, to) : []);

@@ -13,6 +13,7 @@ import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
 import { removeTree } from './files.ts';
 import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
+import { allMounts } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
 import { stageGeneration } from './stage.ts';
@@ -39,8 +40,13 @@ export function freezeTemplate(
       );
     }
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
-    const plane = await context.runningDataPlane();
-    const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === row.name);
+    const mount = (await allMounts(context)).find(({ name }) => name === row.name);
+    if (mount?.door === 'sealed') {
+      throw new StrataError('BUSY', `appliance ${row.name} is mounted at ${mount.dir} by the sealed door`, {
+        hint: `first: strata umount ${mount.dir}`,
+      });
+    }
+    const isMounted = mount !== undefined;
     if (!isMounted) pruneWhiteouts(vlfsSpec(context, row));
     const ids = definition.record.units;
     const refNames = ldfRefs(definition.ldf);
@@ -62,7 +68,7 @@ export function freezeTemplate(
     try {
       const steps = isMounted ? [] : resetSteps(context, row.name);
       await commitTemplate(context, staged, steps);
-      if (isMounted && plane) await plane.reset(row.name, []);
+      if (isMounted) await (await context.dataPlane()).reset(row.name, []);
     } finally {
       removeTree(staged.stageDir);
     }

@@ -2,28 +2,17 @@
 import { mkdirSync, realpathSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
+import { pruneWhiteouts } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { FleetContext } from './context.ts';
 import type { Fleet } from './contract.ts';
+import { namesIn } from './files.ts';
 import { reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { mountSealed, sealedMounts, unmountSealed } from './sealed-door.ts';
+import { type ApplianceMount, allMounts } from './mount-list.ts';
+import { mountSealed, unmountSealed } from './sealed-door.ts';
 
 type MountOptions = Parameters<Fleet['mount']>[0];
-
-/** Every mountpoint of every appliance, whatever the door. */
-export async function allMounts(
-  context: FleetContext,
-): Promise<{ name: string; dir: string; door: 'fuse' | 'sealed' }[]> {
-  const plane = await context.runningDataPlane();
-  const served = plane ? (await plane.status()).mounts : [];
-  return [
-    ...served
-      .filter(({ id }) => !id.startsWith('.'))
-      .map(({ id, mountpoint }) => ({ name: id, dir: mountpoint, door: 'fuse' as const })),
-    ...sealedMounts(context.paths).map(({ name, dir }) => ({ name, dir, door: 'sealed' as const })),
-  ];
-}
 
 export async function mountAppliance(
   context: FleetContext,
@@ -57,6 +46,8 @@ export async function mountAppliance(
     }
     const readOnly = options.readOnly ?? false;
     const spec = vlfsSpec(context, applianceRow(context, name), readOnly);
+    if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
+      pruneWhiteouts(spec);
     if (door === 'sealed') mountSealed(context.paths, spec, dir);
     else {
       await reconcileMounts(context);
@@ -112,11 +103,7 @@ export async function unmountTarget(
   });
 }
 
-async function unmountOne(
-  context: FleetContext,
-  mount: { name: string; dir: string; door: 'fuse' | 'sealed' },
-  force: boolean,
-): Promise<void> {
+async function unmountOne(context: FleetContext, mount: ApplianceMount, force: boolean): Promise<void> {
   if (mount.door === 'sealed') {
     unmountSealed(mount.dir, force);
     return;

@@ -6,7 +6,10 @@
 import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
 import type { LayerUnit } from '../layer/contract.ts';
 import { listRepositories, openRepository, type Repository } from '../repository/index.ts';
-import { buildUniverse, type OfferedUnit, type Universe } from '../resolver/index.ts';
+import { joinUniverse, type OfferedUnit, type Universe } from '../resolver/index.ts';
+
+/** Layers import with /bin, /sbin and /lib* below /usr, so the package that merges a tree (and brings perl for it) is not needed. */
+const PREFERRED: ReadonlySet<string> = new Set(['usr-is-merged']);
 
 /** Rest after a change before the world is built again. */
 const WARM_MS = 30;
@@ -95,10 +98,8 @@ export function openRepositories(root: string): Repositories {
     offered: Map<string, OfferedUnit[]>,
     strays: OfferedUnit[],
   ): Promise<World> {
-    const all: OfferedUnit[] = [];
-    for (const list of offered.values()) for (const unit of list) all.push(unit);
-    for (const unit of strays) all.push(unit);
-    return { key, universe: buildUniverse(all) };
+    const universe = joinUniverse([...offered.values(), strays], { preferredLayers: PREFERRED });
+    return { key, universe };
   }
 
   async function world(inUse: Iterable<UnitId>): Promise<World> {

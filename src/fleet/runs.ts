@@ -13,7 +13,8 @@ import type { Fleet, RunPreparation } from './contract.ts';
 import { makeDirectory, namesIn, readJsonIfThere, replaceFile } from './files.ts';
 import { reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { allMounts, runMountpoint } from './mounts.ts';
+import { allMounts } from './mount-list.ts';
+import { runMountpoint } from './mounts.ts';
 
 interface RunRecord {
   format: 1;
