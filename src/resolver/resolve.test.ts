@@ -302,3 +302,15 @@ test('a universe of several lists is the universe of all of them; a known list i
   const tenTimes = performance.now() - again;
   assert.ok(tenTimes < 10 * (again - indexing), `${again - indexing} ms, then ten in ${tenTimes} ms`);
 });
+
+test('a preferred layer is taken before the first alternative, unless another is installed', () => {
+  const units = [unit('a', { depends: 'usrmerge | usr-is-merged' }), unit('usrmerge'), unit('usr-is-merged')];
+  const universe = buildUniverse(units, { preferredLayers: new Set(['usr-is-merged']) });
+  const chosen = (installed: string[]) => {
+    const result = universe.resolve({ wishes: [{ layer: 'a' }], installed: installed.map((l) => main(l)) });
+    assert.ok(result.ok);
+    return names(result).sort();
+  };
+  assert.deepEqual(chosen([]), ['main/a 1', 'main/usr-is-merged 1']);
+  assert.deepEqual(chosen(['a', 'usrmerge']), ['main/a 1', 'main/usrmerge 1']);
+});

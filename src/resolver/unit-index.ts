@@ -9,6 +9,8 @@ import { indexPart, isEssential, type PartIndex, type Provision } from './part-i
 export interface UniverseOptions {
   /** Repositories, the preferred first. Those not named follow, by name. */
   repositories?: readonly string[];
+  /** Layers that a need takes before its other candidates, except what is installed. */
+  preferredLayers?: ReadonlySet<string>;
 }
 
 /** Units are numbers: places in `units`. */
@@ -25,6 +27,7 @@ export interface UnitIndex {
   essentialLayers(repo: string): readonly string[];
   layerNames(): Iterable<string>;
   hasRepository(repo: string): boolean;
+  isPreferred(layer: string): boolean;
 }
 
 const NO_UNITS: readonly number[] = [];
@@ -102,6 +105,7 @@ export function createUnitIndex(
     providersOf,
     layerNames: () => new Set(parts.flatMap(({ part }) => [...part.byLayer.keys()])),
     hasRepository: (repo) => repositories.has(repo),
+    isPreferred: (layer) => options.preferredLayers?.has(layer) === true,
     provisions(unit) {
       const { part, offset } = parts.findLast((joined) => joined.offset <= unit)!;
       return part.provisions(unit - offset);
