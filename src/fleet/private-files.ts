@@ -1,6 +1,6 @@
 /**
- * Package databases in private layers. An appliance that ran its package manager has its own copy of dpkg's status, which would hide the
- * template's new one; so after a change of the template both are merged. What stands in a private layer belongs to the appliance: paths
+ * Databases in private layers that an appliance and its template both write: dpkg's status, accounts. The appliance's own copy would hide
+ * what the template adds, so after a change of the template both are merged. What stands in a private layer belongs to the appliance: paths
  * are opened beneath it without following any link, only plain files of bounded size are read.
  */
 import { randomBytes } from 'node:crypto';
@@ -9,12 +9,11 @@ import { join } from 'node:path';
 import { LIMITS } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
 import type { PrivateFile } from '../vlfs/contract.ts';
-import { mergePrivateStatus } from './configure/index.ts';
+import { MERGED_PATHS, mergePrivateFile } from './configure/index.ts';
 import { type GenerationRecord, readConfigFile } from './generations.ts';
 import type { FleetPaths } from './paths.ts';
 import { copyAttributes, latin1, must } from './tree-copy.ts';
 
-const DATABASES = ['var/lib/dpkg/status', 'var/lib/apt/extended_states'];
 const BENEATH = sys.RESOLVE_BENEATH | sys.RESOLVE_NO_SYMLINKS | sys.RESOLVE_NO_MAGICLINKS;
 
 /** A database that differs between two generations. */
@@ -30,7 +29,7 @@ export function databaseChanges(
   to: GenerationRecord,
 ): DatabaseChange[] {
   const changes: DatabaseChange[] = [];
-  for (const path of DATABASES) {
+  for (const path of MERGED_PATHS) {
     const before = readConfigFile(paths, from, path);
     const after = readConfigFile(paths, to, path);
     if (before !== null && after !== null && before !== after)
@@ -44,8 +43,9 @@ export function mergedDatabases(privateDir: string, changes: DatabaseChange[]): 
   const files: PrivateFile[] = [];
   for (const { path, from, to } of changes) {
     const mine = readPrivateFile(privateDir, path);
-    if (mine === null) continue;
-    const merged = mergePrivateStatus(from, to, mine);
+    // Bytes that are no text would not survive; such a file stays as the appliance made it.
+    if (mine === null || mine.includes('\ufffd')) continue;
+    const merged = mergePrivateFile(path, from, to, mine);
     if (merged !== mine) files.push({ path, content: Buffer.from(merged, 'utf8') });
   }
   return files;

@@ -134,6 +134,16 @@ test('apt installs and removes a package inside one appliance; the other does no
   await s.json('umount', mounted);
 });
 
+test('a user made inside one appliance and a system user that the template adds later live together', async () => {
+  await inside('dev-1', 'useradd --create-home alice');
+  await s.json('template', 'add', 'dev', 'dbus');
+  assert.match(await inside('dev-1', 'getent passwd alice messagebus'), /alice.*\n.*messagebus/);
+  assert.match(await inside('dev-1', 'getent group messagebus && dpkg-query -W dbus'), /dbus/);
+  assert.equal((await s.run(['run', 'dev-2', '--', 'getent', 'passwd', 'alice'])).status, 2);
+  await s.json('template', 'remove', 'dev', 'dbus');
+  assert.match(await inside('dev-1', 'getent passwd alice && ! dpkg-query -W dbus 2>/dev/null'), /alice/);
+});
+
 test('nginx serves from the appliance, and a changed page shows as a private change', async () => {
   writeFileSync(join(s.root, 'site'), 'server { listen 127.0.0.1:18080; root /srv; }\n');
   const server = s.start([
