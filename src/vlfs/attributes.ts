@@ -6,7 +6,7 @@ import type { Attr, EntryOut } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { confirm, refresh } from './lookup.ts';
-import { entryOf, type HiddenEntries, unitOf } from './merged-directory.ts';
+import { entryOf, type HiddenEntries, mergedTimes, unitOf } from './merged-directory.ts';
 import type { Unit } from './stack.ts';
 
 /** This process is the only authority over the tree, so the kernel may keep what it was told. */
@@ -96,6 +96,9 @@ function directoryAttr(core: Core, node: Node, out: Attr): number {
   }
   const ref = node.merged!.contributors[0]!;
   indexAttr(unitOf(core.stack, ref), entryOf(ref), core.hidden, -1, out);
+  const times = mergedTimes(node.merged!);
+  out.mtimeSec = out.atimeSec = out.ctimeSec = times.mtimeSec;
+  out.mtimeNsec = out.atimeNsec = out.ctimeNsec = times.mtimeNsec;
   out.ino = node.ino;
   out.nlink = 1;
   out.size = 4096;

@@ -18,6 +18,7 @@ import {
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { nodeAt, resolve, SHARED } from './lookup.ts';
 import { entryOf, unitOf } from './merged-directory.ts';
+import { placesOfLayerPath } from './moved-directories.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -39,19 +40,20 @@ export function placesOf(core: Core, node: Node): LinkPlace[] {
   const count = index.nlink(node.entry);
   if (count < 2) return places;
   for (let entry = node.entry, left = count; left > 0; entry = index.hardLinkNext(entry), left--) {
-    const parts = index.path(entry).split('/');
-    const name = parts.pop()!;
-    const parent = directoryByPath(core, parts);
-    if (parent === null) continue;
-    const shows =
-      resolve(core, parent, name) === SHARED &&
-      unitOf(core.stack, core.ref) === unit &&
-      entryOf(core.ref) === entry;
-    if (!shows) releaseIfUnused(core, parent);
-    else if (parent.children!.get(name) !== node) {
-      detachName(core, parent, name);
-      attachName(node, parent, name);
-      places.push({ parent, name });
+    for (const parts of placesOfLayerPath(core, index.path(entry))) {
+      const name = parts.pop()!;
+      const parent = directoryByPath(core, parts);
+      if (parent === null) continue;
+      const shows =
+        resolve(core, parent, name) === SHARED &&
+        unitOf(core.stack, core.ref) === unit &&
+        entryOf(core.ref) === entry;
+      if (!shows) releaseIfUnused(core, parent);
+      else if (parent.children!.get(name) !== node) {
+        detachName(core, parent, name);
+        attachName(node, parent, name);
+        places.push({ parent, name });
+      }
     }
   }
   return places;

@@ -42,8 +42,8 @@ import {
 import { type Caller, PENDING } from './contract.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
 import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
+import { isInternal } from './internal-xattrs.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
-import { OPAQUE, REDIRECT } from './merged-directory.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
@@ -212,7 +212,7 @@ function setAttributes(core: Core, node: Node, set: (name: string, value: Uint8A
   const { index } = node.unit!;
   if (index.hasXattrs(node.entry)) {
     for (const [name, value] of index.xattrs(node.entry)) {
-      if ((name as string) === OPAQUE || (name as string) === REDIRECT) continue;
+      if (isInternal(name)) continue;
       const result = set(name, value);
       if (result < 0) return result;
     }

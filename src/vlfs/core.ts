@@ -5,6 +5,7 @@
 import type { Stat } from '../sys/index.ts';
 import type { Attr, SlowJob } from './contract.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
+import type { MovedDirectory } from './moved-directories.ts';
 import type { Stack, Unit } from './stack.ts';
 
 /** One object as the kernel knows it. Directories are identified by their path, files by their content's inode. */
@@ -101,6 +102,8 @@ export interface Core {
   temporaries: number;
   /** Some private directory has (or had) a redirect: what lies below a hidden shared directory may show elsewhere. */
   hasRedirects: boolean;
+  /** What `moved-directories.ts` found, or null. */
+  moved: MovedDirectory[] | null;
   /** Whiteouts were written since the last fsyncdir. */
   whiteoutsDirty: boolean;
   readonly handles: (Handle | null)[];

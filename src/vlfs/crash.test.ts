@@ -61,6 +61,14 @@ const SCENARIOS: Record<string, Scenario> = {
     setup: (c) => c.rename('etc', 'moved'),
     act: (c) => c.mkdir('etc'),
   },
+  'removal of a directory whose part was renamed away': {
+    setup(c) {
+      c.rename('etc/deep', 'deep');
+      c.unlink('deep/a');
+      for (const name of c.readdir('etc')) c.unlink(`etc/${name}`);
+    },
+    act: (c) => c.rmdir('etc'),
+  },
   'link of a shared file': { act: (c) => c.link('etc/a', 'etc/a2') },
   reset: {
     setup(c) {

@@ -30,6 +30,7 @@ import type { DiffEntry, VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { isInternal } from './internal-xattrs.ts';
 import { candidatesAt, NOTHING, nodeAt, resolve } from './lookup.ts';
 import {
   childDirectory,
@@ -45,7 +46,6 @@ import { contentTag, decodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { splitPath } from './relayer.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { openDirectory } from './whiteout-sets.ts';
-import { isInternal } from './xattrs.ts';
 
 interface Found {
   path: string;

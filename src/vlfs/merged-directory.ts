@@ -26,6 +26,7 @@ export interface MergedDirectory {
   names: Map<string, Reference | Reference[]> | null;
   children: Map<string, MergedDirectory | null> | null;
   ino: number;
+  times: { mtimeSec: number; mtimeNsec: number } | null;
 }
 
 /** Per level, entries that one appliance's whiteouts hide. */
@@ -59,13 +60,29 @@ export function newMergedDirectory(
   path: string,
   contributors: readonly Reference[],
 ): MergedDirectory {
-  return { stack, path, contributors, names: null, children: null, ino: 0 };
+  return { stack, path, contributors, names: null, children: null, ino: 0, times: null };
 }
 
 /** st_ino of the directory while the private layer does not have it. */
 export function mergedIno(directory: MergedDirectory): number {
   if (directory.ino === 0) directory.ino = directoryIno(directory.path);
   return directory.ino;
+}
+
+/** The newest of the contributors' modification times, so that a directory that got something by an update looks changed. */
+export function mergedTimes(directory: MergedDirectory): { mtimeSec: number; mtimeNsec: number } {
+  if (directory.times !== null) return directory.times;
+  const times = { mtimeSec: Number.NEGATIVE_INFINITY, mtimeNsec: 0 };
+  for (const ref of directory.contributors) {
+    const { index } = unitOf(directory.stack, ref);
+    const seconds = index.mtimeSec(entryOf(ref));
+    const nanoseconds = index.mtimeNsec(entryOf(ref));
+    if (seconds < times.mtimeSec || (seconds === times.mtimeSec && nanoseconds <= times.mtimeNsec)) continue;
+    times.mtimeSec = seconds;
+    times.mtimeNsec = nanoseconds;
+  }
+  directory.times = times;
+  return times;
 }
 
 /** A 0:0 character device of an overlayfs-upper tree hides the name in all lower levels. */

@@ -63,6 +63,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     workFd: -1,
     temporaries: 0,
     hasRedirects: false,
+    moved: null,
     whiteoutsDirty: false,
     handles: [],
     freeHandles: [],

@@ -30,8 +30,9 @@ import {
 } from '../sys/index.ts';
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { isInternal } from './internal-xattrs.ts';
 import { encodeIno, INO_XATTR, refresh } from './lookup.ts';
-import { entryOf, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { entryOf, mergedTimes, unitOf } from './merged-directory.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
 const stat = newStat();
@@ -92,7 +93,7 @@ function fillDirectory(core: Core, node: Node, work: number, temporary: string):
     if (result < 0) return result;
     if (index.hasXattrs(entry)) {
       for (const [name, value] of index.xattrs(entry)) {
-        if ((name as string) === OPAQUE || (name as string) === REDIRECT) continue;
+        if (isInternal(name)) continue;
         result = fsetxattr(fd, name, value);
         if (result < 0) return result;
       }
@@ -101,8 +102,8 @@ function fillDirectory(core: Core, node: Node, work: number, temporary: string):
     if (result < 0) return result;
     result = fchmod(fd, index.mode(entry) & 0o7777);
     if (result < 0) return result;
-    const seconds = index.mtimeSec(entry);
-    return futimens(fd, seconds, index.mtimeNsec(entry), seconds, index.mtimeNsec(entry));
+    const { mtimeSec, mtimeNsec } = mergedTimes(node.merged!);
+    return futimens(fd, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec);
   } finally {
     close(fd);
   }

@@ -51,6 +51,7 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   const last = lastAttr(core, node);
   const hidden = hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
+  core.moved = null;
   if (node.priv) {
     const gone = discard(core, parentFd, name);
     if (gone < 0) return gone;

@@ -158,6 +158,7 @@ function move(
   }
   if (source.children === null) noteOrigin(core, fromFd, from.name, to);
   const last = replaced === null ? null : lastAttr(core, replaced);
+  core.moved = null;
   step(core, 'rename');
   const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout });
   if (moved < 0) return moved;
@@ -194,6 +195,7 @@ function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: E
   if (fromFd < 0) return fromFd;
   const toFd = privateDirectory(core, to.parent);
   if (toFd < 0) return toFd;
+  core.moved = null;
   step(core, 'exchange');
   const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
   if (moved < 0) return moved;

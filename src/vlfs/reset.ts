@@ -110,6 +110,7 @@ function reopen(core: Core): void {
   core.rootFd = openPrivateDir(core.privateDir);
   core.whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
   core.hidden = loadHidden(core.whiteoutsFd, core.stack.units, core.stack.levelOfSet);
+  core.moved = null;
   core.generation++;
   for (const node of core.nodes.values()) if (node.children !== null) dropDirectoryFd(node);
   for (const node of [...core.nodes.values()]) {

@@ -25,16 +25,19 @@ import { directoryByPath } from './copy-up-links.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
+import { isInternal } from './internal-xattrs.ts';
 import { candidatesAt, NOTHING, nodeAt, PRIVATE, resolve } from './lookup.ts';
 import {
   entryOf,
   isDirectory,
   isHidden,
+  mergedTimes,
   namesOf,
   OPAQUE,
   type Reference,
   unitOf,
 } from './merged-directory.ts';
+import { placesOfLayerPath } from './moved-directories.ts';
 import { pathOf } from './nodes.ts';
 import { keepTimes, restoreTimes } from './private-layer.ts';
 import { splitPath } from './relayer.ts';
@@ -42,7 +45,6 @@ import { lastAttr, loseName } from './remove-ops.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { uncover } from './whiteouts.ts';
 import { discard } from './work-dir.ts';
-import { isInternal } from './xattrs.ts';
 
 /**
  * Reverts paths (directories with all below). Returns the paths that changed, absolute, as text. Throws NOT_FOUND for a path that has no
@@ -50,6 +52,7 @@ import { isInternal } from './xattrs.ts';
  */
 export function revert(core: Core, paths: readonly string[]): string[] {
   if (core.readOnly) throw systemFailure(-E.ROFS, `revert ${paths[0] ?? ''}`);
+  core.moved = null;
   const ends = paths.map((path) => checked(core, path));
   const reverted: string[] = [];
   for (const end of ends) {
@@ -161,14 +164,23 @@ function revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]
     entry !== first && left > 0;
     entry = index.hardLinkNext(entry), left--
   ) {
-    const parts = index.path(entry).split('/');
-    const name = parts.pop()!;
-    const parent = directoryByPath(core, parts);
-    if (parent === null || !parent.priv) continue;
-    const fd = directoryFd(core, parent);
-    if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
-    if (resolve(core, parent, name) !== PRIVATE) continue;
-    removePrivate(core, parent, name, candidatesAt(parent, name), false, index.path(entry), reverted);
+    for (const parts of placesOfLayerPath(core, index.path(entry))) {
+      const name = parts.pop()!;
+      const parent = directoryByPath(core, parts);
+      if (parent === null || !parent.priv) continue;
+      const fd = directoryFd(core, parent);
+      if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
+      if (resolve(core, parent, name) !== PRIVATE) continue;
+      removePrivate(
+        core,
+        parent,
+        name,
+        candidatesAt(parent, name),
+        false,
+        [...parts, name].join('/'),
+        reverted,
+      );
+    }
   }
 }
 
@@ -285,5 +297,6 @@ function copyAttributes(core: Core, node: Node): void {
     for (const [name, value] of index.xattrs(entry)) if (!isInternal(name)) fsetxattr(fd, name, value);
   }
   fchmod(fd, index.mode(entry) & 0o7777);
-  futimens(fd, index.mtimeSec(entry), index.mtimeNsec(entry), index.mtimeSec(entry), index.mtimeNsec(entry));
+  const { mtimeSec, mtimeNsec } = mergedTimes(node.merged!);
+  futimens(fd, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec);
 }

@@ -41,7 +41,7 @@ export interface Stack {
   refs: number;
 }
 
-const KEEP_IDLE = 4;
+const KEEP_IDLE = 2;
 const units = new Map<string, Unit>();
 const stacks = new Map<string, Stack>();
 const idle: Stack[] = [];
@@ -161,6 +161,11 @@ function openUnit(level: LevelSpec): Unit {
     return known;
   }
   const overlay = level.kind !== 'software';
+  if (!statSync(level.treeDir, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new StrataError('NOT_FOUND', `layer ${level.id} has no tree (${level.treeDir})`, {
+      hint: 'the layer was removed; import it again',
+    });
+  }
   const unit: Unit = {
     id: level.id,
     treeDir: level.treeDir,

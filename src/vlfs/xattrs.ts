@@ -31,17 +31,13 @@ import type { Caller } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { isInternal } from './internal-xattrs.ts';
 import { confirm, refresh } from './lookup.ts';
 import { entryOf, unitOf } from './merged-directory.ts';
 import { privateDirectory } from './private-layer.ts';
 
 const NONE: ReadonlyMap<string, Uint8Array> = new Map();
 const stat = newStat();
-
-/** Attributes that belong to the private layer's form. */
-export function isInternal(name: string): boolean {
-  return name.startsWith('trusted.overlay.') || name.startsWith('trusted.strata.');
-}
 
 /** Where the attributes of a private node are: an open descriptor, or a name in an open directory. */
 type Place = { fd: number; name: null } | { fd: number; name: string } | number;

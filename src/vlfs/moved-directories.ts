@@ -1,0 +1,54 @@
+/**
+ * Where the parts of the stack show that were renamed: the directories of the private layer with a redirect. Found by one walk through the
+ * private layer's directories, only when somebody asks and there are any; forgotten when one may have changed.
+ */
+import { close, DT_DIR, fgetxattr, readDirectory } from '../sys/index.ts';
+import type { Core } from './core.ts';
+import { REDIRECT } from './merged-directory.ts';
+import { openDirectory } from './whiteout-sets.ts';
+
+export interface MovedDirectory {
+  /** Path in the layers. */
+  from: string;
+  /** Path where it shows. */
+  to: string;
+}
+
+function movedDirectories(core: Core): readonly MovedDirectory[] {
+  if (!core.hasRedirects) return [];
+  if (core.moved === null) {
+    core.moved = [];
+    const fd = openDirectory(core.rootFd, '.');
+    if (fd >= 0) {
+      collect(fd, '', core.moved);
+      close(fd);
+    }
+  }
+  return core.moved;
+}
+
+function collect(fd: number, path: string, into: MovedDirectory[]): void {
+  const entries = readDirectory(fd);
+  for (const { name, type } of typeof entries === 'number' ? [] : entries) {
+    if (type !== DT_DIR && type !== 0) continue;
+    const sub = openDirectory(fd, name);
+    if (sub < 0) continue;
+    const at = path === '' ? name : `${path}/${name}`;
+    const redirect = fgetxattr(sub, REDIRECT);
+    if (typeof redirect !== 'number') {
+      const target = Buffer.from(redirect).toString('latin1');
+      if (target.startsWith('/')) into.push({ from: target.slice(1), to: at });
+    }
+    collect(sub, at, into);
+    close(sub);
+  }
+}
+
+/** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
+export function placesOfLayerPath(core: Core, path: string): string[][] {
+  const places = [path.split('/')];
+  for (const { from, to } of movedDirectories(core)) {
+    if (path.startsWith(`${from}/`)) places.push(`${to}${path.slice(from.length)}`.split('/'));
+  }
+  return places;
+}
