@@ -1,7 +1,9 @@
 /** sync_file_range(2): starting the write-out of a file's dirty pages without waiting for the disk. */
 import { libc, orErrno } from './libc.ts';
 
-const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)');
+const syncFileRange = libc.func(
+  'int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)',
+);
 
 const SYNC_FILE_RANGE_WRITE = 2;
 
