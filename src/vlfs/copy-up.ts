@@ -6,7 +6,6 @@
  */
 import {
   close,
-  copyFileRange,
   E,
   fchmod,
   fchown,
@@ -20,15 +19,9 @@ import {
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
-  O_RDONLY,
   O_RDWR,
   openat,
-  openat2,
-  pread,
-  pwrite,
   RENAME_NOREPLACE,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
   renameat2,
   S_IFLNK,
   S_IFREG,
@@ -47,26 +40,13 @@ import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
+import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
-import { type Unit, unitRootFd } from './stack.ts';
+import type { Unit } from './stack.ts';
 import { temporaryName, workFd } from './work-dir.ts';
 
 /** Up to this size a file is copied at once; a job would cost more than the copy. */
 export const INLINE_BYTES = 128 * 1024;
-
-/** Opens the file of a unit for reading; a negative errno (-ESTALE: the unit is gone). */
-export function openShared(unit: Unit, entry: number): number {
-  const root = unitRootFd(unit);
-  if (root < 0) return -E.STALE;
-  const fd = openat2(
-    root,
-    unit.index.path(entry),
-    O_RDONLY | O_CLOEXEC,
-    0,
-    RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-  );
-  return fd === -E.NOENT || fd === -E.NOTDIR ? -E.STALE : fd;
-}
 
 /**
  * Makes the node private. Returns 0, PENDING (with caller.job) or a negative errno; -ESTALE when the node's place was taken by another one
@@ -109,33 +89,6 @@ function abandon(work: number, temporary: string, toFd: number, errno: number): 
   close(toFd);
   unlinkat(work, temporary);
   return errno;
-}
-
-const chunk = Buffer.allocUnsafeSlow(INLINE_BYTES);
-
-function copyInline(fromFd: number, toFd: number, size: number): number {
-  for (let at = 0; at < size; ) {
-    const copied = copyFileRange(fromFd, at, toFd, at, size - at);
-    if (copied === 0) return -E.IO;
-    if (copied < 0) return copyByHand(fromFd, toFd, at, size);
-    at += copied;
-  }
-  return 0;
-}
-
-/** For pairs of file systems that copy_file_range(2) refuses. */
-function copyByHand(fromFd: number, toFd: number, from: number, size: number): number {
-  for (let at = from; at < size; ) {
-    const got = pread(fromFd, chunk, Math.min(chunk.length, size - at), at);
-    if (got <= 0) return got === 0 ? -E.IO : got;
-    for (let done = 0; done < got; ) {
-      const put = pwrite(toFd, chunk.subarray(done, got), got - done, at + done);
-      if (put < 0) return put;
-      done += put;
-    }
-    at += got;
-  }
-  return 0;
 }
 
 /** The slow part: the copy, then its way to the disk. What was made is removed when one of them fails. */

@@ -1,9 +1,9 @@
 /** Handles (fh): small integers for open files and directories, and the one backing descriptor that all opens of a node share. */
 import { close, E, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR, openat } from '../sys/index.ts';
-import { openShared } from './copy-up.ts';
 import type { Backing, Core, Handle, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { releaseIfUnused } from './nodes.ts';
+import { openShared } from './shared-content.ts';
 
 const O_ACCMODE = 3;
 

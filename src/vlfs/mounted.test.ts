@@ -18,7 +18,7 @@ import { type TestPlane, withDataPlane } from '../fuse/test-support/with-data-pl
 import { writeTreeIndex } from '../layer/index.ts';
 
 const PROGRAM = String.raw`
-import errno, fcntl, mmap, os, sqlite3, stat, sys, tempfile
+import errno, fcntl, mmap, os, sqlite3, stat, sys, time
 root = sys.argv[1]
 os.chdir(root)
 def fails(code, call, *args, **kw):
@@ -68,6 +68,14 @@ with open('etc/map', 'r+b') as f:
     m.close()
 assert read('etc/map')[:5] == b'HELLO' and old[:5] == b'hello'
 old.close()
+stamp = os.stat('etc/map').st_mtime_ns
+time.sleep(0.02)
+f = open('etc/map', 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+f.close()
+m[0:5] = b'howdy'
+m.flush(); m.close()
+assert os.stat('etc/map').st_mtime_ns > stamp, 'a write through memory changes the time'
 
 # Hard links stay one inode.
 assert os.stat('etc/h1').st_nlink == 2 and os.path.samefile('etc/h1', 'etc/h2')
@@ -193,6 +201,61 @@ assert os.listdir('.') == [], os.listdir('.')
 print('all good')
 `;
 
+/** Random reads and writes of one file, by several ways at once, beside a copy in memory (as fsx does). One file is copied up at once, the other by a job. */
+const EXERCISER = `
+import ctypes, mmap, os, random, sys
+path, seed = sys.argv[1], int(sys.argv[2])
+rnd = random.Random(seed)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+MAX = 400_000
+shadow = bytearray(open(path, 'rb').read())
+fd = os.open(path, os.O_RDWR)
+log = []
+def grow(n):
+    if len(shadow) < n: shadow.extend(bytes(n - len(shadow)))
+for i in range(1500):
+    op = rnd.choice(['read', 'write', 'append', 'mapread', 'mapwrite', 'truncate', 'punch', 'reopen', 'copy', 'second'])
+    at = rnd.randrange(MAX); size = rnd.randrange(1, 20_000)
+    log.append((op, at, size))
+    if op == 'read':
+        assert os.pread(fd, size, at) == shadow[at:at + size], log[-20:]
+    elif op == 'write':
+        data = rnd.randbytes(size); os.pwrite(fd, data, at); grow(at + size); shadow[at:at + size] = data
+    elif op == 'append':
+        if len(shadow) > MAX: continue
+        a = os.open(path, os.O_WRONLY | os.O_APPEND); data = rnd.randbytes(size % 999 + 1)
+        os.write(a, data); os.close(a); shadow += data
+    elif op in ('mapread', 'mapwrite') and len(shadow) > 0:
+        m = mmap.mmap(fd, len(shadow)); at %= len(shadow); end = min(at + size, len(shadow))
+        if op == 'mapread': assert m[at:end] == shadow[at:end], log[-20:]
+        else:
+            data = rnd.randbytes(end - at); m[at:end] = data; shadow[at:end] = data
+            if rnd.random() < 0.3: m.flush()
+        m.close()
+    elif op == 'truncate':
+        os.ftruncate(fd, at) if rnd.random() < 0.5 else os.truncate(path, at)
+        del shadow[at:]; grow(at)
+    elif op == 'punch':
+        assert libc.fallocate(fd, 3, at, size) == 0
+        end = min(at + size, len(shadow))
+        if at < end: shadow[at:end] = bytes(end - at)
+    elif op == 'reopen':
+        os.close(fd); fd = os.open(path, os.O_RDWR)
+    elif op == 'copy' and len(shadow) > size:
+        frm = rnd.randrange(len(shadow) - size)
+        if abs(frm - at) < size: continue
+        data = bytes(shadow[frm:frm + size])
+        n = os.copy_file_range(fd, fd, size, frm, at); assert n == size, (n, size)
+        grow(at + size); shadow[at:at + size] = data
+    elif op == 'second':
+        other = os.open(path, os.O_RDONLY); assert os.pread(other, size, at) == shadow[at:at + size], log[-20:]; os.close(other)
+    assert os.fstat(fd).st_size == len(shadow) == os.stat(path).st_size, log[-20:]
+os.close(fd)
+assert open(path, 'rb').read() == bytes(shadow)
+print('same')
+`;
+
 async function layer(t: TestPlane): Promise<string> {
   const dir = t.makeDir('repo/one_1');
   const tree = join(dir, 'filesystem');
@@ -206,6 +269,8 @@ async function layer(t: TestPlane): Promise<string> {
   writeFileSync(join(tree, 'tree/sub/deep/file'), 'deep');
   writeFileSync(join(tree, 'etc/big'), Buffer.alloc(3 << 20, 'abc'));
   writeFileSync(join(tree, 'etc/db'), '');
+  for (const seed of [1, 2])
+    writeFileSync(join(tree, `exercise${seed}`), Buffer.alloc(seed * 100_000, 'layer'));
   chmodSync(join(tree, 'etc/a'), 0o644);
   symlinkSync('a', join(tree, 'etc/s'));
   const sparse = openSync(join(tree, 'etc/sparse'), 'w');
@@ -247,9 +312,13 @@ test('programs see an ordinary file system', async () => {
           },
         },
       });
-      const run = spawnSync('python3', ['-c', PROGRAM, mountpoint], { encoding: 'utf8', timeout: 60_000 });
-      assert.equal(run.stderr, '');
-      assert.equal(run.stdout, 'all good\n');
+      const python = (...args: string[]): void => {
+        const run = spawnSync('python3', ['-c', ...args], { encoding: 'utf8', timeout: 60_000 });
+        assert.equal(run.stderr, '');
+        assert.match(run.stdout, /^(all good|same)\n$/);
+      };
+      for (const seed of ['1', '2']) python(EXERCISER, join(mountpoint, `exercise${seed}`), seed);
+      python(PROGRAM, mountpoint);
     },
     { layered: true },
   );

@@ -12,6 +12,7 @@ import * as creating from './create-ops.ts';
 import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
 import { dropHandle } from './handles.ts';
+import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
@@ -128,7 +129,7 @@ function operationsOf(core: Core): Operations {
       const node = nodeOf(core, id);
       const parent = directory(newParentId);
       if (node === null) return -E.STALE;
-      return typeof parent === 'number' ? parent : creating.link(core, caller, node, parent, newName, out);
+      return typeof parent === 'number' ? parent : link(core, caller, node, parent, newName, out);
     },
     unlink(_caller, parentId, name) {
       const parent = directory(parentId);
