@@ -182,9 +182,12 @@ async function commitAppliances(
   steps.push({ do: 'remove', path: from });
   const id = await context.journal.commit('create', steps);
   for (const [name, definition] of definitions) context.ownDefinitions.set(name, definition);
-  context.catalog.put(rows);
-  context.onStep('catalog');
-  context.journal.finish(id);
+  try {
+    context.catalog.put(rows);
+    context.onStep('catalog');
+  } finally {
+    context.journal.finish(id);
+  }
 }
 
 /** Every appliance on disk as a catalog row: the truth the catalog is rebuilt from. Directories that are none are left out. */
@@ -222,8 +225,17 @@ function infoOf(context: FleetContext, row: CatalogRow, mounts: Map<string, stri
   };
 }
 
+/** As `mountpoints`; without them when strata-fs does not answer: a list is for that moment too. */
+async function mountpointsIfKnown(context: FleetContext): Promise<Map<string, string[]>> {
+  try {
+    return await mountpoints(context);
+  } catch {
+    return new Map();
+  }
+}
+
 export async function listAppliances(context: FleetContext): Promise<{ appliances: ApplianceInfo[] }> {
-  const mounts = await mountpoints(context);
+  const mounts = await mountpointsIfKnown(context);
   return { appliances: context.catalog.all().map((row) => infoOf(context, row, mounts)) };
 }
 
@@ -231,7 +243,7 @@ export async function showAppliance(context: FleetContext, name: string): Promis
   const row = applianceRow(context, name);
   const { dir, privateDir } = applianceDirs(context.paths, name);
   return {
-    ...infoOf(context, row, await mountpoints(context)),
+    ...infoOf(context, row, await mountpointsIfKnown(context)),
     private_bytes: privateBytes(privateDir),
     layers: applianceDefinition(context, row).record.units.length,
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
@@ -267,9 +279,12 @@ export async function deleteAppliances(
       steps.push({ do: 'rename', from: join('appliances', name), to: `${trash}-${name}` });
     }
     const id = await context.journal.commit('delete', steps);
-    context.catalog.remove(unique);
-    for (const name of unique) context.ownDefinitions.delete(name);
-    context.journal.finish(id);
+    try {
+      context.catalog.remove(unique);
+      for (const name of unique) context.ownDefinitions.delete(name);
+    } finally {
+      context.journal.finish(id);
+    }
     await Promise.all(
       rows.map(({ name }) => rm(join(context.root, `${trash}-${name}`), { recursive: true, force: true })),
     );

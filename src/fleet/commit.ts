@@ -53,7 +53,6 @@ export async function commitTemplate(
   context: FleetContext,
   staged: StagedGeneration,
   more: JournalStep[] = [],
-  meanwhile: () => Promise<void> = async () => {},
 ): Promise<number> {
   return context.locks.with([COMMIT], async () => {
     const state = templateState(context, staged.owner);
@@ -63,9 +62,10 @@ export async function commitTemplate(
       { kind: 'follow', template: staged.owner, from, to: staged.record.generation },
     ]);
     context.templates.set(staged.owner, { definition: definitionOf(staged), heldBack: state.heldBack });
-    await meanwhile();
-    const count = await followTemplate(context, staged.owner, from);
-    context.journal.finish(id);
-    return count;
+    try {
+      return await followTemplate(context, staged.owner, from);
+    } finally {
+      context.journal.finish(id);
+    }
   });
 }

@@ -1,9 +1,11 @@
 /** Questions about definitions that several commands ask: what an LDF's references stand for, and what a template looks like from outside. */
+import { join } from 'node:path';
 import { LIMITS, parseUnitId, StrataError } from '../base/index.ts';
-import { type FleetContext, templateState } from './context.ts';
+import { type FleetContext, type TemplateState, templateState } from './context.ts';
 import type { LdfLine, TemplateInfo } from './contract.ts';
+import { readTextIfThere } from './files.ts';
 import type { Definition } from './generations.ts';
-import { explicitLayers, implicitLayers, ldfRefs } from './ldf.ts';
+import { explicitLayers, implicitLayers, ldfRefs, parseLdf } from './ldf.ts';
 import type { WantedLayer } from './resolve-definition.ts';
 
 /** Definitions of the templates named, in order. Throws NOT_FOUND. */
@@ -25,6 +27,18 @@ export function refExplicitLayers(context: FleetContext, names: string[], depth 
   });
 }
 
+/** A template's state with its LDF as it is on disk: a person may have edited templates/NAME/ldf. Throws BAD_FORMAT and names the line. */
+export function refreshLdf(context: FleetContext, name: string): TemplateState {
+  const state = templateState(context, name);
+  const file = join(context.paths.templates, name, 'ldf');
+  const ldfText = readTextIfThere(file) ?? state.definition.ldfText;
+  if (ldfText === state.definition.ldfText) return state;
+  const definition = { ...state.definition, ldfText, ldf: parseLdf(ldfText, file) };
+  const fresh = { ...state, definition };
+  context.templates.set(name, fresh);
+  return fresh;
+}
+
 /** Explicit lines as wishes: a held line keeps its version, others may move. */
 export function wantedOf(lines: LdfLine[]): WantedLayer[] {
   return lines.map(({ repo, layer, version, held }) => ({ repo, layer, held, ...(held ? { version } : {}) }));
@@ -43,7 +57,7 @@ export function layerNames(lines: { layer: string }[]): Set<string> {
 }
 
 export function templateInfo(context: FleetContext, name: string): TemplateInfo {
-  const { definition } = templateState(context, name);
+  const { definition } = refreshLdf(context, name);
   return {
     name,
     generation: definition.record.generation,

@@ -231,7 +231,28 @@ test('templates compose, and follow the templates they refer to', async () => {
   );
   await w.fleet.rollback({ template: 'l' }, noProgress);
   const stack = join(w.root, 'templates/both/current/stack.json');
-  assert.ok(JSON.parse(readFileSync(stack, 'utf8')).units.includes('local/left 1'));
+  const units = () => JSON.parse(readFileSync(stack, 'utf8')).units as string[];
+  assert.ok(units().includes('local/left 1'));
+  await w.fleet.templateHold({ name: 'both', layer: 'left', held: true });
+  await w.fleet.update({ templates: ['l'] }, noProgress);
+  assert.equal((await versions('l'))['left'], '2');
+  assert.ok(units().includes('local/left 1'), 'a hold of its own counts more than the template');
+});
+
+test('an LDF that a person edited is what the next update resolves; a mistake is named by its line', async () => {
+  await template('hand', ['other']);
+  const file = join(w.root, 'templates/hand/ldf');
+  writeFileSync(file, '# by hand\nlocal/other 1\nlocal/lib 1 # for the plugin\n\nlocal/base 1\n');
+  await w.fleet.update({ templates: ['hand'] }, noProgress);
+  const { ldf, generation } = await w.fleet.templateShow('hand');
+  assert.equal(generation, 2);
+  assert.equal(ldf, '# by hand\nlocal/other 1\nlocal/lib 1 # for the plugin\n\nlocal/base 1\n');
+  writeFileSync(file, 'local/other\n');
+  const result = await w.fleet.update({ templates: ['hand'] }, noProgress);
+  assert.match(result.templates[0]!.held_back!, /hand\/ldf, line 1/);
+  await refused('BAD_FORMAT', w.fleet.templateShow('hand'));
+  writeFileSync(file, ldf);
+  await w.fleet.update({ templates: ['hand'] }, noProgress);
 });
 
 test('an appliance with layers of its own: held back with the reason when its template leaves it behind', async () => {

@@ -29,7 +29,7 @@ import { fleetPaths } from './paths.ts';
 import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
-import { finishRun, prepareRun } from './runs.ts';
+import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
 import {
   addLayers,
   createTemplate,
@@ -128,9 +128,15 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     create: (o, progress) => createAppliances(context, o, progress),
     list: () => listAppliances(context),
     show: (name) => showAppliance(context, name),
-    delete: (names) => deleteAppliances(context, names),
+    async delete(names) {
+      await endStaleRuns(context);
+      return deleteAppliances(context, names);
+    },
     mount: (o) => mountAppliance(context, o),
-    umount: (o) => unmountTarget(context, o),
+    async umount(o) {
+      await endStaleRuns(context);
+      return unmountTarget(context, o);
+    },
     prepareRun: (o) => prepareRun(context, o),
     finishRun: (runId) => finishRun(context, runId),
     diff: (o) => diffAppliance(context, o),

@@ -44,7 +44,8 @@ export interface JournalRecord {
 }
 
 export interface Journal {
-  /** Commits: record, steps, parents synced. The record stays until `finish`. */
+  /** Commits: record, steps, parents synced. The record stays until `finish`. While a record cannot be completed (a full disk), no other
+   * begins: the next opening completes it. */
   commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): Promise<string>;
   /** The command is complete, follow-ups included. */
   finish(id: string): void;
@@ -98,14 +99,26 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     onStep('synced');
   }
 
+  let stuck: string | null = null;
+
   return {
     async commit(op, steps, followUps = []) {
       const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
       const record: JournalRecord = { format: 1, op, steps, followUps };
+      if (stuck !== null) {
+        throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
+          hint: 'free some space, then: strata daemon restart',
+        });
+      }
       onStep('before-record');
       replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
       onStep('record');
-      await applyAll(record);
+      try {
+        await applyAll(record);
+      } catch (error) {
+        stuck = `${op}, journal/${id}.json`;
+        throw error;
+      }
       return id;
     },
     finish(id) {

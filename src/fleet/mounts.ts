@@ -1,6 +1,6 @@
 /** Mounting appliances: through strata-fs (door fuse) or by the kernel alone (door sealed); unmounting by name or directory. */
 import { mkdirSync, realpathSync } from 'node:fs';
-import { isAbsolute, join, resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
@@ -10,6 +10,7 @@ import { namesIn } from './files.ts';
 import { reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { type ApplianceMount, allMounts } from './mount-list.ts';
+import { hasRun, runMountpoint } from './run-records.ts';
 import { mountSealed, unmountSealed } from './sealed-door.ts';
 
 type MountOptions = Parameters<Fleet['mount']>[0];
@@ -95,7 +96,15 @@ export async function unmountTarget(
   }
   return context.locks.with([applianceLock(mounts[0]!.name), COMMIT], async () => {
     const unmounted: string[] = [];
-    for (const mount of mounts.reverse()) {
+    const rootOfRuns = runMountpoint(context, mounts[0]!.name);
+    const isKept = (dir: string) => dir === rootOfRuns && !options.force && hasRun(context, mounts[0]!.name);
+    const wanted = mounts.filter((mount) => !isKept(mount.dir));
+    if (wanted.length === 0) {
+      throw new StrataError('BUSY', `a container runs on appliance ${mounts[0]!.name}`, {
+        hint: `end it, or: strata umount ${mounts[0]!.name} --force`,
+      });
+    }
+    for (const mount of wanted.reverse()) {
       await unmountOne(context, mount, options.force ?? false);
       unmounted.push(mount.dir);
     }
@@ -126,9 +135,4 @@ function resolved(path: string): string {
   } catch {
     return resolve(path);
   }
-}
-
-/** Where containers of an appliance have their root. */
-export function runMountpoint(context: FleetContext, name: string): string {
-  return join(context.paths.mnt, name);
 }

@@ -3,25 +3,17 @@
  * the last. Runs are recorded in ROOT/run/runs/, so a new stratad knows them; those whose container is gone are ended at open.
  */
 import { rmdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import { cleanupStale, listContainers, prepareBundle, removeBundle } from '../runtime/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { Fleet, RunPreparation } from './contract.ts';
-import { makeDirectory, namesIn, readJsonIfThere, replaceFile } from './files.ts';
+import { makeDirectory, replaceFile } from './files.ts';
 import { reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { allMounts } from './mount-list.ts';
-import { runMountpoint } from './mounts.ts';
-
-interface RunRecord {
-  format: 1;
-  runId: string;
-  name: string;
-  startedAt: number;
-}
+import { type RunRecord, runMountpoint, runRecordFile, runRecords } from './run-records.ts';
 
 /** A run this young may not have reached its container yet. */
 const STARTING_MS = 60_000;
@@ -29,17 +21,6 @@ const ENV = {
   PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
   HOME: '/root',
 };
-
-function recordFile(context: FleetContext, runId: string): string {
-  return join(context.paths.runs, `${runId}.json`);
-}
-
-function records(context: FleetContext): RunRecord[] {
-  return namesIn(context.paths.runs)
-    .filter((name) => name.endsWith('.json') && !name.startsWith('.'))
-    .map((name) => readJsonIfThere(join(context.paths.runs, name)) as RunRecord | null)
-    .filter((record) => record !== null);
-}
 
 /** Mounts the appliance if need be and writes the container's bundle. */
 export async function prepareRun(
@@ -53,7 +34,7 @@ export async function prepareRun(
     const runId = `strata-${name.replaceAll(/[^A-Za-z0-9_.-]/g, '-').slice(0, 64)}-${operationId()}`;
     const record: RunRecord = { format: 1, runId, name, startedAt: Date.now() };
     makeDirectory(context.paths.runs, 0o700);
-    replaceFile(recordFile(context, runId), `${JSON.stringify(record)}\n`);
+    replaceFile(runRecordFile(context, runId), `${JSON.stringify(record)}\n`);
     try {
       const env: Record<string, string> = {
         ...ENV,
@@ -72,7 +53,7 @@ export async function prepareRun(
       });
       return { argv, runId, env: {} };
     } catch (error) {
-      rmSync(recordFile(context, runId), { force: true });
+      rmSync(runRecordFile(context, runId), { force: true });
       await releaseMount(context, name);
       throw error;
     }
@@ -99,18 +80,18 @@ async function mountForRun(context: FleetContext, name: string, rootfs: string):
 
 /** Ends a run: its bundle goes, and the mount when no other run needs it. Unknown runs are no error. */
 export async function finishRun(context: FleetContext, runId: string): Promise<void> {
-  const record = records(context).find((one) => one.runId === runId);
+  const record = runRecords(context).find((one) => one.runId === runId);
   if (!record) return;
   await context.locks.with([applianceLock(record.name)], async () => {
     await removeBundle(context.root, runId);
-    rmSync(recordFile(context, runId), { force: true });
+    rmSync(runRecordFile(context, runId), { force: true });
     await releaseMount(context, record.name);
   });
 }
 
 /** Unmounts ROOT/mnt/NAME when no run uses it. What a dead container leaves behind may keep it busy for a moment. */
 async function releaseMount(context: FleetContext, name: string): Promise<void> {
-  if (records(context).some((record) => record.name === name)) return;
+  if (runRecords(context).some((record) => record.name === name)) return;
   const rootfs = runMountpoint(context, name);
   const plane = await context.runningDataPlane();
   if (!plane || !(await plane.status()).mounts.some((mount) => mount.mountpoint === rootfs)) return;
@@ -132,15 +113,10 @@ async function releaseMount(context: FleetContext, name: string): Promise<void> 
 
 /** Ends the runs whose containers ended while no stratad was there. */
 export async function endStaleRuns(context: FleetContext): Promise<void> {
-  const all = records(context);
+  const all = runRecords(context);
   if (all.length === 0) return;
   await cleanupStale(context.root);
   const living = new Set((await listContainers(context.root)).map((container) => container.id));
   for (const { runId, startedAt } of all)
     if (!living.has(runId) && Date.now() - startedAt > STARTING_MS) await finishRun(context, runId);
-}
-
-/** Appliances with a running container. */
-export function runningAppliances(context: FleetContext): Set<string> {
-  return new Set(records(context).map((record) => record.name));
 }

@@ -9,6 +9,7 @@ import {
   layerNames,
   refDefinitions,
   refExplicitLayers,
+  refreshLdf,
   templateInfo,
   unitOfLayer,
   wantedOf,
@@ -115,7 +116,7 @@ async function changeTemplate(
   reason: string,
   progress: Progress,
 ): Promise<TemplateInfo> {
-  const { definition } = templateState(context, name);
+  const { definition } = refreshLdf(context, name);
   const refNames = ldfRefs(definition.ldf);
   const refs = refDefinitions(context, refNames);
   const intent: Intent = {
@@ -177,7 +178,7 @@ export function addLayers(
 ): Promise<TemplateInfo> {
   const wanted = parseLayers(options.layers);
   return context.locks.with([templateLock(options.name)], () => {
-    const { definition } = templateState(context, options.name);
+    const { definition } = refreshLdf(context, options.name);
     const present = explicitLayers(definition.ldf);
     const kept = wantedOf(present.filter((line) => !wanted.some((w) => w.layer === line.layer)));
     for (const want of wanted) {
@@ -199,7 +200,7 @@ export function removeLayers(
 ): Promise<TemplateInfo> {
   const unwanted = parseLayers(options.layers);
   return context.locks.with([templateLock(options.name)], () => {
-    const { definition } = templateState(context, options.name);
+    const { definition } = refreshLdf(context, options.name);
     const present = explicitLayers(definition.ldf);
     for (const { layer, repo } of unwanted) {
       const line = present.find((l) => l.layer === layer);
@@ -234,7 +235,7 @@ export function holdLayer(
 ): Promise<TemplateInfo> {
   const { layer } = parseLayerArgument(options.layer);
   return context.locks.with([templateLock(options.name), COMMIT], async () => {
-    const state = templateState(context, options.name);
+    const state = refreshLdf(context, options.name);
     const { definition } = state;
     const ldf =
       holdInLdf(definition.ldf, layer, options.held) ?? withHeldLine(definition, layer, options.held);

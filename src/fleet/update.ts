@@ -10,7 +10,14 @@ import type { CatalogRow } from './catalog.ts';
 import { commitTemplate, definitionOf } from './commit.ts';
 import { type FleetContext, templateState, unitsInUse } from './context.ts';
 import type { UpdateResult } from './contract.ts';
-import { inDependencyOrder, layerNames, refDefinitions, refExplicitLayers, wantedOf } from './definitions.ts';
+import {
+  inDependencyOrder,
+  layerNames,
+  refDefinitions,
+  refExplicitLayers,
+  refreshLdf,
+  wantedOf,
+} from './definitions.ts';
 import { readJsonIfThere, removeTree, replaceFile } from './files.ts';
 import { followOwn, reconcileMounts } from './follow.ts';
 import type { Definition } from './generations.ts';
@@ -46,7 +53,11 @@ export async function updateFleet(
     const result: UpdateResult = { templates: [], appliances: { updated: 0, held_back: [] }, elapsed_ms: 0 };
     if (!options.dryRun) await context.locks.with([COMMIT], () => reconcileMounts(context));
     await forAll(context, names, (name) => updateTemplate(context, name, options, result, progress));
-    if (!options.dryRun) await updateOwnLayers(context, new Set(names), result, progress);
+    if (!options.dryRun) {
+      await updateOwnLayers(context, new Set(names), result, progress);
+      // Staging beside the appliances has changed their directory's time.
+      await context.locks.with([COMMIT], () => context.catalog.put([]));
+    }
     result.templates.sort((a, b) => (a.name < b.name ? -1 : 1));
     result.elapsed_ms = elapsed(started);
     return result;
@@ -93,9 +104,9 @@ async function updateTemplate(
   result: UpdateResult,
   progress: Progress,
 ): Promise<void> {
-  const { definition } = templateState(context, name);
-  const from = definition.record.generation;
+  const from = templateState(context, name).definition.record.generation;
   try {
+    const { definition } = refreshLdf(context, name);
     const plan = await planTemplate(context, definition, options.upgrade ?? 'all', progress);
     if (plan === null) {
       if (!options.dryRun) setHeldBack(context, name, null);
@@ -268,9 +279,12 @@ async function moveOwn(
     await context.locks.with([COMMIT], async () => {
       const id = await context.journal.commit('update-appliance', commitSteps(context, staged));
       context.ownDefinitions.set(row.name, definitionOf(staged));
-      context.catalog.put([{ ...row, generation: staged.record.generation }]);
-      await followOwn(context, row, definition.record);
-      context.journal.finish(id);
+      try {
+        context.catalog.put([{ ...row, generation: staged.record.generation }]);
+        await followOwn(context, row, definition.record);
+      } finally {
+        context.journal.finish(id);
+      }
     });
   } finally {
     removeTree(staged.stageDir);
@@ -287,12 +301,11 @@ async function setApplianceHeldBack(
   await context.locks.with([COMMIT], () => {
     const now = context.catalog.get(row.name);
     if (now === null) return;
-    if (now.heldBack !== reason) {
-      const file = join(context.paths.appliances, row.name, 'state.json');
-      const state = readJsonIfThere(file) as ApplianceState | null;
-      if (state === null) return;
-      replaceFile(file, `${JSON.stringify({ ...state, heldBack: reason })}\n`);
-    }
+    if (now.heldBack === reason) return;
+    const file = join(context.paths.appliances, row.name, 'state.json');
+    const state = readJsonIfThere(file) as ApplianceState | null;
+    if (state === null) return;
+    replaceFile(file, `${JSON.stringify({ ...state, heldBack: reason })}\n`);
     context.catalog.put([{ ...now, heldBack: reason }]);
   });
 }
