@@ -11,5 +11,8 @@ export {
   revertOffline,
   whoOwns,
 } from './offline.ts';
+export { absorbSealed } from './sealed/absorb.ts';
+export type { SealedOptions } from './sealed/contract.ts';
+export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
 export { closeIdleStacks, closeStack, openStack, type Stack } from './stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

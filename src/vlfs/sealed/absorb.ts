@@ -1,0 +1,149 @@
+/**
+ * After a sealed mount: what the kernel's overlayfs wrote is brought into the form that the other door writes, against the stack that was mounted.
+ * Whiteouts and opaque directories, which would hide a name in every layer for ever, become whiteouts in the sets of the layers that
+ * have the name, so that a replaced layer is seen again; copies get the note of what they hide. Nothing that one can see changes;
+ * cut off anywhere and repeated it ends the same.
+ */
+import {
+  close,
+  DT_DIR,
+  fgetxattr,
+  fremovexattr,
+  getxattrAt,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_RDONLY,
+  openat,
+  setxattrAt,
+  unlinkat,
+} from '../../sys/index.ts';
+import type { VlfsSpec } from '../contract.ts';
+import type { Core, Node } from '../core.ts';
+import { step } from '../core.ts';
+import { directoryFd } from '../directory-fds.ts';
+import { candidatesAt, nodeAt, uncovered } from '../lookup.ts';
+import {
+  childDirectory,
+  entryOf,
+  isDirectory,
+  isHidden,
+  isOpaque,
+  levelOf,
+  NOTHING_HIDDEN,
+  OPAQUE,
+  REDIRECT,
+  reference,
+  unitOf,
+} from '../merged-directory.ts';
+import { pathOf } from '../nodes.ts';
+import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
+import { ORIGIN_XATTR, originOf } from '../origin.ts';
+import { keepTimes, restoreTimes } from '../private-layer.ts';
+import { isWhiteoutEntry } from '../remove-ops.ts';
+import { hide } from '../whiteouts.ts';
+import {
+  eachPrivateDirectory,
+  hasRedirect,
+  must,
+  noteRedirects,
+  privateNames,
+  redirectTargets,
+  withAncestors,
+} from './private-tree.ts';
+
+/** The VLFS must not be mounted; `spec.stack` is the stack of the sealed mount. Throws IO or NO_SPACE; it can be repeated. */
+export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
+  const core = openCore({ ...spec, readOnly: false }, options);
+  try {
+    let redirects = false;
+    eachPrivateDirectory(core, (node) => {
+      redirects ||= node !== core.root && hasRedirect(core, node);
+    });
+    if (redirects) noteRedirects(core);
+    const targets = redirects ? redirectTargets(core) : [];
+    for (const target of targets) hideBelowHidden(core, target);
+    const kept = withAncestors(targets);
+    eachPrivateDirectory(core, (node) => absorbDirectory(core, node, kept));
+  } finally {
+    closeCore(core);
+  }
+}
+
+/** A redirect asks no whiteout of the directory it leads to, so what is hidden as a whole there is hidden name by name. */
+function hideBelowHidden(core: Core, target: string): void {
+  let directory = core.stack.root;
+  for (const name of target.split('/')) {
+    for (const ref of directory.contributors) {
+      const { index } = unitOf(core.stack, ref);
+      const child = index.child(entryOf(ref), name as never);
+      if (child < 0) continue;
+      const found = reference(levelOf(ref), child);
+      if (!isHidden(core.hidden, found) || !isDirectory(core.stack, found)) continue;
+      const first = index.firstChild(child);
+      for (let below = first; below < first + index.childCount(child); below++)
+        must(hide(core, [reference(levelOf(ref), below)]), 'write whiteouts');
+    }
+    const next = childDirectory(directory, name, NOTHING_HIDDEN);
+    if (next === null) return;
+    directory = next;
+  }
+}
+
+function absorbDirectory(core: Core, node: Node, kept: ReadonlySet<string>): void {
+  const fd = must(directoryFd(core, node), 'open a private directory');
+  for (const { name, type } of privateNames(core, node)) {
+    if (isWhiteoutEntry(fd, name, type)) absorbWhiteout(core, node, name, kept);
+    else if (type === DT_DIR) absorbOpaque(core, node, name, kept);
+    else absorbFile(core, node, name);
+  }
+}
+
+/** True for a place in the layers that a redirect leads to or through: it stays hidden by the private layer, as the other door leaves it too. */
+function isKept(node: Node, name: string, kept: ReadonlySet<string>): boolean {
+  if (node.merged === null || kept.size === 0) return false;
+  return kept.has(node.merged.path === '' ? name : `${node.merged.path}/${name}`);
+}
+
+function absorbWhiteout(core: Core, node: Node, name: string, kept: ReadonlySet<string>): void {
+  if (isKept(node, name, kept)) return;
+  const fd = must(directoryFd(core, node), 'open a private directory');
+  must(hide(core, uncovered(core, node, name)), 'write whiteouts');
+  const times = keepTimes(fd);
+  step(core, 'absorb: whiteout');
+  must(unlinkat(fd, name), `remove the whiteout ${name}`);
+  restoreTimes(fd, times);
+}
+
+function absorbOpaque(core: Core, node: Node, name: string, kept: ReadonlySet<string>): void {
+  const parentFd = must(directoryFd(core, node), 'open a private directory');
+  const fd = must(openat(parentFd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), `open ${name}`);
+  try {
+    const opaque = fgetxattr(fd, OPAQUE);
+    if (typeof opaque === 'number' || !isOpaque(opaque) || isKept(node, name, kept)) return;
+    if (typeof fgetxattr(fd, REDIRECT) !== 'number') return;
+    must(hide(core, uncovered(core, node, name)), 'write whiteouts');
+    step(core, 'absorb: opaque');
+    must(fremovexattr(fd, OPAQUE), `change ${name}`);
+  } finally {
+    close(fd);
+  }
+  const child = nodeAt(core, node, name);
+  if (typeof child !== 'number') child.generation = -1;
+}
+
+/** Notes what a copy hides. A copy of one name of a hard-linked file left the others, so its name no longer counts there. */
+function absorbFile(core: Core, node: Node, name: string): void {
+  const shared = candidatesAt(node, name);
+  if (shared.length === 0) return;
+  const fd = must(directoryFd(core, node), 'open a private directory');
+  if (typeof getxattrAt(fd, name, ORIGIN_XATTR) !== 'number') return;
+  const linked = uncovered(core, node, name).filter(
+    (ref) => !isDirectory(core.stack, ref) && unitOf(core.stack, ref).index.nlink(entryOf(ref)) > 1,
+  );
+  must(hide(core, linked), 'write whiteouts');
+  const path = pathOf(core, node, name);
+  if (path === null) return;
+  step(core, 'absorb: origin');
+  must(setxattrAt(fd, name, ORIGIN_XATTR, originOf(core.stack, path, shared[0]!)), `change ${name}`);
+}

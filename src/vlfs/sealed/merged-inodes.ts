@@ -1,0 +1,132 @@
+/**
+ * The merged tree of a stack as inodes of an image, less what the appliance's whiteouts hide. Regular files point to their data by
+ * `trusted.overlay.redirect`. A directory that was renamed away stays at its place, because overlayfs follows the private layer's redirect
+ * to it; the private layer hides it there (private-marks.ts).
+ */
+import { LIMITS, type Name, nameToText, StrataError } from '../../base/index.ts';
+import type { ErofsChild, ErofsInode } from '../../formats/index.ts';
+import { S_IFMT, S_IFREG } from '../../sys/index.ts';
+import { isInternal } from '../internal-xattrs.ts';
+import {
+  childDirectory,
+  directoryAt,
+  entryOf,
+  type HiddenEntries,
+  isDirectory,
+  levelOf,
+  type MergedDirectory,
+  mergedTimes,
+  namesOf,
+  REDIRECT,
+  type Reference,
+  unitOf,
+  visibleOf,
+} from '../merged-directory.ts';
+import type { Stack } from '../stack.ts';
+
+const METACOPY = 'trusted.overlay.metacopy';
+const EMPTY = new Uint8Array(0);
+
+interface View {
+  stack: Stack;
+  hidden: HiddenEntries;
+  kept: ReadonlySet<string>;
+  prefixes: readonly string[];
+  /** Hard-linked inodes by the reference of their leading entry. */
+  linked: Map<Reference, ErofsInode>;
+}
+
+/** The root of the tree. `prefixes`: where each level's tree lies in its data layer. Throws LIMIT for paths that overlayfs cannot follow. */
+export function mergedInodes(
+  stack: Stack,
+  hidden: HiddenEntries,
+  kept: ReadonlySet<string>,
+  prefixes: readonly string[],
+): ErofsInode {
+  return directoryInode({ stack, hidden, kept, prefixes, linked: new Map() }, stack.root);
+}
+
+function directoryInode(view: View, directory: MergedDirectory): ErofsInode {
+  const children: ErofsChild[] = [];
+  const dataPaths = new Map<number, string>();
+  for (const ref of directory.contributors) {
+    const path = unitOf(view.stack, ref).index.path(entryOf(ref));
+    dataPaths.set(levelOf(ref), `${view.prefixes[levelOf(ref)]!}/${path === '' ? '' : `${path}/`}`);
+  }
+  for (const [name, candidates] of namesOf(directory)) {
+    const inode = inodeAt(view, directory, name, candidates, dataPaths);
+    if (inode !== null) children.push({ name: name as Name, inode });
+  }
+  const ref = directory.contributors[0];
+  if (ref === undefined) return { mode: 0o040755, uid: 0, gid: 0, mtimeSec: 0, mtimeNsec: 0, children };
+  return { ...attributesOf(view.stack, ref), ...mergedTimes(directory), children };
+}
+
+function inodeAt(
+  view: View,
+  parent: MergedDirectory,
+  name: string,
+  candidates: Reference | Reference[],
+  dataPaths: ReadonlyMap<number, string>,
+): ErofsInode | null {
+  const path = parent.path === '' ? name : `${parent.path}/${name}`;
+  if (view.kept.has(path)) {
+    const kept = directoryAt(view.stack, path, view.hidden);
+    if (kept !== null) return directoryInode(view, kept);
+  }
+  const ref = visibleOf(candidates, view.hidden);
+  if (ref < 0) return null;
+  if (isDirectory(view.stack, ref)) {
+    const directory = childDirectory(parent, name, view.hidden);
+    return directory === null ? null : directoryInode(view, directory);
+  }
+  const { index } = unitOf(view.stack, ref);
+  if (index.nlink(entryOf(ref)) < 2) return fileInode(view, ref, dataPaths.get(levelOf(ref))! + name);
+  const leader = ref - entryOf(ref) + index.hardLinkLeader(entryOf(ref));
+  const known = view.linked.get(leader);
+  if (known !== undefined) return known;
+  const inode = fileInode(view, ref, dataPaths.get(levelOf(ref))! + name);
+  view.linked.set(leader, inode);
+  return inode;
+}
+
+function attributesOf(stack: Stack, ref: Reference): ErofsInode {
+  const { index } = unitOf(stack, ref);
+  const entry = entryOf(ref);
+  return {
+    mode: index.mode(entry),
+    uid: index.uid(entry),
+    gid: index.gid(entry),
+    mtimeSec: index.mtimeSec(entry),
+    mtimeNsec: index.mtimeNsec(entry),
+    xattrs: index.hasXattrs(entry) ? visibleXattrs(index.xattrs(entry)) : undefined,
+  };
+}
+
+function visibleXattrs(all: ReadonlyMap<Name, Uint8Array>): ReadonlyMap<Name, Uint8Array> {
+  return new Map([...all].filter(([name]) => !isInternal(name)));
+}
+
+/** `dataPath` is absolute in a data layer. */
+function fileInode(view: View, ref: Reference, dataPath: string): ErofsInode {
+  const inode = attributesOf(view.stack, ref);
+  const { index } = unitOf(view.stack, ref);
+  const entry = entryOf(ref);
+  inode.rdev = index.rdev(entry);
+  if ((inode.mode & S_IFMT) === 0o120000) inode.target = index.symlinkTarget(entry);
+  if ((inode.mode & S_IFMT) !== S_IFREG) return inode;
+  inode.size = index.size(entry);
+  // An empty file needs no data.
+  if (inode.size === 0) return inode;
+  if (dataPath.length > LIMITS.pathBytes) {
+    throw new StrataError('LIMIT', `the path ${nameToText(dataPath)} is too long for a sealed mount`, {
+      hint: 'use the door fuse',
+    });
+  }
+  inode.xattrs = new Map<Name, Uint8Array>([
+    [METACOPY as Name, EMPTY],
+    [REDIRECT as Name, Buffer.from(dataPath, 'latin1')],
+    ...(inode.xattrs ?? []),
+  ]);
+  return inode;
+}

@@ -1,0 +1,68 @@
+/** Walks over the directories of a private layer, with the nodes that say what of the stack they show. */
+import { close, DT_DIR, fgetxattr, fsetxattr, readDirectory } from '../../sys/index.ts';
+import type { Core, Node } from '../core.ts';
+import { directoryFd } from '../directory-fds.ts';
+import { systemFailure } from '../failure.ts';
+import { nodeAt, REDIRECTS_XATTR } from '../lookup.ts';
+import { REDIRECT } from '../merged-directory.ts';
+import { openDirectory } from '../whiteout-sets.ts';
+
+/** Throws when `result` is a negative errno. */
+export function must(result: number, what: string): number {
+  if (result < 0) throw systemFailure(result, what);
+  return result;
+}
+
+/** The names in a private directory. */
+export function privateNames(core: Core, node: Node): { name: string; type: number }[] {
+  const fd = must(
+    openDirectory(must(directoryFd(core, node), 'open a private directory'), '.'),
+    'open a private directory',
+  );
+  const entries = readDirectory(fd);
+  close(fd);
+  if (typeof entries === 'number') throw systemFailure(entries, 'read a private directory');
+  return entries;
+}
+
+/** Calls `visit` for every directory of the private layer, parents first. */
+export function eachPrivateDirectory(core: Core, visit: (node: Node) => void, from: Node = core.root): void {
+  visit(from);
+  for (const { name, type } of privateNames(core, from)) {
+    if (type !== DT_DIR && type !== 0) continue;
+    const node = nodeAt(core, from, name);
+    if (typeof node === 'number' || node.children === null || !node.priv) continue;
+    eachPrivateDirectory(core, visit, node);
+  }
+}
+
+/** Whether a private directory has a redirect, whatever it leads to. */
+export function hasRedirect(core: Core, node: Node): boolean {
+  return typeof fgetxattr(must(directoryFd(core, node), 'open a private directory'), REDIRECT) !== 'number';
+}
+
+/** Paths in the layers of the directories that redirects of the private layer lead to. */
+export function redirectTargets(core: Core): string[] {
+  const targets: string[] = [];
+  eachPrivateDirectory(core, (node) => {
+    if (node.redirect !== null && node.merged !== null) targets.push(node.merged.path);
+  });
+  return targets;
+}
+
+/** Those paths with all above them: what must be at its place in the layers for the redirects to find it. */
+export function withAncestors(paths: readonly string[]): Set<string> {
+  const all = new Set<string>();
+  for (const path of paths) {
+    for (let at = path; at !== ''; at = at.slice(0, Math.max(0, at.lastIndexOf('/')))) all.add(at);
+  }
+  return all;
+}
+
+/** Remembers on private/ that there are redirects, as the other door does before it makes the first one. */
+export function noteRedirects(core: Core): void {
+  if (core.hasRedirects) return;
+  must(fsetxattr(core.rootFd, REDIRECTS_XATTR, Buffer.from('y')), 'mark the private layer');
+  core.hasRedirects = true;
+  core.moved = null;
+}
