@@ -10,6 +10,8 @@ export { type OpenDebOptions, openDeb } from './deb.ts';
 export * from './deb822.ts';
 export * from './debian-version.ts';
 export { type ElfDynamic, isElf, parseElfDynamic, type ReadAt } from './elf.ts';
+export type { ErofsChild, ErofsInode, ErofsOptions } from './erofs/contract.ts';
+export { writeErofs } from './erofs/write-erofs.ts';
 export * from './relations.ts';
 export { normalisePath } from './tar-paths.ts';
 export { type ReadTarOptions, readTar } from './tar-reader.ts';
