@@ -7,6 +7,7 @@ export * from './files.ts';
 export * from './lzma.ts';
 export * from './mmap.ts';
 export * from './mount.ts';
+export * from './mount-fd.ts';
 export * from './process.ts';
 export * from './stat.ts';
 export * from './writeback.ts';

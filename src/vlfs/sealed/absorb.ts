@@ -9,6 +9,7 @@ import {
   DT_DIR,
   fgetxattr,
   fremovexattr,
+  fsetxattr,
   getxattrAt,
   O_CLOEXEC,
   O_DIRECTORY,
@@ -63,6 +64,7 @@ export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
     if (redirects) noteRedirects(core);
     const targets = redirects ? redirectTargets(core) : [];
     for (const target of targets) hideBelowHidden(core, target);
+    if (redirects) eachPrivateDirectory(core, (node) => makeAbsolute(core, node));
     const kept = withAncestors(targets);
     eachPrivateDirectory(core, (node) => absorbDirectory(core, node, kept));
   } finally {
@@ -88,6 +90,16 @@ function hideBelowHidden(core: Core, target: string): void {
     if (next === null) return;
     directory = next;
   }
+}
+
+/** The kernel names a sibling by its name alone, which would mean another directory after one more rename. */
+function makeAbsolute(core: Core, node: Node): void {
+  if (node.redirect === null || node.merged === null || node.redirect.startsWith('/')) return;
+  const redirect = `/${node.merged.path}`;
+  const fd = must(directoryFd(core, node), 'open a private directory');
+  step(core, 'absorb: redirect');
+  must(fsetxattr(fd, REDIRECT, Buffer.from(redirect, 'latin1')), 'change a redirect');
+  node.redirect = redirect;
 }
 
 function absorbDirectory(core: Core, node: Node, kept: ReadonlySet<string>): void {
