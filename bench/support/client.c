@@ -1,0 +1,224 @@
+/*
+ * The raw loops of bench/vlfs.ts, one a process: client ROW DIR [ARGUMENT]... prints {"ops":N,"ns":T,"cpu_us":C}, the time of the loop only
+ * and the processor time in it of this process and of the one whose id is in SERVER. A failed call ends it with a message and status 1.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static char buffer[1 << 17];
+
+static void fail(const char *what, const char *path) {
+  fprintf(stderr, "%s %s: %s\n", what, path, strerror(errno));
+  exit(1);
+}
+
+static long long now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* Processor time of all threads of the server, from the scheduler's own figures. */
+static long long server_us(void) {
+  const char *pid = getenv("SERVER");
+  char path[PATH_MAX];
+  if (pid == NULL) return 0;
+  snprintf(path, sizeof path, "/proc/%s/task", pid);
+  DIR *tasks = opendir(path);
+  if (tasks == NULL) fail("open", path);
+  long long total = 0;
+  for (struct dirent *e; (e = readdir(tasks)) != NULL;) {
+    if (e->d_name[0] == '.') continue;
+    snprintf(path, sizeof path, "/proc/%s/task/%s/schedstat", pid, e->d_name);
+    FILE *file = fopen(path, "r");
+    long long ran;
+    if (file == NULL) continue;
+    if (fscanf(file, "%lld", &ran) == 1) total += ran;
+    fclose(file);
+  }
+  closedir(tasks);
+  return total / 1000;
+}
+
+static long long cpu_us(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+}
+
+static long long began_ns, began_cpu;
+
+static void begin(void) {
+  began_cpu = server_us() + cpu_us();
+  began_ns = now_ns();
+}
+
+static void report(long ops) {
+  long long ns = now_ns() - began_ns;
+  long long used = cpu_us() + server_us() - began_cpu;
+  printf("{\"ops\":%ld,\"ns\":%lld,\"cpu_us\":%lld}\n", ops, ns, used);
+}
+
+/* Paths of all regular files below a directory, gathered before the clock starts. */
+static char **files;
+static long file_count, file_room;
+
+/* readdir and lstat of every entry, as du and find -ls do. */
+static long walk(int parent, const char *name, const char *path, int gather) {
+  int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail("open", path);
+  DIR *dir = fdopendir(fd);
+  long count = 0;
+  for (struct dirent *e; (e = readdir(dir)) != NULL;) {
+    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+    struct stat st;
+    if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) fail("lstat", e->d_name);
+    count++;
+    int is_dir = S_ISDIR(st.st_mode);
+    if (!is_dir && !(gather && S_ISREG(st.st_mode))) continue;
+    char below[PATH_MAX];
+    snprintf(below, sizeof below, "%s/%s", path, e->d_name);
+    if (is_dir) {
+      count += walk(fd, e->d_name, below, gather);
+      continue;
+    }
+    if (st.st_size > 1 << 20) continue;
+    if (file_count == file_room) files = realloc(files, (file_room = file_room * 2 + 1024) * sizeof *files);
+    files[file_count++] = strdup(below);
+  }
+  closedir(dir);
+  return count;
+}
+
+static char *numbered(const char *dir, const char *prefix, long i) {
+  static char paths[2][PATH_MAX];
+  static int turn;
+  char *path = paths[turn ^= 1];
+  snprintf(path, PATH_MAX, "%s/%s%ld", dir, prefix, i);
+  return path;
+}
+
+/* Opens, reads up to 16 KiB and closes every file of the list. */
+static void read_all(void) {
+  for (long i = 0; i < file_count; i++) {
+    int fd = open(files[i], O_RDONLY);
+    if (fd < 0) fail("open", files[i]);
+    if (read(fd, buffer, 16384) < 0) fail("read", files[i]);
+    close(fd);
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) return 2;
+  const char *row = argv[1], *dir = argv[2];
+  long n = argc > 3 ? atol(argv[3]) : 0;
+  if (strcmp(row, "absent") == 0) {
+    struct stat st;
+    begin();
+    for (long i = 0; i < n; i++)
+      if (lstat(numbered(dir, argv[4], i), &st) == 0) return 1;
+    report(n);
+  } else if (strcmp(row, "find") == 0) {
+    begin();
+    report(walk(AT_FDCWD, dir, dir, 0));
+  } else if (strcmp(row, "read-files") == 0) {
+    walk(AT_FDCWD, dir, dir, 1);
+    for (long pass = 1; pass < n; pass++) read_all();
+    begin();
+    read_all();
+    report(file_count);
+  } else if (strcmp(row, "create") == 0) {
+    begin();
+    for (long i = 0; i < n; i++) {
+      char *path = numbered(dir, "file-", i);
+      int fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0644);
+      if (fd < 0) fail("create", path);
+      if (write(fd, buffer, 1024) != 1024) fail("write", path);
+      close(fd);
+    }
+    report(n);
+  } else if (strcmp(row, "stat") == 0) {
+    struct stat st;
+    begin();
+    for (long i = 0; i < n; i++)
+      if (lstat(numbered(dir, "file-", i), &st) < 0) fail("lstat", dir);
+    report(n);
+  } else if (strcmp(row, "rename") == 0) {
+    begin();
+    for (long i = 0; i < n; i++)
+      if (rename(numbered(dir, "file-", i), numbered(dir, "moved-", i)) < 0) fail("rename", dir);
+    report(n);
+  } else if (strcmp(row, "unlink") == 0) {
+    begin();
+    for (long i = 0; i < n; i++)
+      if (unlink(numbered(dir, "moved-", i)) < 0) fail("unlink", dir);
+    report(n);
+  } else if (strcmp(row, "sequential") == 0) {
+    int fd = open(dir, O_RDONLY);
+    if (fd < 0) fail("open", dir);
+    for (int pass = 0; pass < 2; pass++) {
+      lseek(fd, 0, SEEK_SET);
+      long long bytes = 0;
+      begin();
+      for (ssize_t got; (got = read(fd, buffer, sizeof buffer)) > 0;) bytes += got;
+      if (pass == 1) report(bytes >> 20);
+    }
+  } else if (strcmp(row, "random") == 0) {
+    int fd = open(dir, O_RDONLY);
+    if (fd < 0) fail("open", dir);
+    off_t blocks = lseek(fd, 0, SEEK_END) / 4096;
+    uint64_t state = 88172645463325252ULL;
+    begin();
+    for (long i = 0; i < n; i++) {
+      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+      if (pread(fd, buffer, 4096, (off_t)(state % blocks) * 4096) != 4096) fail("pread", dir);
+    }
+    report(n);
+  } else if (strcmp(row, "write") == 0) {
+    char *path = numbered(dir, "large-", 0);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
+    if (fd < 0) fail("create", path);
+    begin();
+    for (long i = 0; i < n * 8; i++)
+      if (write(fd, buffer, sizeof buffer) != sizeof buffer) fail("write", path);
+    report(n);
+    close(fd);
+    unlink(path);
+  } else if (strcmp(row, "first-write") == 0) {
+    begin();
+    int fd = open(dir, O_RDWR);
+    if (fd < 0) fail("open", dir);
+    if (pwrite(fd, "x", 1, 1 << 20) != 1) fail("write", dir);
+    close(fd);
+    report(1);
+  } else if (strcmp(row, "run") == 0) {
+    /* DIR is not used: a program with its arguments; its output goes to stderr. */
+    begin();
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+      dup2(2, 1);
+      execvp(argv[3], argv + 3);
+      fail("run", argv[3]);
+    }
+    if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("run", argv[3]);
+    struct rusage u;
+    getrusage(RUSAGE_CHILDREN, &u);
+    began_cpu -= (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+    report(1);
+  } else
+    return 2;
+  return 0;
+}

@@ -1,0 +1,215 @@
+/**
+ * The FUSE door beside ext4, the kernel's overlayfs and other FUSE file systems over the same tree, and with 641 layers beside one. Rows are interleaved: each
+ * row runs on one peer after the other, the order turns with each run, and medians are given.
+ * Usage: npm run bench -- vlfs [--quick] [--runs N] [--rows TEXT,...] [--peers TEXT,...] [--no-write] [--keep]
+ * Writes the section "VLFS" of docs/performance.md when all rows and the usual peers were measured.
+ */
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { machineLine, median, spread, writeSection } from './support/report.ts';
+import {
+  bindfsPeer,
+  cleanUp,
+  fuseOverlayPeer,
+  type Mounted,
+  mergerfsPeer,
+  overlayPeer,
+  type Peer,
+  plainPeer,
+  type StrataPlane,
+  strataPlane,
+  unionfsPeer,
+} from './support/vlfs-peers.ts';
+import { type Measured, ROWS, type Row, type Tools } from './support/vlfs-rows.ts';
+import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    runs: { type: 'string' },
+    rows: { type: 'string' },
+    peers: { type: 'string' },
+    'no-write': { type: 'boolean', default: false },
+    keep: { type: 'boolean', default: false },
+  },
+});
+const runs = Number(options.runs ?? (options.quick ? 1 : 3));
+const ONE = 'strata, 1 layer';
+const MANY = `strata, ${LAYERS} layers`;
+const USUAL = ['ext4', 'overlayfs', 'fuse-overlayfs', ONE, MANY];
+const note = (text: string) => process.stderr.write(`bench: ${text}\n`);
+
+/** The rows whose name contains one of the texts, with the rows that prepare them. */
+function wantedRows(): Row[] {
+  if (options.rows === undefined) return ROWS;
+  const texts = options.rows.split(',');
+  const wanted = new Set(ROWS.filter((row) => texts.some((text) => row.name.includes(text))));
+  const needed = new Set(wanted);
+  for (const row of wanted)
+    for (const name of row.needs ?? []) needed.add(ROWS.find((other) => other.name === name)!);
+  return ROWS.filter((row) => needed.has(row));
+}
+
+interface Results {
+  /** By peer. */
+  mount: Map<string, number[]>;
+  mountAgain: Map<string, number[]>;
+  /** By row, then peer. */
+  rows: Map<string, Map<string, Measured[]>>;
+}
+
+function add<T>(map: Map<string, T[]>, key: string, value: T): void {
+  const known = map.get(key);
+  if (known === undefined) map.set(key, [value]);
+  else known.push(value);
+}
+
+async function measure(peers: Peer[], rows: Row[], tools: Tools): Promise<Results> {
+  const results: Results = { mount: new Map(), mountAgain: new Map(), rows: new Map() };
+  for (const row of rows) results.rows.set(row.name, new Map());
+  for (let run = 0; run < runs; run++) {
+    note(`run ${run + 1} of ${runs}`);
+    const order = peers.map((_, i) => peers[(i + run) % peers.length]!);
+    const mounted: [Peer, Mounted][] = [];
+    for (const peer of order) {
+      const first = await peer.mount();
+      add(results.mount, peer.name, first.mountMs);
+      await first.unmount();
+      const second = await peer.mount();
+      add(results.mountAgain, peer.name, second.mountMs);
+      mounted.push([peer, second]);
+    }
+    for (const row of rows) {
+      for (const [peer, m] of mounted) {
+        if (row.changesShared === true && !hasCopies(peer)) continue;
+        try {
+          add(results.rows.get(row.name)!, peer.name, row.run(m, tools));
+        } catch (error) {
+          note((error as Error).message);
+        }
+        if (row.unit !== 'ops/s') execFileSync('sync', ['-f', tools.work]);
+      }
+    }
+    for (const [, m] of mounted) await m.unmount();
+  }
+  return results;
+}
+
+function hasCopies(peer: Peer): boolean {
+  return !['ext4', 'bindfs', 'mergerfs'].includes(peer.name);
+}
+
+const number = (value: number) =>
+  value >= 1000
+    ? Math.round(value).toLocaleString('en-US')
+    : value.toPrecision(value >= 100 ? 3 : 2).replace(/\.0$/, '');
+
+function shown(row: Row, measured: Measured[] | undefined): string {
+  if (measured === undefined) return '';
+  return spread(
+    measured.map((m) => (row.unit === 'ms' ? 1000 / m.rate : m.rate)),
+    number,
+  );
+}
+
+function tables(results: Results, rows: Row[], peers: string[]): string[] {
+  const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
+  const ratio = (of: Map<string, Measured[]>, a: string, b: string) => {
+    const x = of.get(a);
+    const y = of.get(b);
+    return x && y ? (median(x.map((m) => m.rate)) / median(y.map((m) => m.rate))).toFixed(2) : '';
+  };
+  const head = [
+    'row',
+    ...peers,
+    '1 layer / fuse-overlayfs',
+    '1 layer / overlayfs',
+    `${LAYERS} layers / 1 layer`,
+  ];
+  const mounts = (name: string, times: Map<string, number[]>) =>
+    line([name, ...peers.map((p) => (p === 'ext4' ? '' : spread(times.get(p) ?? [], number))), '', '', '']);
+  return [
+    line(head),
+    line(head.map((_, i) => (i === 0 ? '---' : '---:'))),
+    mounts('mount, ms', results.mount),
+    mounts('mount again, ms', results.mountAgain),
+    ...rows.map((row) => {
+      const of = results.rows.get(row.name)!;
+      return line([
+        `${row.name}, ${row.unit}`,
+        ...peers.map((peer) => shown(row, of.get(peer))),
+        ratio(of, ONE, 'fuse-overlayfs'),
+        ratio(of, ONE, 'overlayfs'),
+        ratio(of, MANY, ONE),
+      ]);
+    }),
+    '',
+    'Processor time of client and server for one operation (MiB, file), in microseconds:',
+    '',
+    line(['row', ...peers]),
+    line(['---', ...peers.map(() => '---:')]),
+    ...rows.map((row) =>
+      line([
+        row.name,
+        ...peers.map((peer) =>
+          number(median((results.rows.get(row.name)!.get(peer) ?? []).map((m) => m.cpuUs))),
+        ),
+      ]),
+    ),
+  ];
+}
+
+const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
+let plane: StrataPlane | null = null;
+try {
+  note('making the trees');
+  const client = join(work, 'client');
+  execFileSync('gcc', ['-O2', '-o', client, join(import.meta.dirname, 'support/client.c')]);
+  const { merged, one, many } = await makeTrees(work);
+  plane = await strataPlane(work);
+  const texts = options.peers?.split(',') ?? USUAL;
+  const wanted = (name: string) => texts.some((text) => name.includes(text));
+  const copy = join(work, 'copy');
+  if (wanted('bindfs') || wanted('mergerfs')) cpSync(merged, copy, { recursive: true });
+  execFileSync('sync', ['-f', work]);
+  const peers = [
+    plainPeer(work, merged),
+    overlayPeer(work, merged),
+    fuseOverlayPeer(work, merged),
+    bindfsPeer(work, copy),
+    unionfsPeer(work, merged),
+    mergerfsPeer(work, copy),
+    plane.peer(ONE, one),
+    plane.peer(MANY, many),
+  ].filter((peer) => wanted(peer.name));
+  const rows = wantedRows();
+  const tools: Tools = {
+    client,
+    work,
+    files: options.quick ? 1000 : 5000,
+    postmark: options.quick ? { files: 1000, transactions: 5000 } : { files: 5000, transactions: 20_000 },
+  };
+  const results = await measure(peers, rows, tools);
+  const lines = tables(
+    results,
+    rows,
+    peers.map((peer) => peer.name),
+  );
+  process.stdout.write(`${lines.join('\n')}\n`);
+  if (!options['no-write'] && rows.length === ROWS.length && USUAL.every(wanted)) {
+    const { files, transactions } = tools.postmark;
+    writeSection(resolve(import.meta.dirname, '../docs/performance.md'), 'VLFS', 'npm run bench -- vlfs', [
+      `${machineLine()} ${runs} interleaved runs; median (min to max).`,
+      '',
+      `All peers show the same tree. Postmark: ${files} files, ${transactions} transactions, its whole time. The peers' page cache is warm, their mounts are new.`,
+      '',
+      ...lines,
+    ]);
+    note('docs/performance.md is written');
+  }
+} finally {
+  await plane?.stop().catch(() => {});
+  if (!options.keep) cleanUp(work);
+}
