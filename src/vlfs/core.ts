@@ -104,8 +104,10 @@ export interface Core {
   hasRedirects: boolean;
   /** What `moved-directories.ts` found, or null. */
   moved: MovedDirectory[] | null;
-  /** Whiteouts were written since the last fsyncdir. */
-  whiteoutsDirty: boolean;
+  /** The directory of a whiteout set that was changed last and not synced since, or -1. */
+  changedSetFd: number;
+  /** The job that brings them to the disk. */
+  whiteoutSync: SlowJob | null;
   readonly handles: (Handle | null)[];
   readonly freeHandles: number[];
   passthrough: boolean;

@@ -64,7 +64,8 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     temporaries: 0,
     hasRedirects: false,
     moved: null,
-    whiteoutsDirty: false,
+    changedSetFd: -1,
+    whiteoutSync: null,
     handles: [],
     freeHandles: [],
     passthrough: false,
@@ -117,7 +118,7 @@ export function closeCore(core: Core): void {
     dropCopyUp(core, node);
   }
   core.nodes.clear();
-  for (const fd of [core.rootFd, core.whiteoutsFd, core.workFd]) if (fd >= 0) close(fd);
-  core.rootFd = core.whiteoutsFd = core.workFd = -1;
+  for (const fd of [core.rootFd, core.whiteoutsFd, core.workFd, core.changedSetFd]) if (fd >= 0) close(fd);
+  core.rootFd = core.whiteoutsFd = core.workFd = core.changedSetFd = -1;
   closeStack(core.stack);
 }

@@ -6,8 +6,7 @@
 import type { Name } from '../base/index.ts';
 import { close, DT_DIR, E, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
 import { fillEntry, newAttr } from './attributes.ts';
-import type { Caller, DirectorySink, EntryOut, OpenOut } from './contract.ts';
-import { PENDING } from './contract.ts';
+import type { DirectorySink, EntryOut, OpenOut } from './contract.ts';
 import type { Core, Handle, Node, Snapshot } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { addHandle, handleOf } from './handles.ts';
@@ -15,7 +14,6 @@ import { privateIno } from './inode-numbers.ts';
 import { decodeIno, INO_XATTR, nodeAt, refresh } from './lookup.ts';
 import { childDirectory, entryOf, mergedIno, namesOf, unitOf, visibleOf } from './merged-directory.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
-import { slowJob } from './slow-job.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 export function opendir(core: Core, node: Node, out: OpenOut): number {
@@ -119,19 +117,4 @@ function shownIno(node: Node, fd: number, name: string, ino: number, mayBeCopy: 
   if (known?.priv && known.privIno === ino) return known.ino;
   const kept = mayBeCopy ? decodeIno(getxattrAt(fd, name, INO_XATTR)) : 0;
   return kept > 0 ? kept : privateIno(ino);
-}
-
-/** fsyncdir: names of the private directory, and whiteouts, which lie elsewhere. */
-export function fsyncdir(core: Core, caller: Caller, node: Node, dataOnly: boolean): number {
-  if (core.readOnly) return 0;
-  if (core.whiteoutsDirty) {
-    core.whiteoutsDirty = false;
-    caller.job = slowJob('reply', { kind: 'syncfs', fd: core.rootFd });
-    return PENDING;
-  }
-  if (refresh(core, node) < 0 || !node.priv) return 0;
-  const fd = directoryFd(core, node);
-  if (fd < 0) return fd;
-  caller.job = slowJob('reply', { kind: 'fsync', fd, dataOnly });
-  return PENDING;
 }

@@ -11,6 +11,7 @@ import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
 import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
+import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
 import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
@@ -173,7 +174,7 @@ function operationsOf(core: Core): Operations {
     releasedir: (_id, fh) => dropHandle(core, fh),
     fsyncdir(caller, id, _fh, dataOnly) {
       const node = directory(id);
-      return typeof node === 'number' ? node : reading.fsyncdir(core, caller, node, dataOnly);
+      return typeof node === 'number' ? node : fsyncdir(core, caller, node, dataOnly);
     },
     statfs: (_caller, _id, out) => statfs(core, out),
     getxattr(_caller, id, name) {

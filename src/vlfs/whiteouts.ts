@@ -82,7 +82,6 @@ export function hide(core: Core, refs: readonly Reference[]): number {
     if (result === REPLACED) forgetBelow(core, ref);
     set.add(entryOf(ref));
     core.hidden.count++;
-    core.whiteoutsDirty = true;
   }
   return 0;
 }
@@ -116,8 +115,14 @@ function writeWhiteout(core: Core, ref: Reference): number {
     const made = mknodat(fd, name, S_IFCHR, 0);
     return made === -E.EXIST ? replaceByWhiteout(core, fd, name) : made;
   } finally {
-    close(fd);
+    changed(core, fd);
   }
+}
+
+/** Takes the descriptor of a directory of a set that was changed, for the next fsyncdir. */
+function changed(core: Core, fd: number): void {
+  if (core.changedSetFd >= 0) close(core.changedSetFd);
+  core.changedSetFd = fd;
 }
 
 /** Marks below a directory count, now or later, for a part of it that was renamed away: so its own mark is an opaque directory. */
@@ -157,7 +162,6 @@ export function uncover(core: Core, refs: readonly Reference[]): number {
     forgetBelow(core, ref);
     core.hidden.levels[levelOf(ref)]!.delete(entryOf(ref));
     core.hidden.count--;
-    core.whiteoutsDirty = true;
     count++;
   }
   return count;
@@ -172,7 +176,7 @@ function removeWhiteout(core: Core, ref: Reference): number {
   step(core, 'uncover');
   const removed = unlinkat(fd, name);
   const result = removed === -E.ISDIR || removed === -E.PERM ? discard(core, fd, name) : removed;
-  close(fd);
+  changed(core, fd);
   // Directories that became empty go too; the first that is not (or is a mark itself) ends it.
   for (let depth = parts.length; result === 0 && depth > 1; depth--) {
     const above = openBelow(root, parts.slice(0, depth - 1), false);
