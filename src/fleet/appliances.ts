@@ -29,6 +29,7 @@ import { allocateMacs, normalizeMac } from './macs.ts';
 import { allMounts } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
 import { applianceDirs } from './private-files.ts';
+import { behindSealed } from './sealed-settle.ts';
 import { elapsed, parseLayers, templateLock } from './templates.ts';
 
 export const applianceLock = (name: string) => `appliance:${name}`;
@@ -236,14 +237,26 @@ async function mountpointsIfKnown(context: FleetContext): Promise<Map<string, st
 
 export async function listAppliances(context: FleetContext): Promise<{ appliances: ApplianceInfo[] }> {
   const mounts = await mountpointsIfKnown(context);
-  return { appliances: context.catalog.all().map((row) => infoOf(context, row, mounts)) };
+  const behind = waitingSealed(context);
+  const all = context.catalog.all().map((row) => infoOf(context, row, mounts));
+  for (const info of all) info.held_back ??= behind.get(info.name) ?? null;
+  return { appliances: all };
+}
+
+function waitingSealed(context: FleetContext): Map<string, string> {
+  return behindSealed(context, (name) => {
+    const row = context.catalog.get(name);
+    return row === null ? null : applianceDefinition(context, row).record;
+  });
 }
 
 export async function showAppliance(context: FleetContext, name: string): Promise<ApplianceInfo> {
   const row = applianceRow(context, name);
   const { dir, privateDir } = applianceDirs(context.paths, name);
+  const info = infoOf(context, row, await mountpointsIfKnown(context));
   return {
-    ...infoOf(context, row, await mountpointsIfKnown(context)),
+    ...info,
+    held_back: info.held_back ?? waitingSealed(context).get(name) ?? null,
     private_bytes: privateBytes(privateDir),
     layers: applianceDefinition(context, row).record.units.length,
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',

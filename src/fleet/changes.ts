@@ -11,7 +11,7 @@ import { layerNames, refExplicitLayers } from './definitions.ts';
 import { applianceDefinition, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
-import { sealedMounts } from './sealed-door.ts';
+import { refuseSealed, settleSealed } from './sealed-settle.ts';
 
 export async function diffAppliance(
   context: FleetContext,
@@ -32,12 +32,8 @@ async function changePrivate<T>(
 ): Promise<T> {
   return context.locks.with([applianceLock(name), COMMIT], async () => {
     const row = applianceRow(context, name);
-    const sealed = sealedMounts(context.paths).find((mount) => mount.name === name);
-    if (sealed) {
-      throw new StrataError('BUSY', `appliance ${name} is mounted at ${sealed.dir} by the sealed door`, {
-        hint: `first: strata umount ${sealed.dir}`,
-      });
-    }
+    refuseSealed(context, name);
+    settleSealed(context, name, applianceDefinition(context, row).record);
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
     return isMounted ? ways.mounted(plane) : ways.offline(row);

@@ -13,6 +13,8 @@ import { namesIn } from './files.ts';
 import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
 import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
 import { sealedMounts } from './sealed-door.ts';
+import { hasSealedRecord } from './sealed-records.ts';
+import { settleSealed } from './sealed-settle.ts';
 
 /** What an appliance's stack is at this moment. */
 export function applianceDefinition(context: FleetContext, row: CatalogRow): Definition {
@@ -75,6 +77,10 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
   const relayers: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] = [];
   for (const { row, from, to } of moves) {
     if (sealed.has(row.name)) continue;
+    if (hasSealedRecord(context, row.name)) {
+      settleWhenUnused(context, row.name, to);
+      continue;
+    }
     const stack = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
     stacks.set(to, stack);
     const changes = databases.get(to) ?? (from ? databaseChanges(context.paths, from, to) : []);
@@ -94,6 +100,15 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
   context.onStep('followed-unmounted');
   if (plane && relayers.length > 0) await plane.relayer(relayers);
   context.onStep('followed');
+}
+
+/** An appliance whose sealed mount is gone comes to the new generation by that; one whose mount is not in sight, later. */
+function settleWhenUnused(context: FleetContext, name: string, to: GenerationRecord): void {
+  try {
+    settleSealed(context, name, to);
+  } catch (error) {
+    if (!(error instanceof StrataError) || error.code !== 'BUSY') throw error;
+  }
 }
 
 /** Appliances that are mounted, with the key of the stack they show. */

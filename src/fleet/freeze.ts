@@ -16,6 +16,7 @@ import { explicitLayers, ldfRefs } from './ldf.ts';
 import { allMounts } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
+import { refuseSealed, settleSealed } from './sealed-settle.ts';
 import { stageGeneration } from './stage.ts';
 import { templateLock } from './templates.ts';
 
@@ -40,12 +41,9 @@ export function freezeTemplate(
       );
     }
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
+    refuseSealed(context, row.name);
+    settleSealed(context, row.name, definition.record);
     const mount = (await allMounts(context)).find(({ name }) => name === row.name);
-    if (mount?.door === 'sealed') {
-      throw new StrataError('BUSY', `appliance ${row.name} is mounted at ${mount.dir} by the sealed door`, {
-        hint: `first: strata umount ${mount.dir}`,
-      });
-    }
     const isMounted = mount !== undefined;
     if (!isMounted) pruneWhiteouts(vlfsSpec(context, row));
     const ids = definition.record.units;

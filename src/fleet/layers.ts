@@ -10,6 +10,7 @@ import { forgetUnitIndexes } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet } from './contract.ts';
 import { describeOwner } from './generations.ts';
+import { sealedGenerations } from './sealed-records.ts';
 
 type Result<M extends keyof Fleet> = Awaited<ReturnType<Fleet[M]>>;
 type Options<M extends keyof Fleet> = Parameters<Fleet[M]>[0];
@@ -70,7 +71,12 @@ function users(context: FleetContext, isIt: (id: UnitId) => boolean): string[] {
   const definitions = [...context.templates.values()].map(({ definition }) => definition);
   return [...definitions, ...context.ownDefinitions.values()]
     .filter(({ record }) => record.units.some(isIt))
-    .map(({ owner }) => describeOwner(owner));
+    .map(({ owner }) => describeOwner(owner))
+    .concat(
+      sealedGenerations(context)
+        .filter(({ record }) => record.units.some(isIt))
+        .map(({ name }) => `the sealed mount of appliance ${name}`),
+    );
 }
 
 function refuseUsed(what: string, by: string[]): void {
@@ -288,11 +294,10 @@ export async function removeLayer(context: FleetContext, options: Options<'layer
   const repository = context.repositories.get(options.repo);
   const id = unitId(options.repo, options.layer, options.version);
   await context.locks.with([repositoryLock(options.repo)], async () => {
-    if (unitsInUse(context).has(id))
-      refuseUsed(
-        id,
-        users(context, (one) => one === id),
-      );
+    refuseUsed(
+      id,
+      users(context, (one) => one === id),
+    );
     await repository.remove({ layer: options.layer, version: options.version });
     context.repositories.invalidate();
     forgetUnitIndexes();

@@ -2,16 +2,18 @@
 import { mkdirSync, realpathSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
+import type { VlfsSpec } from '../vlfs/contract.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { FleetContext } from './context.ts';
 import type { Fleet } from './contract.ts';
 import { namesIn } from './files.ts';
-import { reconcileMounts, vlfsSpec } from './follow.ts';
+import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { type ApplianceMount, allMounts } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
-import { mountSealed, unmountSealed } from './sealed-door.ts';
+import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed-door.ts';
+import { settleSealed } from './sealed-settle.ts';
 
 type MountOptions = Parameters<Fleet['mount']>[0];
 
@@ -25,38 +27,52 @@ export async function mountAppliance(
     });
   }
   const { name } = applianceRow(context, options.name);
-  return context.locks.with([applianceLock(name), COMMIT], async () => {
-    const dir = mountpointAt(resolve(options.dir));
-    const mounts = await allMounts(context);
-    const there = mounts.find((mount) => mount.dir === dir);
-    if (there) {
-      throw new StrataError('BUSY', `appliance ${there.name} is mounted at ${dir} already`, {
-        hint: `choose another directory, or first: strata umount ${dir}`,
-      });
-    }
-    const door = options.door ?? 'fuse';
-    const other = mounts.find((mount) => mount.name === name && (mount.door !== door || door === 'sealed'));
-    if (other) {
-      throw new StrataError(
-        'BUSY',
-        `appliance ${name} is mounted at ${other.dir} by the door ${other.door}`,
-        {
-          hint: `its private layer has one door at a time; first: strata umount ${other.dir}`,
-        },
-      );
-    }
-    const readOnly = options.readOnly ?? false;
-    const spec = vlfsSpec(context, applianceRow(context, name), readOnly);
-    if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
-      pruneWhiteouts(spec);
-    if (door === 'sealed') mountSealed(context.paths, spec, dir);
-    else {
+  const dir = mountpointAt(resolve(options.dir));
+  const locks = [applianceLock(name), COMMIT];
+  if (options.door === 'sealed') {
+    const spec = await context.locks.with(locks, () => readyForMount(context, name, dir, options));
+    await prepareSealedDoor(context.paths, spec);
+  }
+  return context.locks.with(locks, async () => {
+    const spec = await readyForMount(context, name, dir, options);
+    if (options.door === 'sealed') {
+      await openSealedDoor(context, spec, applianceDefinition(context, applianceRow(context, name)), dir);
+    } else {
       await reconcileMounts(context);
       const plane = await context.dataPlane();
-      await plane.mount({ id: name, mountpoint: dir, vlfs: spec, readOnly });
+      await plane.mount({ id: name, mountpoint: dir, vlfs: spec, readOnly: spec.readOnly });
     }
     return { name, dir };
   });
+}
+
+/** Checks that the appliance can be mounted there, and brings its private layer to the stack of today. Under the appliance's lock. */
+async function readyForMount(
+  context: FleetContext,
+  name: string,
+  dir: string,
+  options: MountOptions,
+): Promise<VlfsSpec> {
+  const mounts = await allMounts(context);
+  const there = mounts.find((mount) => mount.dir === dir);
+  if (there) {
+    throw new StrataError('BUSY', `appliance ${there.name} is mounted at ${dir} already`, {
+      hint: `choose another directory, or first: strata umount ${dir}`,
+    });
+  }
+  const door = options.door ?? 'fuse';
+  const other = mounts.find((mount) => mount.name === name && (mount.door !== door || door === 'sealed'));
+  if (other) {
+    throw new StrataError('BUSY', `appliance ${name} is mounted at ${other.dir} by the door ${other.door}`, {
+      hint: `its private layer has one door at a time; first: strata umount ${other.dir}`,
+    });
+  }
+  const row = applianceRow(context, name);
+  settleSealed(context, name, applianceDefinition(context, row).record);
+  const spec = vlfsSpec(context, row, options.readOnly ?? false);
+  if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
+    pruneWhiteouts(spec);
+  return spec;
 }
 
 /** The directory to mount on, made when it is missing, without links in its path. */
@@ -108,8 +124,18 @@ export async function unmountTarget(
       await unmountOne(context, mount, options.force ?? false);
       unmounted.push(mount.dir);
     }
+    if (wanted.some((mount) => mount.door === 'sealed')) settleNow(context, wanted[0]!.name);
     return { unmounted };
   });
+}
+
+/** What cannot be absorbed at once (somebody still uses it, the disk is full) is absorbed when the appliance is next used. */
+function settleNow(context: FleetContext, name: string): void {
+  try {
+    settleSealed(context, name, applianceDefinition(context, applianceRow(context, name)).record);
+  } catch (error) {
+    if (!(error instanceof StrataError)) throw error;
+  }
 }
 
 async function unmountOne(context: FleetContext, mount: ApplianceMount, force: boolean): Promise<void> {

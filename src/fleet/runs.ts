@@ -10,10 +10,11 @@ import { applianceLock, applianceRow } from './appliances.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { Fleet, RunPreparation } from './contract.ts';
 import { makeDirectory, replaceFile } from './files.ts';
-import { reconcileMounts, vlfsSpec } from './follow.ts';
+import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { allMounts } from './mount-list.ts';
 import { type RunRecord, runMountpoint, runRecordFile, runRecords } from './run-records.ts';
+import { refuseSealed, settleSealed } from './sealed-settle.ts';
 
 /** A run this young may not have reached its container yet. */
 const STARTING_MS = 60_000;
@@ -63,12 +64,8 @@ export async function prepareRun(
 async function mountForRun(context: FleetContext, name: string, rootfs: string): Promise<void> {
   await context.locks.with([COMMIT], async () => {
     const mounts = await allMounts(context);
-    const sealed = mounts.find((mount) => mount.name === name && mount.door === 'sealed');
-    if (sealed) {
-      throw new StrataError('BUSY', `appliance ${name} is mounted at ${sealed.dir} by the sealed door`, {
-        hint: `first: strata umount ${sealed.dir}`,
-      });
-    }
+    refuseSealed(context, name);
+    settleSealed(context, name, applianceDefinition(context, applianceRow(context, name)).record);
     if (mounts.some((mount) => mount.dir === rootfs)) return;
     makeDirectory(rootfs, 0o755);
     await reconcileMounts(context);

@@ -20,11 +20,12 @@ import {
 } from './definitions.ts';
 import { readJsonIfThere, removeTree, replaceFile } from './files.ts';
 import { followOwn, reconcileMounts } from './follow.ts';
-import type { Definition } from './generations.ts';
+import type { Definition, GenerationRecord } from './generations.ts';
 import { explicitLayers, formatLdf, ldfRefs, rewriteLdf } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { resolveOwn } from './own-layers.ts';
 import { changesBetween, type Resolution, resolveIntent } from './resolve-definition.ts';
+import { behindSealed } from './sealed-settle.ts';
 import { commitSteps, configsOfRefs, stageGeneration } from './stage.ts';
 import { elapsed, templateLock } from './templates.ts';
 
@@ -120,7 +121,9 @@ async function updateTemplate(
     progress({ phase: 'update', message: `updating template ${name}` });
     // Templates move side by side: read the sum only after the await.
     const moved = await moveTemplate(context, definition, plan, progress);
-    result.appliances.updated += moved;
+    const waiting = [...behindSealed(context, (one) => followed(context, name, one))];
+    result.appliances.updated += moved - waiting.length;
+    result.appliances.held_back.push(...waiting.map(([one, reason]) => ({ name: one, reason })));
     setHeldBack(context, name, null);
     result.templates.push(entry);
   } catch (error) {
@@ -130,6 +133,13 @@ async function updateTemplate(
     for (const row of context.catalog.ofTemplate(name))
       if (!row.own) result.appliances.held_back.push({ name: row.name, reason: error.message });
   }
+}
+
+/** The generation that an appliance of the template has by following it; null for others. */
+function followed(context: FleetContext, template: string, name: string): GenerationRecord | null {
+  const row = context.catalog.get(name);
+  if (row?.template !== template || context.ownDefinitions.has(name)) return null;
+  return templateState(context, template).definition.record;
 }
 
 interface Plan {

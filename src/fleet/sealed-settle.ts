@@ -1,0 +1,75 @@
+/**
+ * After a sealed mount, whoever ended it: what the kernel wrote into the private layer is absorbed against the stack that was mounted, then the
+ * appliance follows to the stack of today. Runs before anything else uses the private layer; a no-op when there was no sealed mount.
+ */
+import { StrataError } from '../base/index.ts';
+import type { VlfsSpec } from '../vlfs/contract.ts';
+import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../vlfs/index.ts';
+import { stackOf } from './compose.ts';
+import type { FleetContext } from './context.ts';
+import type { GenerationRecord } from './generations.ts';
+import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
+import { sealedMounts } from './sealed-door.ts';
+import { dropSealedRecord, hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
+
+/**
+ * `current`: the generation that the appliance has now. Throws BUSY while the sealed mount lives, also where only the kernel knows of it: lazily
+ * unmounted, or in another mount namespace. Call it under the appliance's lock.
+ */
+export function settleSealed(context: FleetContext, name: string, current: GenerationRecord): void {
+  if (!hasSealedRecord(context, name)) return;
+  refuseSealed(context, name);
+  const { privateDir, whiteoutsDir } = applianceDirs(context.paths, name);
+  if (isPrivateInUse(privateDir)) {
+    throw new StrataError(
+      'BUSY',
+      `appliance ${name} is still in use through a sealed mount that is not in sight`,
+      {
+        hint: 'it was unmounted with --force, or lives in another mount namespace: end the processes that use it',
+      },
+    );
+  }
+  const record = sealedRecord(context, name);
+  const shown = record === null ? null : sealedGeneration(context, record);
+  const specOf = (generation: GenerationRecord): VlfsSpec => {
+    const stack = stackOf(context.paths, context.repositories, generation);
+    return { name, privateDir, whiteoutsDir, stack, readOnly: false };
+  };
+  // Without its stack the marks stay as the kernel wrote them, which every door understands.
+  if (shown !== null) {
+    const before = specOf(shown);
+    if (record?.readOnly === false) absorbSealed(before);
+    const now = specOf(current);
+    if (now.stack.key !== before.stack.key) {
+      pruneWhiteouts(now);
+      const changes = databaseChanges(context.paths, shown, current);
+      writePrivateFiles(privateDir, mergedDatabases(privateDir, changes));
+    }
+  }
+  dropSealedRecord(context, name);
+}
+
+/** Throws BUSY when the appliance is mounted by the sealed door. */
+export function refuseSealed(context: FleetContext, name: string): void {
+  const sealed = sealedMounts(context.paths).find((mount) => mount.name === name);
+  if (!sealed) return;
+  throw new StrataError('BUSY', `appliance ${name} is mounted at ${sealed.dir} by the sealed door`, {
+    hint: `first: strata umount ${sealed.dir}`,
+  });
+}
+
+/** Appliances whose sealed mount shows an older stack than `current` says, with the reason for people. */
+export function behindSealed(
+  context: FleetContext,
+  current: (name: string) => GenerationRecord | null,
+): Map<string, string> {
+  const behind = new Map<string, string>();
+  for (const { name, dir } of sealedMounts(context.paths)) {
+    const record = sealedRecord(context, name);
+    const now = current(name);
+    if (record === null || now === null || record.generation === now.generation) continue;
+    const reason = `mounted at ${dir} by the sealed door, which takes the new stack at its next mount`;
+    behind.set(name, reason);
+  }
+  return behind;
+}
