@@ -3,6 +3,7 @@
  */
 import { E, fstat, newStat, S_IFLNK, S_IFMT, type Stat, statAt } from '../sys/index.ts';
 import type { Attr, EntryOut } from './contract.ts';
+import { placesOf } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { confirm, refresh } from './lookup.ts';
@@ -47,6 +48,10 @@ export function fillAttr(core: Core, node: Node, out: Attr): number {
   if (!node.priv) {
     indexAttr(node.unit!, node.entry, core.hidden, levelIn(core, node.unit!), out);
     out.ino = node.ino;
+    // Where directories were renamed, a mark on the old place of one does not tell whether its names still show.
+    if (core.hasRedirects && out.nlink !== node.unit!.index.nlink(node.entry) && node.parent !== null) {
+      out.nlink = placesOf(core, node).length;
+    }
     return 0;
   }
   const result = statNode(core, node, stat);

@@ -256,6 +256,16 @@ async function play(
   }
 }
 
+/** Found once: the old place is deleted by one mark, the names still count at the new one. */
+const LINKS_IN_A_MOVED_DIRECTORY: Operation[] = [
+  { op: 'write', path: 'l' },
+  { op: 'rename', path: 'l', to: 'e', flags: 2 },
+  { op: 'unlink', path: 'e' },
+  { op: 'write', path: 'a' },
+  { op: 'remount' },
+  { op: 'append', path: 'l/a' },
+];
+
 test('random operations behave as on the host file system', async () => {
   const box = makeSandbox();
   try {
@@ -269,7 +279,10 @@ test('random operations behave as on the host file system', async () => {
           await play(box, box.spec(`r${run++}`, levels), operations, passthrough);
         },
       ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60), endOnFailure: false },
+      {
+        numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60),
+        examples: [[LINKS_IN_A_MOVED_DIRECTORY, false]],
+      },
     );
   } finally {
     box.remove();
