@@ -32,8 +32,8 @@ const RESULTS = 1;
 const FIRST_TAG = 2;
 /** Requests of one mount before the others get their turn. */
 const BUDGET = 64;
-/** Direct looks at the busiest mount between two looks at all. */
-const LOOKS = 4;
+/** Useful looks at one mount before the others get their turn. */
+const LOOKS = 16;
 
 const data = workerData as LoopData;
 const { openVlfs } = (await import(data.vlfsModule)) as { openVlfs: OpenServedVlfs };
@@ -192,41 +192,51 @@ function serveReady(ready: number): ServedMount | null {
   return busy;
 }
 
-/** Looking for the next request is tried again after this many useful ones, and given up after as many useless ones. */
-const TRUST = 4;
+/** A look that gave fewer requests before it ended in vain did not pay. */
+const PAYS = 4;
+/** After a look that did not pay the next ones are left out: for this many wake-ups at most, doubled each time. */
+const LONGEST_REST = 1024;
 
 /**
- * Until 'stop': serve, look a little, sleep. A busy caller sends its next request within microseconds, and waking a sleeping thread costs
- * more than serving it; but a caller that works between its requests, on a busy machine, would pay for our looking. So we look while it pays.
+ * Until 'stop': serve, look a little, sleep. A busy caller on another processor sends its next request within microseconds, and waking a sleeping
+ * thread costs more than serving it. But a caller that works between its requests, or that needs this very processor, pays for our looking:
+ * so looks that do not pay are followed by longer and longer rests from looking. Each reply is followed by one read anyhow.
  */
 function run(): void {
   const spinMs = data.spinUs / 1000;
+  /** Wake-ups until the next look; how many the last rest had; requests found by looking since the last vain end of it. */
+  let resting = spinMs > 0 ? 0 : Number.POSITIVE_INFINITY;
+  let rest = 1;
+  let hits = 0;
   let busy: ServedMount | null = null;
-  let lastServed = 0;
-  let trust = TRUST;
   while (!stopping) {
-    if (busy !== null) {
-      for (let i = 0; i < LOOKS && !busy.gone; i++) {
-        if (serveRequests(ctx, busy, BUDGET) === 0) continue;
-        lastServed = performance.now();
-        trust = Math.min(trust + 1, TRUST);
-        break;
+    let found = 0;
+    if (busy?.gone) busy = null;
+    if (busy !== null && resting-- <= 0) {
+      found = look(busy, spinMs);
+      hits += found;
+      if (found < LOOKS) {
+        rest = hits >= PAYS ? 1 : Math.min(rest * 2, LONGEST_REST);
+        resting = rest;
+        hits = 0;
       }
     }
-    const looking = busy !== null && !busy.gone && trust > 0 && performance.now() < lastServed + spinMs;
-    if (busy !== null && !looking) {
-      trust = Math.max(trust - 1, 0);
-      busy = null;
-    }
-    const ready = sys.epollWait(epoll, looking ? 0 : -1);
-    if (ready <= 0) continue;
-    const woken = performance.now();
-    const served = serveReady(ready);
-    if (served === null) continue;
-    if (!looking && woken < lastServed + spinMs) trust = Math.min(trust + 1, TRUST);
-    busy = served;
-    lastServed = performance.now();
+    const ready = sys.epollWait(epoll, found === LOOKS ? 0 : -1);
+    if (ready > 0) busy = serveReady(ready) ?? busy;
   }
+}
+
+/** Serves a mount while its requests come within `spinMs` of each other, LOOKS of them at most. Returns how many came in time. */
+function look(mount: ServedMount, spinMs: number): number {
+  for (let i = 0; i < LOOKS; i++) {
+    const until = performance.now() + spinMs;
+    while (serveRequests(ctx, mount, BUDGET) === 0) {
+      if (mount.gone || performance.now() >= until) return i;
+    }
+    // What comes late was not waited for: we lost the processor meanwhile, perhaps to the very caller.
+    if (performance.now() >= until) return i;
+  }
+  return LOOKS;
 }
 
 sys.epollAdd(epoll, data.commandFd, sys.EPOLLIN, COMMANDS);
