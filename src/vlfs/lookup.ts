@@ -40,7 +40,7 @@ export const SHARED = 2;
 export const INO_XATTR = 'trusted.strata.ino';
 /** On private/ itself: a directory of the stack was renamed once. */
 export const REDIRECTS_XATTR = 'trusted.strata.redirects';
-const DEFAULT_ACL = 'system.posix_acl_default';
+export const DEFAULT_ACL = 'system.posix_acl_default';
 
 /** 0, or the errno for a name that no directory can hold. */
 export function checkName(name: string): number {

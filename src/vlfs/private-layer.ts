@@ -31,7 +31,7 @@ import {
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { isInternal } from './internal-xattrs.ts';
-import { encodeIno, INO_XATTR, refresh } from './lookup.ts';
+import { DEFAULT_ACL, encodeIno, INO_XATTR, refresh } from './lookup.ts';
 import { entryOf, mergedTimes, unitOf } from './merged-directory.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
@@ -96,6 +96,7 @@ function fillDirectory(core: Core, node: Node, work: number, temporary: string):
         if (isInternal(name)) continue;
         result = fsetxattr(fd, name, value);
         if (result < 0) return result;
+        if ((name as string) === DEFAULT_ACL) node.defaultAcl = true;
       }
     }
     result = fsetxattr(fd, INO_XATTR, encodeIno(node.ino));
