@@ -20,17 +20,9 @@ import type { Caller } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { hideBeyond } from './hide-beyond.ts';
 import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, uncovered } from './lookup.ts';
-import {
-  entryOf,
-  isDirectory,
-  isHidden,
-  levelOf,
-  OPAQUE,
-  REDIRECT,
-  reference,
-  unitOf,
-} from './merged-directory.ts';
+import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
@@ -119,16 +111,7 @@ function noteRedirects(core: Core, node: Node): number {
     if (set < 0) return set;
     core.hasRedirects = true;
   }
-  for (const ref of node.parent === null ? [] : candidatesAt(node.parent, node.name)) {
-    if (!isHidden(core.hidden, ref) || !isDirectory(core.stack, ref)) continue;
-    const { index } = unitOf(core.stack, ref);
-    const first = index.firstChild(entryOf(ref));
-    for (let child = first; child < first + index.childCount(entryOf(ref)); child++) {
-      const hidden = hide(core, [reference(levelOf(ref), child)]);
-      if (hidden < 0) return hidden;
-    }
-  }
-  return 0;
+  return node.merged === null ? 0 : hideBeyond(core, node.merged);
 }
 
 function move(

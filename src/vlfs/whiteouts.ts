@@ -43,20 +43,34 @@ export function whiteoutsFd(core: Core): number {
   return core.whiteoutsFd;
 }
 
-/** Opens (making it when asked) the directory at `parts` below `dirfd`; the caller closes it. */
-function openBelow(dirfd: number, parts: readonly string[], make: boolean): number {
+/** Opens the directory at `parts` below `dirfd`, making it when `core` is given; the caller closes it. */
+function openBelow(dirfd: number, parts: readonly string[], core: Core | null): number {
   let fd = openDirectory(dirfd, '.');
   for (const part of parts) {
     if (fd < 0) return fd;
     let next = openDirectory(fd, part);
-    if (next === -E.NOENT && make) {
+    if (next === -E.NOENT && core !== null) {
       const made = mkdirat(fd, part, 0o755);
       next = made < 0 && made !== -E.EXIST ? made : openDirectory(fd, part);
-    }
+    } else if (next === -E.NOTDIR && core !== null) next = openWhiteout(core, fd, part);
     close(fd);
     fd = next;
   }
   return fd;
+}
+
+/** The mark of a whole directory gets room for marks below it: a directory that says the same takes its place. */
+function openWhiteout(core: Core, dirfd: number, name: string): number {
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  const made = mkdirat(work, temporary, 0o755);
+  if (made < 0) return made;
+  const marked = setxattrAt(work, temporary, OPAQUE, Buffer.from('y'));
+  step(core, 'whiteout: open');
+  const exchanged = marked < 0 ? marked : renameat2(work, temporary, dirfd, name, RENAME_EXCHANGE);
+  removeTree(work, temporary);
+  return exchanged < 0 ? exchanged : openDirectory(dirfd, name);
 }
 
 function place(core: Core, ref: Reference): { parts: string[]; name: string } {
@@ -107,7 +121,7 @@ function writeWhiteout(core: Core, ref: Reference): number {
   const root = whiteoutsFd(core);
   if (root < 0) return root;
   const { parts, name } = place(core, ref);
-  const fd = openBelow(root, parts, true);
+  const fd = openBelow(root, parts, core);
   if (fd < 0) return fd;
   try {
     if (core.hasRedirects && isDirectory(core.stack, ref)) return writeOpaque(core, fd, name);
@@ -171,7 +185,7 @@ function removeWhiteout(core: Core, ref: Reference): number {
   const root = whiteoutsFd(core);
   if (root < 0) return root;
   const { parts, name } = place(core, ref);
-  const fd = openBelow(root, parts, false);
+  const fd = openBelow(root, parts, null);
   if (fd < 0) return fd;
   step(core, 'uncover');
   const removed = unlinkat(fd, name);
@@ -179,7 +193,7 @@ function removeWhiteout(core: Core, ref: Reference): number {
   changed(core, fd);
   // Directories that became empty go too; the first that is not (or is a mark itself) ends it.
   for (let depth = parts.length; result === 0 && depth > 1; depth--) {
-    const above = openBelow(root, parts.slice(0, depth - 1), false);
+    const above = openBelow(root, parts.slice(0, depth - 1), null);
     if (above < 0) break;
     const marked = typeof getxattrAt(above, parts[depth - 1]!, OPAQUE) !== 'number';
     const gone = marked ? -E.NOTEMPTY : unlinkat(above, parts[depth - 1]!, AT_REMOVEDIR);
@@ -201,7 +215,7 @@ export function pruneSets(core: Core): number {
   for (const setDir of gone) {
     const parts = setDir.split('/');
     const name = parts.pop()!;
-    const fd = openBelow(root, parts, false);
+    const fd = openBelow(root, parts, null);
     const work = workFd(core);
     if (fd < 0 || work < 0) continue;
     const temporary = temporaryName(core);

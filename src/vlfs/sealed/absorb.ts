@@ -23,26 +23,17 @@ import type { VlfsSpec } from '../contract.ts';
 import type { Core, Node } from '../core.ts';
 import { step } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
+import { hideBeyond } from '../hide-beyond.ts';
 import { candidatesAt, nodeAt, uncovered } from '../lookup.ts';
-import {
-  childDirectory,
-  entryOf,
-  isDirectory,
-  isHidden,
-  isOpaque,
-  levelOf,
-  NOTHING_HIDDEN,
-  OPAQUE,
-  REDIRECT,
-  reference,
-  unitOf,
-} from '../merged-directory.ts';
+import { entryOf, isDirectory, isOpaque, OPAQUE, REDIRECT, unitOf } from '../merged-directory.ts';
 import { pathOf } from '../nodes.ts';
 import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
 import { ORIGIN_XATTR, originOf } from '../origin.ts';
 import { keepTimes, restoreTimes } from '../private-layer.ts';
 import { isWhiteoutEntry } from '../remove-ops.ts';
 import { hide } from '../whiteouts.ts';
+import { shownAt, withAncestors } from './image-walk.ts';
+import { knownTargets, rememberTargets } from './known-targets.ts';
 import {
   eachPrivateDirectory,
   hasRedirect,
@@ -50,7 +41,6 @@ import {
   noteRedirects,
   privateNames,
   redirectTargets,
-  withAncestors,
 } from './private-tree.ts';
 
 /** The VLFS must not be mounted; `spec.stack` is the stack of the sealed mount. Throws IO or NO_SPACE; it can be repeated. */
@@ -63,7 +53,9 @@ export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
     });
     if (redirects) noteRedirects(core);
     const targets = redirects ? redirectTargets(core) : [];
-    for (const target of targets) hideBelowHidden(core, target);
+    const known = knownTargets(spec.privateDir);
+    for (const target of targets) if (!known.has(target)) hideCovered(core, target, known);
+    rememberTargets(spec.privateDir, targets);
     if (redirects) eachPrivateDirectory(core, (node) => makeAbsolute(core, node));
     const kept = withAncestors(targets);
     eachPrivateDirectory(core, (node) => absorbDirectory(core, node, kept));
@@ -72,24 +64,10 @@ export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
   }
 }
 
-/** A redirect asks no whiteout of the directory it leads to, so what is hidden as a whole there is hidden name by name. */
-function hideBelowHidden(core: Core, target: string): void {
-  let directory = core.stack.root;
-  for (const name of target.split('/')) {
-    for (const ref of directory.contributors) {
-      const { index } = unitOf(core.stack, ref);
-      const child = index.child(entryOf(ref), name as never);
-      if (child < 0) continue;
-      const found = reference(levelOf(ref), child);
-      if (!isHidden(core.hidden, found) || !isDirectory(core.stack, found)) continue;
-      const first = index.firstChild(child);
-      for (let below = first; below < first + index.childCount(child); below++)
-        must(hide(core, [reference(levelOf(ref), below)]), 'write whiteouts');
-    }
-    const next = childDirectory(directory, name, NOTHING_HIDDEN);
-    if (next === null) return;
-    directory = next;
-  }
+/** The kernel made this redirect over an image that did not show what whiteouts hid. */
+function hideCovered(core: Core, target: string, known: ReadonlySet<string>): void {
+  const shown = shownAt(core.stack, core.hidden, known, target);
+  if (shown !== null) must(hideBeyond(core, shown), 'write whiteouts');
 }
 
 /** The kernel names a sibling by its name alone, which would mean another directory after one more rename. */

@@ -20,8 +20,8 @@ export interface DataLayers {
 export interface ImageJob {
   stack: StackSpec;
   whiteoutsDir: string;
-  /** Paths in the layers of directories that were renamed away, and all above them. */
-  kept: string[];
+  /** Paths in the layers to which redirects of the private layer lead. */
+  targets: string[];
   layers: DataLayers;
   /** 16 bytes, hexadecimal. */
   uuid: string;

@@ -1,9 +1,8 @@
 /**
- * Before a sealed mount: directories of the layers that were renamed and whose old place was then deleted. Their redirects need them at their old
- * place in the image, so the private layer hides them there by whiteouts and opaque directories. They change nothing that one can see:
- * the layers' whiteout sets hide the same. Absorbing takes them away again.
+ * Before a sealed mount: directories that redirects lead to stand at their old place in the image, also where that place was deleted since. The private
+ * layer hides them there by whiteouts and opaque directories. They change nothing that one can see: the layers' whiteout sets hide the
+ * same. Absorbing takes them away again.
  */
-
 import { StrataError } from '../../base/index.ts';
 import {
   close,
@@ -28,30 +27,36 @@ import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { REDIRECTS_XATTR } from '../lookup.ts';
-import { directoryAt, isDirectory, isHidden, namesOf, OPAQUE, REDIRECT } from '../merged-directory.ts';
+import { directoryAt, namesOf, OPAQUE, REDIRECT, visibleOf } from '../merged-directory.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { keepTimes, openPrivateDir, privateDirectory, restoreTimes } from '../private-layer.ts';
-import { eachPrivateDirectory, must, redirectTargets, withAncestors } from './private-tree.ts';
+import { sameDirectory, shownAt, withAncestors } from './image-walk.ts';
+import { rememberTargets } from './known-targets.ts';
+import { eachPrivateDirectory, must, redirectTargets } from './private-tree.ts';
 
+/** A name in the image that must not be seen at its place. */
 interface Mask {
   parent: string;
   name: string;
+  /** Something else should be seen there, which the image cannot hold too; so the private layer must cover the place already. */
+  isRival: boolean;
 }
 
 /**
- * Paths in the layers that the image must show for the private layer's redirects, in order; [] for nearly every appliance. The VLFS must not
- * be mounted. Throws UNSUPPORTED when a place shows one part of a directory and a redirect another.
+ * Paths in the layers to which the private layer's redirects lead, in order; [] for nearly every appliance. The VLFS must not be mounted. Throws
+ * UNSUPPORTED when a place should show one part of a directory and a redirect another.
  */
 export function hideKept(spec: VlfsSpec): string[] {
-  if (!mayHaveRedirects(spec.privateDir)) return [];
+  if (!mayHaveRedirects(spec.privateDir)) {
+    rememberTargets(spec.privateDir, []);
+    return [];
+  }
   const core = openCore({ ...spec, readOnly: false });
   try {
-    const kept = [...withAncestors(redirectTargets(core))].sort();
-    hideAll(
-      core,
-      kept.flatMap((path) => maskFor(core, path)),
-    );
-    return kept;
+    const targets = [...new Set(redirectTargets(core))].sort();
+    rememberTargets(spec.privateDir, targets);
+    hideAll(core, masksFor(core, new Set(targets)));
+    return targets;
   } finally {
     closeCore(core);
   }
@@ -65,25 +70,27 @@ function mayHaveRedirects(privateDir: string): boolean {
   return typeof found !== 'number';
 }
 
-function maskFor(core: Core, path: string): Mask[] {
-  const slash = path.lastIndexOf('/');
-  const parent = slash < 0 ? '' : path.slice(0, slash);
-  const name = path.slice(slash + 1);
-  const directory = directoryAt(core.stack, parent, core.hidden);
-  const candidates = directory === null ? undefined : namesOf(directory).get(name);
-  if (candidates === undefined) return [];
-  const refs = typeof candidates === 'number' ? [candidates] : candidates;
-  if (!refs.some((ref) => isHidden(core.hidden, ref) && isDirectory(core.stack, ref))) return [];
-  if (refs.some((ref) => !isHidden(core.hidden, ref))) {
-    throw new StrataError(
-      'UNSUPPORTED',
-      `/${path} was deleted, a part of it was renamed before, and an update brought it back: a sealed mount cannot show that`,
-      {
-        hint: 'use the door fuse',
-      },
-    );
+function masksFor(core: Core, targets: ReadonlySet<string>): Mask[] {
+  const masks: Mask[] = [];
+  for (const path of withAncestors(targets)) {
+    const reached = directoryAt(core.stack, path, core.hidden);
+    if (reached === null) continue;
+    const shown = shownAt(core.stack, core.hidden, targets, path);
+    if (shown !== null && (!targets.has(path) || sameDirectory(shown, reached))) continue;
+    const slash = path.lastIndexOf('/');
+    const parent = slash < 0 ? '' : path.slice(0, slash);
+    const name = path.slice(slash + 1);
+    masks.push({ parent, name, isRival: shown !== null || showsFile(core, targets, parent, name) });
   }
-  return [{ parent, name }];
+  return masks;
+}
+
+function showsFile(core: Core, targets: ReadonlySet<string>, parent: string, name: string): boolean {
+  const directory =
+    parent === '' || targets.has(parent)
+      ? directoryAt(core.stack, parent, core.hidden)
+      : shownAt(core.stack, core.hidden, targets, parent);
+  return directory !== null && visibleOf(namesOf(directory).get(name), core.hidden) >= 0;
 }
 
 function hideAll(core: Core, masks: readonly Mask[]): void {
@@ -94,16 +101,18 @@ function hideAll(core: Core, masks: readonly Mask[]): void {
     must(privateDirectory(core, node), `copy /${parent} up`);
   }
   eachPrivateDirectory(core, (node) => {
-    for (const { parent, name } of masks) if (node.merged?.path === parent) hideAt(core, node, name);
+    for (const mask of masks) if (node.merged?.path === mask.parent) hideAt(core, node, mask);
   });
 }
 
 const stat = newStat();
 
-function hideAt(core: Core, node: Node, name: string): void {
+function hideAt(core: Core, node: Node, mask: Mask): void {
+  const { name } = mask;
   const fd = must(directoryFd(core, node), 'open a private directory');
   const found = statAt(fd, name, stat);
   if (found === -E.NOENT) {
+    if (mask.isRival) throw rivals(mask);
     const times = keepTimes(fd);
     must(mknodat(fd, name, S_IFCHR, 0), `hide ${name}`);
     restoreTimes(fd, times);
@@ -112,8 +121,19 @@ function hideAt(core: Core, node: Node, name: string): void {
   must(found, `look at ${name}`);
   if ((stat.mode & S_IFMT) !== S_IFDIR) return;
   const directory = must(openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), `open ${name}`);
-  const isApart = [OPAQUE, REDIRECT].some((attribute) => typeof fgetxattr(directory, attribute) !== 'number');
-  const result = isApart ? 0 : fsetxattr(directory, OPAQUE, Buffer.from('y'));
-  close(directory);
-  must(result, `hide what lies below ${name}`);
+  try {
+    if ([OPAQUE, REDIRECT].some((attribute) => typeof fgetxattr(directory, attribute) !== 'number')) return;
+    if (mask.isRival) throw rivals(mask);
+    must(fsetxattr(directory, OPAQUE, Buffer.from('y')), `hide what lies below ${name}`);
+  } finally {
+    close(directory);
+  }
+}
+
+function rivals({ parent, name }: Mask): StrataError {
+  return new StrataError(
+    'UNSUPPORTED',
+    `/${parent === '' ? '' : `${parent}/`}${name} was renamed and deleted, and an update brought a part of it back: a sealed mount cannot show both`,
+    { hint: 'use the door fuse' },
+  );
 }

@@ -33,7 +33,7 @@ export interface ImageRequest {
   imageDir: string;
   stack: StackSpec;
   whiteoutsDir: string;
-  kept: string[];
+  targets: string[];
   layers: DataLayers;
 }
 
@@ -44,9 +44,9 @@ export async function sealedImage(request: ImageRequest): Promise<string> {
   const key = imageKey(request);
   const file = join(request.imageDir, `${key}.erofs`);
   if (touched(file)) return file;
-  const { stack, whiteoutsDir, kept, layers } = request;
+  const { stack, whiteoutsDir, targets, layers } = request;
   const under =
-    making.get(file) ?? make(request.imageDir, { stack, whiteoutsDir, kept, layers, uuid: key, file });
+    making.get(file) ?? make(request.imageDir, { stack, whiteoutsDir, targets, layers, uuid: key, file });
   making.set(file, under);
   try {
     await under;
@@ -69,14 +69,14 @@ function touched(file: string): boolean {
 const stat = newStat();
 
 /** Names everything that an image's bytes depend on. */
-function imageKey({ stack, whiteoutsDir, kept, layers }: ImageRequest): string {
+function imageKey({ stack, whiteoutsDir, targets, layers }: ImageRequest): string {
   const hash = createHash('sha256').update(`${FORMAT}\0${stack.key}\0${layers.dirs.join('\0')}\0`);
   for (const [i, level] of stack.levels.entries()) {
     const known = statAt(AT_FDCWD, nameFromText(level.indexFile), stat);
     const state = known < 0 ? 'none' : `${stat.ino} ${stat.size} ${stat.mtimeSec}.${stat.mtimeNsec}`;
     hash.update(`${level.kind}\0${level.id}\0${layers.prefixes[i]}\0${level.whiteoutsDir}\0${state}\0`);
   }
-  hash.update(`${kept.join('\0')}\0\0`);
+  hash.update(`${targets.join('\0')}\0\0`);
   const fd = openDirectory(AT_FDCWD, nameFromText(whiteoutsDir));
   if (fd >= 0) {
     addWhiteouts(fd, '', (path) => hash.update(`${path}\0`, 'latin1'));

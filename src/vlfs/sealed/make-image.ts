@@ -16,7 +16,7 @@ export function makeImage(job: ImageJob): void {
     const whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(job.whiteoutsDir));
     const hidden = whiteoutsFd < 0 ? NOTHING_HIDDEN : loadHidden(whiteoutsFd, stack.units, stack.levelOfSet);
     if (whiteoutsFd >= 0) close(whiteoutsFd);
-    const root = mergedInodes(stack, hidden, new Set(job.kept), job.layers.prefixes);
+    const root = mergedInodes(stack, hidden, new Set(job.targets), job.layers.prefixes);
     const image = writeErofs(root, { uuid: Buffer.from(job.uuid, 'hex'), volumeName: 'strata' });
     writeFileDurably(job.file, image, 0o600);
   } finally {

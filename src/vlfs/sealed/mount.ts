@@ -31,11 +31,11 @@ export async function prepareSealed(options: SealedOptions): Promise<void> {
 
 async function imageOf(
   options: SealedOptions,
-  kept: string[],
+  targets: string[],
 ): Promise<{ file: string; layers: DataLayers }> {
   const { stack, whiteoutsDir } = options.spec;
   const layers = dataLayers(stack.levels, options.dataRoots);
-  const file = await sealedImage({ imageDir: options.imageDir, stack, whiteoutsDir, kept, layers });
+  const file = await sealedImage({ imageDir: options.imageDir, stack, whiteoutsDir, targets, layers });
   return { file, layers };
 }
 

@@ -50,15 +50,6 @@ export function redirectTargets(core: Core): string[] {
   return targets;
 }
 
-/** Those paths with all above them: what must be at its place in the layers for the redirects to find it. */
-export function withAncestors(paths: readonly string[]): Set<string> {
-  const all = new Set<string>();
-  for (const path of paths) {
-    for (let at = path; at !== ''; at = at.slice(0, Math.max(0, at.lastIndexOf('/')))) all.add(at);
-  }
-  return all;
-}
-
 /** Remembers on private/ that there are redirects, as the other door does before it makes the first one. */
 export function noteRedirects(core: Core): void {
   if (core.hasRedirects) return;
