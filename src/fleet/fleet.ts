@@ -4,7 +4,7 @@ import { asStrataError } from '../base/index.ts';
 import { createAppliances, deleteAppliances, listAppliances, showAppliance } from './appliances.ts';
 import { openCatalog } from './catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
-import { dataPlaneAccess, type FleetContext } from './context.ts';
+import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
 import { templateInfo } from './definitions.ts';
 import { freezeTemplate } from './freeze.ts';
@@ -45,6 +45,9 @@ export interface FleetInternals {
   onStep?: (name: string) => void;
 }
 
+/** After the start, so that the command that started the daemon is answered first. */
+const FIRST_WARM_MS = 300;
+
 /** Opens (and, where a process was killed, recovers) a state root. Makes it when there is none. */
 export async function openFleetWith(options: FleetOptions, internals: FleetInternals = {}): Promise<Fleet> {
   const root = resolve(options.root);
@@ -69,6 +72,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   loadDefinitions(context, notes);
   await settleMounts(context, followUps, notes);
   finish();
+  if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
   return fleetOf(context, notes);
 }
 

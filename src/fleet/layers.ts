@@ -167,7 +167,7 @@ function importFile(file: string, options: { repoDir: string; progress: Progress
 
 /** What is offered has changed by this process's own doing. */
 function unitsAdded(context: FleetContext): void {
-  context.repositories.warm(() => unitsInUse(context));
+  if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context));
 }
 
 export async function buildLayer(

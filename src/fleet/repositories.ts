@@ -30,7 +30,7 @@ export interface Repositories {
   /** Forgets the world (after a change whose stamp could be too coarse to show it). */
   invalidate(): void;
   /** Builds the world in a moment of rest, so that the next command finds it; many calls in a row build it once. */
-  warm(inUse: () => Iterable<UnitId>): void;
+  warm(inUse: () => Iterable<UnitId>, restMs?: number): void;
   world(inUse: Iterable<UnitId>): Promise<World>;
   /** The unit on disk, or null. */
   local(id: UnitId): LayerUnit | null;
@@ -129,14 +129,13 @@ export function openRepositories(root: string): Repositories {
       building = null;
       units.clear();
     },
-    warm(inUse) {
-      if (cached === null) return;
+    warm(inUse, restMs = WARM_MS) {
       if (warming !== null) clearTimeout(warming);
       warming = setTimeout(() => {
         warming = null;
         // A failure shows itself to the command that needs the world.
         world(inUse()).catch(() => {});
-      }, WARM_MS);
+      }, restMs);
       warming.unref();
     },
     world,
