@@ -3,6 +3,7 @@
  * 'commit' only for the short moment of its commit. Taken in one order everywhere
  * (repositories, templates, appliances, commit), also by commands that take more while they hold some, so they cannot deadlock.
  */
+import { inPinScope } from './gc-pins.ts';
 
 export interface Locks {
   /** Runs `work` while all `names` are held. Waiters are served in order. */
@@ -41,7 +42,7 @@ export function createLocks(): Locks {
       try {
         const sorted = [...new Set(names)].sort((a, b) => (order(a) < order(b) ? -1 : 1));
         for (const name of sorted) releases.push(await acquire(name));
-        return await work();
+        return await inPinScope(work);
       } finally {
         for (const release of releases.reverse()) release();
       }

@@ -7,6 +7,7 @@ import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/in
 import type { LayerUnit } from '../layer/contract.ts';
 import { listRepositories, openRepository, type Repository } from '../repository/index.ts';
 import { joinUniverse, type OfferedUnit, type Universe } from '../resolver/index.ts';
+import { pinUnits } from './gc-pins.ts';
 
 /** Layers import with /bin, /sbin and /lib* below /usr, so the package that merges a tree (and brings perl for it) is not needed. */
 const PREFERRED: ReadonlySet<string> = new Set(['usr-is-merged']);
@@ -29,6 +30,8 @@ export interface Repositories {
   reload(): void;
   /** Forgets the world (after a change whose stamp could be too coarse to show it). */
   invalidate(): void;
+  /** Units at these directories are gone from the disk. */
+  forget(dirs: ReadonlySet<string>): void;
   /** Builds the world in a moment of rest, so that the next command finds it; many calls in a row build it once. */
   warm(inUse: () => Iterable<UnitId>, restMs?: number): void;
   world(inUse: Iterable<UnitId>): Promise<World>;
@@ -129,6 +132,9 @@ export function openRepositories(root: string): Repositories {
       building = null;
       units.clear();
     },
+    forget(dirs) {
+      for (const [id, unit] of units) if (dirs.has(unit.dir)) units.delete(id);
+    },
     warm(inUse, restMs = WARM_MS) {
       if (warming !== null) clearTimeout(warming);
       warming = setTimeout(() => {
@@ -148,6 +154,7 @@ export function openRepositories(root: string): Repositories {
       });
     },
     async ensure(ids, progress) {
+      pinUnits(ids);
       const missing = new Map<string, { layer: string; version: string }[]>();
       for (const id of ids) {
         if (local(id)) continue;

@@ -7,6 +7,7 @@ import { type FleetContext, templateState } from './context.ts';
 import type { UpdateResult } from './contract.ts';
 import { dependents } from './definitions.ts';
 import { removeTree, syncDirectory, writeNewFile } from './files.ts';
+import { pinGenerations } from './gc-pins.ts';
 import { type GenerationRecord, listGenerations, readGeneration, readGenerationLdf } from './generations.ts';
 import { changesBetween } from './resolve-definition.ts';
 import { makeStageDir, type StagedGeneration } from './stage.ts';
@@ -37,6 +38,7 @@ export async function rollbackTemplate(
       );
     }
     const old = readGeneration(context.paths, name, target);
+    pinGenerations([{ owner: name, generation: target }, ...old.configs]);
     await context.repositories.ensure(old.units, progress);
     const staged = stageCopy(context, name, old, current + 1);
     try {

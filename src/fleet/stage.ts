@@ -11,6 +11,7 @@ import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { TemplateTimings } from './contract.ts';
 import { isThere, removeTree, syncDirectory, syncFileSystem, writeNewFile } from './files.ts';
+import { pinGenerations } from './gc-pins.ts';
 import {
   type ConfigRef,
   type Definition,
@@ -78,6 +79,7 @@ export async function stageGeneration(
   if (input.ids.length > LIMITS.stackLayers) {
     throw new StrataError('LIMIT', `${input.what} needs more than ${LIMITS.stackLayers} layers`);
   }
+  pinGenerations(configsOfRefs(input.refs));
   const begin = performance.now();
   const units = await context.repositories.ensure(input.ids, input.progress);
   const mirrored = performance.now();
