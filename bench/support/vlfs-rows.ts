@@ -10,6 +10,8 @@ export interface Measured {
   rate: number;
   /** Processor time of client and server for one operation, in microseconds. */
   cpuUs: number;
+  /** Of that, the server's. */
+  serverUs: number;
 }
 
 export interface Row {
@@ -38,8 +40,8 @@ function client(m: Mounted, tools: Tools, ...args: string[]): Measured {
   const env = m.pid === null ? process.env : { ...process.env, SERVER: String(m.pid) };
   const child = spawnSync(tools.client, args, { encoding: 'utf8', timeout: LIMIT_MS, env });
   if (child.status !== 0) throw new Error(`${args.join(' ')} in ${m.tree}: ${child.error ?? child.stderr}`);
-  const { ops, ns, cpu_us } = JSON.parse(child.stdout) as Record<string, number>;
-  return { rate: ops! / (ns! / 1e9), cpuUs: cpu_us! / ops! };
+  const { ops, ns, cpu_us, server_us } = JSON.parse(child.stdout) as Record<string, number>;
+  return { rate: ops! / (ns! / 1e9), cpuUs: (cpu_us! + server_us!) / ops!, serverUs: server_us! / ops! };
 }
 
 function freshDirectory(m: Mounted): string {
@@ -58,7 +60,11 @@ function postmark(m: Mounted, tools: Tools): Measured {
     `set location ${location}\nset number ${files}\nset transactions ${transactions}\nset size 512 10240\nset report terse\nrun\nquit\n`,
   );
   const whole = client(m, tools, 'run', location, 'postmark', commands);
-  return { rate: whole.rate * transactions, cpuUs: whole.cpuUs / transactions };
+  return {
+    rate: whole.rate * transactions,
+    cpuUs: whole.cpuUs / transactions,
+    serverUs: whole.serverUs / transactions,
+  };
 }
 
 const CREATE = 'create 1 KiB';

@@ -84,6 +84,11 @@ export interface OpenOut {
   /** Reads and writes go through the server, not the page cache; with a backingFd, mmap still reaches the backing file. */
   directIo: boolean;
   keepCache: boolean;
+  /**
+   * The backing file may stay open after the last release, for the next open of this node: what was registered for it may be used again
+   * until onBackingClosed (VlfsOptions) names the node.
+   */
+  keepsBacking: boolean;
 }
 
 /** FATTR_* bits of linux/fuse.h say which fields count. */

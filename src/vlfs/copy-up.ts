@@ -39,6 +39,7 @@ import { isInternal } from './internal-xattrs.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
+import { dropParked } from './parked-files.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
@@ -233,6 +234,7 @@ function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): nu
   for (const place of places) {
     if (place.parent.children!.get(place.name) !== node) attachName(node, place.parent, place.name);
   }
+  dropParked(core, node);
   const heir = node.backing !== null && core.passthrough ? takeOver(core, node) : node;
   forgetInode(core, node);
   heir.priv = true;

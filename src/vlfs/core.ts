@@ -31,6 +31,8 @@ export interface Node {
   priv: boolean;
   privIno: number;
   backing: Backing | null;
+  /** What `backing` was before the last release; see parked-files.ts. */
+  parked: Backing | null;
   copyUp: CopyUp | null;
   /** The node that took over the names when a file with live passthrough opens was copied up. */
   successor: Node | null;
@@ -50,6 +52,8 @@ export interface Backing {
   fd: number;
   shared: boolean;
   writable: boolean;
+  /** Somebody opened it for writing. */
+  written: boolean;
   opens: number;
 }
 
@@ -118,6 +122,8 @@ export interface Core {
   readonly onStep: ((step: string) => void) | null;
   /** Told of nodes whose attributes changed by something the kernel did not ask for. */
   readonly onAttributes: ((nodeId: number) => void) | null;
+  /** Told of nodes whose parked backing file was closed. */
+  readonly onBackingClosed: ((nodeId: number) => void) | null;
   /** Results of the last `resolve`. */
   readonly stat: Stat;
   ref: Reference;
@@ -140,6 +146,7 @@ export function newNode(core: Core, kind: number): Node {
     priv: false,
     privIno: 0,
     backing: null,
+    parked: null,
     copyUp: null,
     successor: null,
     gone: null,

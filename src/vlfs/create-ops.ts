@@ -177,11 +177,12 @@ function finishOpen(
   out: EntryOut,
   opened: OpenOut,
 ): number {
-  node.backing = { fd, shared: false, writable: true, opens: 0 };
+  node.backing = { fd, shared: false, writable: true, written: true, opens: 0 };
   opened.fh = addHandle(core, node, node.backing, flags);
   opened.backingFd = core.passthrough ? fd : -1;
   opened.directIo = false;
   opened.keepCache = true;
+  opened.keepsBacking = false;
   return fillEntry(core, node, out);
 }
 

@@ -78,6 +78,7 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
   out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
   out.keepCache = true;
+  out.keepsBacking = true;
   return 0;
 }
 

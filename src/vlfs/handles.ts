@@ -3,6 +3,7 @@ import { close, E, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR, openat } from '../sy
 import type { Backing, Core, Handle, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { releaseIfUnused } from './nodes.ts';
+import { park, unpark } from './parked-files.ts';
 import { openShared } from './shared-content.ts';
 
 const O_ACCMODE = 3;
@@ -17,7 +18,10 @@ export function addHandle(core: Core, node: Node, backing: Backing | null, flags
   const handle: Handle = { node, backing, flags, snapshot: null };
   node.opens++;
   if ((flags & O_ACCMODE) !== O_RDONLY) node.writers++;
-  if (backing !== null) backing.opens++;
+  if (backing !== null) {
+    backing.opens++;
+    if ((flags & O_ACCMODE) !== O_RDONLY) backing.written = true;
+  }
   const free = core.freeHandles.pop();
   if (free !== undefined) {
     core.handles[free] = handle;
@@ -38,8 +42,14 @@ export function dropHandle(core: Core, fh: number): number {
   if (backing !== null) {
     backing.opens--;
     if (backing.opens === 0) {
-      close(backing.fd);
-      if (node.backing === backing) node.backing = null;
+      const current = node.backing === backing;
+      if (current) node.backing = null;
+      if (current && !backing.written && node.parent !== null && backing.shared === !node.priv)
+        park(core, node, backing);
+      else {
+        close(backing.fd);
+        core.onBackingClosed?.(node.id);
+      }
     }
   }
   releaseIfUnused(core, node);
@@ -50,10 +60,15 @@ export function dropHandle(core: Core, fh: number): number {
 export function openBacking(core: Core, node: Node): Backing | number {
   const { backing } = node;
   if (backing !== null && backing.shared === !node.priv) return backing;
+  const kept = backing === null ? unpark(node) : null;
+  if (kept !== null) {
+    node.backing = kept;
+    return kept;
+  }
   if (!node.priv) {
     const fd = openShared(node.unit!, node.entry);
     if (fd < 0) return fd;
-    node.backing = { fd, shared: true, writable: false, opens: 0 };
+    node.backing = { fd, shared: true, writable: false, written: false, opens: 0 };
     return node.backing;
   }
   if (node.parent === null) return -E.STALE;
@@ -66,7 +81,7 @@ export function openBacking(core: Core, node: Node): Backing | number {
     fd = openat(parentFd, node.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   }
   if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
-  node.backing = { fd, shared: false, writable, opens: 0 };
+  node.backing = { fd, shared: false, writable, written: false, opens: 0 };
   return node.backing;
 }
 
@@ -78,7 +93,10 @@ export function ioFd(core: Core, handle: Handle): number {
   const fresh = openBacking(core, node);
   if (typeof fresh === 'number') return backing.fd;
   backing.opens--;
-  if (backing.opens === 0) close(backing.fd);
+  if (backing.opens === 0) {
+    close(backing.fd);
+    core.onBackingClosed?.(node.id);
+  }
   fresh.opens++;
   handle.backing = fresh;
   return fresh.fd;

@@ -5,6 +5,7 @@
 import { close } from '../sys/index.ts';
 import { type Core, forgetShared, type Node } from './core.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
+import { dropParked } from './parked-files.ts';
 
 /** Gives a node one more name. */
 export function attachName(node: Node, parent: Node, name: string): void {
@@ -37,6 +38,7 @@ export function detachName(core: Core, parent: Node, name: string): void {
     node.name = next?.name ?? '';
   }
   if (node.children !== null) dropDirectoryFd(node);
+  if (node.parent === null) dropParked(core, node);
   releaseIfUnused(core, node);
 }
 
@@ -68,6 +70,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     forgetInode(core, at);
     if (at.children !== null) dropDirectoryFd(at);
     if (at.backing !== null && at.backing.opens === 0) close(at.backing.fd);
+    dropParked(core, at);
     at = parent;
   }
 }

@@ -11,6 +11,7 @@ import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { refresh } from './lookup.ts';
+import { dropAllParked } from './parked-files.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { finishReset } from './reset.ts';
 import { closeStack, openStack } from './stack.ts';
@@ -22,6 +23,8 @@ export interface OpenOptions {
   onStep?: (step: string) => void;
   /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
   onAttributes?: (nodeId: number) => void;
+  /** Told the node ids whose backing file was closed after OpenOut.keepsBacking. */
+  onBackingClosed?: (nodeId: number) => void;
   /** Large deletions run on a thread of their own, because this one serves others; default false. */
   background?: boolean;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
@@ -73,6 +76,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     background: options.background ?? false,
     onStep: options.onStep ?? null,
     onAttributes: options.onAttributes ?? null,
+    onBackingClosed: options.onBackingClosed ?? null,
     stat: newStat(),
     ref: -1,
     whiteout: false,
@@ -106,6 +110,7 @@ function cleanWork(core: Core): void {
 
 /** Closes every descriptor of the VLFS. */
 export function closeCore(core: Core): void {
+  dropAllParked(core);
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null) continue;
     handle.backing.opens--;

@@ -22,6 +22,7 @@ export function opendir(core: Core, node: Node, out: OpenOut): number {
   out.backingFd = -1;
   out.directIo = false;
   out.keepCache = false;
+  out.keepsBacking = false;
   return 0;
 }
 

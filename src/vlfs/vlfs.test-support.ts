@@ -132,7 +132,13 @@ const newEntry = (): EntryOut => ({
   entryValidMs: 0,
   attrValidMs: 0,
 });
-const newOpen = (): OpenOut => ({ fh: -1, backingFd: -1, directIo: false, keepCache: false });
+const newOpen = (): OpenOut => ({
+  fh: -1,
+  backingFd: -1,
+  directIo: false,
+  keepCache: false,
+  keepsBacking: false,
+});
 const newChange = (): SetAttrIn => ({
   valid: 0,
   fh: -1,

@@ -17,6 +17,7 @@ import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
+import { dropAllParked } from './parked-files.ts';
 import * as reading from './readdir.ts';
 import { relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
@@ -243,9 +244,13 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       stale = [];
       return taken;
     },
-    relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
+    relayer: (stack, privateFiles) => {
+      relayer(core, stack, privateFiles);
+      dropAllParked(core);
+    },
     revert: (paths) => {
       let reverted: string[] = [];
+      dropAllParked(core);
       try {
         reverted = revert(core, paths);
         return reverted;
@@ -254,6 +259,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       }
     },
     reset: (keep) => {
+      dropAllParked(core);
       const { names, closed } = privateNames(core);
       reset(core, keep);
       stale = stale.concat(names, uncoveredNames(core, closed));

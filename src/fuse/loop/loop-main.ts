@@ -73,6 +73,7 @@ function open(id: string, spec: VlfsSpec): void {
   const moved: number[] = [];
   const vlfs = openVlfs(spec, {
     onAttributes: (node) => moved.push(node),
+    onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
     onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
   });
   opened.set(id, { vlfs, stackKey: spec.stack.key, moved });

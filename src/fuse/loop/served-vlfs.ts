@@ -13,6 +13,8 @@ export type OpenServedVlfs = (
   options: {
     /** A node's attributes changed by something the kernel did not ask for. */
     onAttributes(nodeId: number): void;
+    /** A backing file that was kept after its last release is closed. */
+    onBackingClosed(nodeId: number): void;
     /** What became EIO. */
     onFault(operation: string, error: unknown): void;
   },

@@ -1,7 +1,8 @@
 /**
  * Which nodes are open through the kernel (FUSE passthrough) and which through the page cache. The kernel wants all opens of one
  * inode of one kind: one backing object for passthrough, and passthrough and cached opens never together. This table keeps
- * one backing id a node while any passthrough open of it lives, and says which open flags are possible for the next open.
+ * one backing id a node while any passthrough open of it lives (longer, when the VLFS keeps the file), and says which open flags are
+ * possible for the next open.
  */
 import { E } from '../../sys/index.ts';
 import type { OpenOut } from '../../vlfs/contract.ts';
@@ -18,6 +19,8 @@ interface NodeUse {
   backingId: number;
   passthroughOpens: number;
   cachedOpens: number;
+  /** The VLFS keeps the backing file open after the last release. */
+  kept: boolean;
 }
 
 export interface BackingTable {
@@ -30,6 +33,8 @@ export interface BackingTable {
   /** The backing id of the open just counted, or 0. */
   backingId(): number;
   released(node: number, fh: number): void;
+  /** The VLFS closed the backing file of a node without opens. */
+  closed(node: number): void;
   closeAll(): void;
 }
 
@@ -44,14 +49,14 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
   function useOf(node: number): NodeUse {
     let use = nodes.get(node);
     if (use === undefined) {
-      use = { backingId: 0, passthroughOpens: 0, cachedOpens: 0 };
+      use = { backingId: 0, passthroughOpens: 0, cachedOpens: 0, kept: false };
       nodes.set(node, use);
     }
     return use;
   }
 
   function openPassthrough(use: NodeUse, open: OpenOut): boolean {
-    if (use.passthroughOpens === 0) {
+    if (use.backingId === 0) {
       const id = device!.open(open.backingFd);
       if (id <= 0) {
         refused ||= id === -E.LOOP || id === -E.PERM || id === -E.OPNOTSUPP;
@@ -60,9 +65,15 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       use.backingId = id;
     }
     use.passthroughOpens++;
+    use.kept = open.keepsBacking;
     handles.set(open.fh, true);
     lastBackingId = use.backingId;
     return true;
+  }
+
+  function dropId(use: NodeUse): void {
+    if (use.backingId > 0) device?.close(use.backingId);
+    use.backingId = 0;
   }
 
   function openCached(use: NodeUse, open: OpenOut): number {
@@ -99,11 +110,15 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       if (use === undefined) return;
       if (passthrough) use.passthroughOpens--;
       else use.cachedOpens--;
-      if (use.passthroughOpens === 0 && use.backingId > 0) {
-        device?.close(use.backingId);
-        use.backingId = 0;
-      }
-      if (use.passthroughOpens <= 0 && use.cachedOpens <= 0) nodes.delete(node);
+      if (use.passthroughOpens > 0 || (use.kept && use.backingId > 0)) return;
+      dropId(use);
+      if (use.cachedOpens <= 0) nodes.delete(node);
+    },
+    closed(node) {
+      const use = nodes.get(node);
+      if (use === undefined || use.passthroughOpens > 0) return;
+      dropId(use);
+      if (use.cachedOpens <= 0) nodes.delete(node);
     },
     closeAll() {
       for (const use of nodes.values()) if (use.backingId > 0) device?.close(use.backingId);

@@ -254,7 +254,7 @@ test('one backing id a node while passthrough opens live; never together with ca
     close: (id) => log.push(`close ${id}`),
   });
   const open = (fh: number, backingFd: number, directIo = false) =>
-    ({ fh, backingFd, directIo, keepCache: false }) as const;
+    ({ fh, backingFd, directIo, keepCache: false, keepsBacking: false }) as const;
   assert.equal(table.opened(5, open(1, -1)), 0, 'not enabled: cached');
   table.enabled = true;
   assert.equal(table.opened(5, open(2, 30)), 0, 'cached opens live');
@@ -271,6 +271,33 @@ test('one backing id a node while passthrough opens live; never together with ca
   assert.equal(table.opened(5, open(8, -1, true)) & FOPEN.DIRECT_IO, FOPEN.DIRECT_IO);
 });
 
+test('a backing id outlives the last release while the VLFS keeps the file open', () => {
+  const log: string[] = [];
+  let next = 1;
+  const table = createBackingTable({
+    open: (fd) => {
+      log.push(`open ${fd}`);
+      return next++;
+    },
+    close: (id) => log.push(`close ${id}`),
+  });
+  table.enabled = true;
+  const open = (fh: number, backingFd: number) =>
+    ({ fh, backingFd, directIo: false, keepCache: false, keepsBacking: true }) as const;
+  for (const fh of [1, 2]) {
+    assert.equal(table.opened(5, open(fh, 30)), FOPEN.PASSTHROUGH);
+    assert.equal(table.backingId(), 1);
+    table.released(5, fh);
+  }
+  assert.deepEqual(log, ['open 30']);
+  table.closed(5);
+  assert.deepEqual(log, ['open 30', 'close 1']);
+  assert.equal(table.opened(5, open(3, 31)), FOPEN.PASSTHROUGH);
+  assert.equal(table.backingId(), 2, 'another file');
+  table.closed(5);
+  assert.deepEqual(log.slice(2), ['open 31'], 'not while it is open');
+});
+
 test('a descriptor that the kernel refuses for good turns passthrough off', () => {
   let asked = 0;
   const table = createBackingTable({
@@ -282,8 +309,14 @@ test('a descriptor that the kernel refuses for good turns passthrough off', () =
   });
   table.enabled = true;
   const fd = openSync(join(dir, 'd/f'), 'r');
-  assert.equal(table.opened(1, { fh: 1, backingFd: fd, directIo: false, keepCache: true }), FOPEN.KEEP_CACHE);
-  assert.equal(table.opened(2, { fh: 2, backingFd: fd, directIo: false, keepCache: true }), FOPEN.KEEP_CACHE);
+  assert.equal(
+    table.opened(1, { fh: 1, backingFd: fd, directIo: false, keepCache: true, keepsBacking: false }),
+    FOPEN.KEEP_CACHE,
+  );
+  assert.equal(
+    table.opened(2, { fh: 2, backingFd: fd, directIo: false, keepCache: true, keepsBacking: false }),
+    FOPEN.KEEP_CACHE,
+  );
   assert.equal(asked, 1);
   closeSync(fd);
 });

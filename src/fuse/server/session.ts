@@ -87,7 +87,7 @@ export function createSession(options: SessionOptions): Session {
     caller: { uid: 0, gid: 0, pid: 0, umask: 0, killPriv: false, job: null },
     attr: newAttr(),
     entry: newEntryOut(),
-    open: { fh: 0, backingFd: -1, directIo: false, keepCache: false },
+    open: { fh: 0, backingFd: -1, directIo: false, keepCache: false, keepsBacking: false },
     change: {
       valid: 0,
       fh: -1,

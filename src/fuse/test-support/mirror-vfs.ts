@@ -91,6 +91,7 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
     out.backingFd = passthrough ? fd : -1;
     out.directIo = false;
     out.keepCache = true;
+    out.keepsBacking = false;
     return 0;
   }
 
