@@ -85,11 +85,12 @@ export async function copyData(from: number, to: number, sizeBytes: number): Pro
     const hole = data < 0 ? sizeBytes : sys.lseek(from, begin, sys.SEEK_HOLE);
     const end = Math.min(hole < 0 ? sizeBytes : hole, sizeBytes);
     if (begin >= sizeBytes) break;
+    // A part is no success: what stopped the copy (a full disk) stops its continuation too, and is told then.
     const copied = await copyRange(from, begin, to, begin, end - begin);
     if (copied < 0) return copied;
     // A source that ended early keeps its length by the truncation below.
-    if (copied < end - begin) break;
-    at = end;
+    if (copied === 0) break;
+    at = begin + copied;
   }
   return sys.ftruncate(to, sizeBytes);
 }

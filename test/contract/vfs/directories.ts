@@ -166,7 +166,7 @@ export function manyEntries(dir: string): void {
       fs.writeFileSync(join(dir, `new-${i}`), '');
       fs.renameSync(join(dir, `new-${i}`), join(dir, `newer-${i}`));
     }
-    if (i % 1000 === 0) fs.unlinkSync(join(dir, `entry-${i}`));
+    if (i < MANY && i % 1000 === 0) fs.unlinkSync(join(dir, `entry-${i}`));
   }
   handle.closeSync();
   for (let i = 0; i < MANY; i++) {

@@ -1,0 +1,214 @@
+/** A full disk: every operation either works or says ENOSPC, nothing is damaged, and with room again everything goes on. */
+import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { sh } from '../../helpers/strata.ts';
+import { contractRoot } from './places.ts';
+
+const strata = contractRoot();
+/** A state root on a small file system of its own. */
+const small = join(strata.root, 'small');
+const root = join(small, 'state');
+const mnt = join(strata.root, 'mnt');
+const MIB = 1 << 20;
+
+async function run(...args: string[]): Promise<void> {
+  const outcome = await strata.run(['--root', root, ...args]);
+  assert.equal(outcome.status, 0, `strata ${args.join(' ')}: ${outcome.stderr}${outcome.stdout}`);
+}
+
+before(async () => {
+  fs.mkdirSync(small);
+  fs.mkdirSync(mnt);
+  const made = await sh(
+    `set -e; truncate -s 96M ${strata.root}/disk; mkfs.ext4 -q -m 0 ${strata.root}/disk; mount -o loop ${strata.root}/disk ${small}`,
+  );
+  assert.equal(made.status, 0, made.stderr);
+  const tree = join(strata.root, 'tree');
+  fs.mkdirSync(join(tree, 'd/sub'), { recursive: true });
+  fs.writeFileSync(join(tree, 'd/large'), Buffer.alloc(12 * MIB, 'l'));
+  fs.writeFileSync(join(tree, 'd/little'), Buffer.alloc(50_000, 's'));
+  for (let i = 0; i < 200; i++) fs.writeFileSync(join(tree, `d/sub/f${i}`), `file ${i}`);
+  fs.linkSync(join(tree, 'd/little'), join(tree, 'd/sub/little'));
+  await run('repo', 'add', 'local', join(strata.root, 'units'));
+  await run('layer', 'build', tree, '--repo', 'local', '--name', 'l', '--version', '1');
+  await run('template', 'create', 't', 'l');
+  await run('create', 'a', '--template', 't');
+  await run('mount', 'a', mnt);
+});
+after(async () => {
+  await strata.run(['--root', root, 'daemon', 'stop', '--force']);
+  await sh(`umount -l ${mnt}; umount -l ${small}`);
+  await strata.remove();
+});
+
+/** Fills the disk through the mount; returns how many bytes were taken. */
+function fill(path: string): number {
+  const fd = fs.openSync(path, 'w');
+  let size = 0;
+  try {
+    for (let piece = MIB; piece >= 512; ) {
+      try {
+        size += fs.writeSync(fd, Buffer.alloc(piece, 'f'), 0, piece, size);
+      } catch (error) {
+        assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+        piece /= 2;
+      }
+    }
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+  assert.equal(fs.statSync(path).size, size);
+  return size;
+}
+
+/** Runs a change; true when it was done, false when there was no room. */
+function done(change: () => void): boolean {
+  try {
+    change();
+    return true;
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC', String(error));
+    return false;
+  }
+}
+
+const used = () => {
+  const { blocks, bfree, bsize } = fs.statfsSync(mnt);
+  return (blocks - bfree) * bsize;
+};
+
+test('writes end with ENOSPC, what was written before is there, and deletion gives the room back', () => {
+  const before = used();
+  const size = fill(join(mnt, 'filler'));
+  assert.ok(size > 10 * MIB, `${size}`);
+  const content = fs.readFileSync(join(mnt, 'filler'));
+  assert.equal(content.length, size);
+  assert.ok(content.every((byte) => byte === 102));
+  fs.unlinkSync(join(mnt, 'filler'));
+  assert.ok(Math.abs(used() - before) < MIB, `${used() - before} bytes`);
+});
+
+test('a copy-up without room: the shared file stays readable and unchanged, nothing is left over', () => {
+  const free = () => fs.statfsSync(mnt).bavail * fs.statfsSync(mnt).bsize;
+  fill(join(mnt, 'filler'));
+  fs.truncateSync(join(mnt, 'filler'), fs.statSync(join(mnt, 'filler')).size - 4 * MIB);
+  const before = free();
+  const { ino } = fs.statSync(join(mnt, 'd/large'));
+  for (const change of [
+    () => fs.closeSync(fs.openSync(join(mnt, 'd/large'), 'r+')),
+    () => fs.truncateSync(join(mnt, 'd/large'), 11 * MIB),
+    () => fs.chmodSync(join(mnt, 'd/large'), 0o600),
+    () => fs.renameSync(join(mnt, 'd/large'), join(mnt, 'moved')),
+    () => fs.linkSync(join(mnt, 'd/large'), join(mnt, 'linked')),
+  ]) {
+    assert.equal(done(change), false, `${change} left ${free()} of ${before} bytes`);
+    const stat = fs.statSync(join(mnt, 'd/large'));
+    assert.deepEqual([stat.ino, stat.size, stat.mode & 0o777, stat.nlink], [ino, 12 * MIB, 0o644, 1]);
+  }
+  assert.ok(fs.readFileSync(join(mnt, 'd/large')).every((byte) => byte === 108));
+  assert.ok(before - free() < 256 * 1024, `${before - free()} bytes are left over`);
+  assert.equal(
+    done(() => fs.writeFileSync(join(mnt, 'd/large'), 'short')),
+    true,
+    'an empty copy needs no room',
+  );
+  fs.unlinkSync(join(mnt, 'filler'));
+  assert.equal(fs.readFileSync(join(mnt, 'd/large'), 'utf8'), 'short');
+});
+
+test('changes of a full disk: each is done wholly or not at all', () => {
+  fill(join(mnt, 'filler'));
+  for (let i = 0; ; i++)
+    if (i > 20_000 || !done(() => fs.writeFileSync(join(mnt, `filler-${i}`), 'x'.repeat(4000)))) break;
+  const expected = new Map<string, string>();
+  const place = (path: string) => join(mnt, 'd/sub', path);
+  for (let i = 0; i < 200; i++) expected.set(`f${i}`, `file ${i}`);
+  let failures = 0;
+  const tried = (change: () => void, then: () => void) => {
+    if (done(change)) then();
+    else failures++;
+  };
+  for (let i = 0; i < 200; i++) {
+    const name = `f${i}`;
+    switch (i % 5) {
+      case 0:
+        tried(
+          () => fs.unlinkSync(place(name)),
+          () => expected.delete(name),
+        );
+        break;
+      case 1:
+        tried(
+          () => fs.renameSync(place(name), place(`${name}.moved`)),
+          () => {
+            expected.set(`${name}.moved`, expected.get(name)!);
+            expected.delete(name);
+          },
+        );
+        break;
+      case 2:
+        tried(
+          () => fs.linkSync(place(name), place(`${name}.link`)),
+          () => expected.set(`${name}.link`, expected.get(name)!),
+        );
+        break;
+      case 3:
+        tried(
+          () => fs.mkdirSync(place(`${name}.dir`)),
+          () => expected.set(`${name}.dir`, 'directory'),
+        );
+        break;
+      default:
+        tried(
+          () => fs.truncateSync(place(name), 0),
+          () => expected.set(name, ''),
+        );
+    }
+  }
+  expected.set('little', 's'.repeat(50_000));
+  tried(
+    () => fs.appendFileSync(place('little'), '!'),
+    () => expected.set('little', `${'s'.repeat(50_000)}!`),
+  );
+  let sub = 'd/sub';
+  tried(
+    () => fs.renameSync(join(mnt, sub), join(mnt, 'elsewhere')),
+    () => {
+      sub = 'elsewhere';
+    },
+  );
+  assert.ok(failures > 0, 'the disk was full');
+  const check = () => {
+    assert.deepEqual(fs.readdirSync(join(mnt, sub)).sort(), [...expected.keys()].sort());
+    for (const [name, content] of expected) {
+      const path = join(mnt, sub, name);
+      assert.equal(
+        fs.statSync(path).isDirectory() ? 'directory' : fs.readFileSync(path, 'utf8'),
+        content,
+        name,
+      );
+    }
+  };
+  check();
+  for (const name of fs.readdirSync(mnt)) if (name.startsWith('filler')) fs.unlinkSync(join(mnt, name));
+  check();
+  fs.appendFileSync(join(mnt, sub, 'little'), '+');
+  expected.set('little', `${expected.get('little')}+`);
+  fs.renameSync(join(mnt, sub), join(mnt, 'd/back'));
+  sub = 'd/back';
+  check();
+});
+
+test('after a remount everything is as it was', async () => {
+  const tree = () =>
+    (fs.readdirSync(mnt, { recursive: true }) as string[])
+      .sort()
+      .map((path) => [path, fs.lstatSync(join(mnt, path)).ino, fs.lstatSync(join(mnt, path)).size]);
+  const before = tree();
+  await run('umount', 'a');
+  await run('mount', 'a', mnt);
+  assert.deepEqual(tree(), before);
+});
