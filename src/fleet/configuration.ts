@@ -10,8 +10,9 @@ import { pruneWhiteouts } from '../vlfs/index.ts';
 import { configureTemplate, databaseFiles, needsContainer, type UnitChange } from './configure/index.ts';
 import type { FleetContext } from './context.ts';
 import { operationId } from './context.ts';
-import { isThere, makeDirectory, removeTree, replaceFile } from './files.ts';
+import { isThere, makeDirectory, removeTree } from './files.ts';
 import { type ConfigRef, configPaths } from './generations.ts';
+import { replaceBeneath } from './replace-beneath.ts';
 import { copyTree } from './tree-copy.ts';
 
 export interface ConfigurationInput {
@@ -121,9 +122,7 @@ export async function makeConfigLayer(context: FleetContext, input: Configuratio
   pruneWhiteouts(spec);
   if (kind === 'files') {
     for (const { path, content } of databaseFiles(changes, input.previousStatus)) {
-      const file = join(tree, path);
-      makeDirectory(join(file, '..'));
-      replaceFile(file, content, false);
+      replaceBeneath(tree, path, Buffer.from(content));
     }
     return true;
   }

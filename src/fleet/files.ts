@@ -17,7 +17,8 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
-import { syncfs } from '../sys/index.ts';
+import { AT_FDCWD, syncfs } from '../sys/index.ts';
+import { latin1, removeEntry } from './untrusted-tree.ts';
 
 /** Makes the entries of a directory durable. */
 export function syncDirectory(dir: string): void {
@@ -128,6 +129,7 @@ export function makeDirectory(dir: string, mode = 0o755): void {
   mkdirSync(dir, { recursive: true, mode });
 }
 
+/** Removes what stands at `path` with all below it, however deep; nothing to do when it is not there. */
 export function removeTree(path: string): void {
-  rmSync(path, { recursive: true, force: true });
+  removeEntry(AT_FDCWD, latin1(path));
 }

@@ -7,9 +7,10 @@
 import { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseUnitId, StrataError, type UnitId } from '../base/index.ts';
-import { isThere, namesIn, readJsonIfThere, readTextIfThere } from './files.ts';
+import { namesIn, readJsonIfThere, readTextIfThere } from './files.ts';
 import { type Ldf, parseLdf } from './ldf.ts';
 import { type FleetPaths, generationDir, type Owner, ownerDir } from './paths.ts';
+import { readPlainFile } from './untrusted-tree.ts';
 
 /** One config layer: generation `generation` of `owner` holds the tree. */
 export interface ConfigRef {
@@ -111,12 +112,14 @@ export function ownConfig(record: GenerationRecord, owner: Owner): ConfigRef | n
   return record.configs.find((ref) => ref.owner === owner) ?? null;
 }
 
-/** Text of a file in the topmost config layer that has it, or null. Only for plain files at fixed paths such as dpkg's status. */
+/**
+ * Text of a file in the topmost config layer that has it, or null; for plain files at fixed paths such as dpkg's status. A config layer
+ * may come from an appliance (freeze), so what is no plain file there is not looked through, nor followed.
+ */
 export function readConfigFile(paths: FleetPaths, record: GenerationRecord, path: string): string | null {
   for (const ref of record.configs) {
-    const { tree } = configPaths(paths, ref);
-    if (!isThere(join(tree, path))) continue;
-    return readTextIfThere(join(tree, path));
+    const text = readPlainFile(configPaths(paths, ref).tree, path);
+    if (text !== undefined) return text;
   }
   return null;
 }

@@ -7,23 +7,13 @@ import { randomBytes } from 'node:crypto';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
 import { isThere } from './files.ts';
-import {
-  type CopyState,
-  copyAttributes,
-  copyEntry,
-  latin1,
-  listDirectory,
-  must,
-  newCopyState,
-  openDirectory,
-  removeEntry,
-} from './tree-copy.ts';
+import { type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
+import { BENEATH, latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
 const DEPTH = 1024;
 const FOLLOW_NOTHING = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
-const BENEATH = sys.RESOLVE_BENEATH | sys.RESOLVE_NO_SYMLINKS | sys.RESOLVE_NO_MAGICLINKS;
 
 function xattr(dirfd: number, name: string, attribute: string): string | null {
   const value = sys.getxattrAt(dirfd, name, attribute);

@@ -4,7 +4,7 @@
  * each inode there. Other file systems do without the hint.
  */
 import { AT_FDCWD, close, ioctlBuffer, O_CLOEXEC, O_DIRECTORY, O_RDONLY, openat } from '../sys/index.ts';
-import { latin1 } from './tree-copy.ts';
+import { latin1 } from './untrusted-tree.ts';
 
 const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;

@@ -12,7 +12,7 @@ import type { FleetContext } from './context.ts';
 import type { Definition } from './generations.ts';
 import type { FleetPaths } from './paths.ts';
 import { dropSealedRecord, writeSealedRecord } from './sealed-records.ts';
-import { latin1 } from './tree-copy.ts';
+import { latin1 } from './untrusted-tree.ts';
 
 const SOURCE = 'strata-sealed:';
 

@@ -6,6 +6,7 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
+import { latin1, listDirectory, must, openDirectory } from './untrusted-tree.ts';
 
 /** 'copy': own bytes; 'link': further names of the same inodes (only for trees that are never written in place). */
 export interface CopyOptions {
@@ -22,22 +23,6 @@ export interface CopyState extends CopyOptions {
 
 const DEPTH = 1024;
 const SLICE_BYTES = 8 << 20;
-const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
-
-/** Throws IO or NO_SPACE for a negative result of a system call. */
-export function must(result: number, what: string): number {
-  if (result >= 0) return result;
-  if (result === -sys.E.NOSPC || result === -sys.E.DQUOT) {
-    throw new StrataError('NO_SPACE', `no space left on the device: cannot ${what}`, {
-      hint: 'free some space and repeat the command; nothing was changed',
-    });
-  }
-  throw new StrataError('IO', `cannot ${what} (errno ${-result})`);
-}
-
-export function openDirectory(dirfd: number, name: string): number {
-  return must(sys.openat(dirfd, name, DIRECTORY), `open directory ${name}`);
-}
 
 /** Copies the tree `from` to the new directory `to`. */
 export async function copyTree(from: string, to: string, options: CopyOptions): Promise<void> {
@@ -60,22 +45,6 @@ export async function copyTree(from: string, to: string, options: CopyOptions): 
 
 export function newCopyState(rootTo: number, options: CopyOptions): CopyState {
   return { ...options, rootTo, inodes: new Map(), bytes: 0, entries: 0 };
-}
-
-/** A path of this process as the latin1 name the system calls take. */
-export function latin1(path: string): string {
-  return Buffer.from(path).toString('latin1');
-}
-
-export function listDirectory(fd: number): sys.DirectoryEntry[] {
-  // A descriptor may be listed more than once: from the start each time.
-  must(sys.lseek(fd, 0, 0), 'rewind a directory');
-  const entries = sys.readDirectory(fd);
-  if (typeof entries === 'number') {
-    must(entries, 'read a directory');
-    return [];
-  }
-  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 async function copyChildren(
@@ -146,7 +115,9 @@ async function copyFile(
   stat: sys.Stat,
   state: CopyState,
 ): Promise<void> {
-  const source = must(sys.openat(from, name, sys.O_RDONLY | sys.O_NOFOLLOW | sys.O_CLOEXEC), `open ${name}`);
+  // An appliance that is mounted meanwhile may have put a fifo in the file's place.
+  const reading = sys.O_RDONLY | sys.O_NONBLOCK | sys.O_NOFOLLOW | sys.O_CLOEXEC;
+  const source = must(sys.openat(from, name, reading), `open ${name}`);
   try {
     const flags = sys.O_WRONLY | sys.O_CREAT | sys.O_EXCL | sys.O_NOFOLLOW | sys.O_CLOEXEC;
     const target = must(sys.openat(to, name, flags, 0o600), `create ${name}`);
@@ -210,19 +181,4 @@ export function copyAttributes(
     }
   }
   must(sys.utimensat(to, toName, stat.atimeSec, stat.atimeNsec, stat.mtimeSec, stat.mtimeNsec), what);
-}
-
-/** Removes an entry with all below it; nothing to do when it is not there. */
-export function removeEntry(dirfd: number, name: string, depth = 0): void {
-  const gone = sys.unlinkat(dirfd, name);
-  if (gone >= 0 || gone === -sys.E.NOENT) return;
-  if (gone !== -sys.E.ISDIR && gone !== -sys.E.PERM) must(gone, `remove ${name}`);
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  const fd = openDirectory(dirfd, name);
-  try {
-    for (const entry of listDirectory(fd)) removeEntry(fd, entry.name, depth + 1);
-  } finally {
-    sys.close(fd);
-  }
-  must(sys.unlinkat(dirfd, name, sys.AT_REMOVEDIR), `remove directory ${name}`);
 }
