@@ -72,7 +72,7 @@ const codename = execFileSync('sh', ['-c', '. /etc/os-release; echo $VERSION_COD
 function hostSources(): string {
   const lines = execFileSync(
     'apt-get',
-    ['indextargets', '--format', '$(CREATED_BY) $(SITE) $(RELEASE) $(COMPONENT) $(SIGNED_BY)'],
+    ['indextargets', '--format', '$(CREATED_BY) $(SITE) $(RELEASE) $(COMPONENT)'],
     { encoding: 'utf8' },
   );
   return [...new Set(lines.split('\n'))]
@@ -125,7 +125,6 @@ function provision(): Row[] {
         ),
       ),
     };
-    const packages = [...row.layerUnits].map((unit) => unit.replace(/^[^/]*\//, '').replace(/_[^_]*$/, ''));
     const image = join(work, `image-${name}`);
     for (let run = 0; run < runs; run++) {
       note(`${name}: run ${run + 1} of ${runs}`);
@@ -142,10 +141,10 @@ function provision(): Row[] {
         row.mmdebstrapMs.push(
           timed('mmdebstrap', [
             '--quiet',
-            '--variant=custom',
+            '--variant=minbase',
             '--format=directory',
-            '--aptopt=Apt::Install-Recommends false',
-            `--include=${packages.join(',')}`,
+            `--aptopt=Apt::Install-Recommends "${recommends}"`,
+            `--include=${layers.join(',')}`,
             codename,
             image,
             list,
