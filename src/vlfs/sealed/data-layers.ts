@@ -18,7 +18,7 @@ import {
   RESOLVE_NO_SYMLINKS,
   RESOLVE_NO_XDEV,
 } from '../../sys/index.ts';
-import type { LevelSpec } from '../contract.ts';
+import type { LevelSpec, StackSpec } from '../contract.ts';
 import type { DataLayers } from './contract.ts';
 
 const DIRECTORY = O_PATH | O_DIRECTORY | O_CLOEXEC;
@@ -26,8 +26,21 @@ const AS_OVERLAYFS = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
 /** OVL_MAX_STACK of fs/overlayfs, less the image and a private layer. */
 const MAX_LAYERS = 498;
 
+/** Stacks whose trees were found in this process: a stack with the same key has its trees at the same places. */
+const found = new Map<string, DataLayers>();
+const KEEP_FOUND = 16;
+
 /** Throws NOT_FOUND or UNSUPPORTED when a tree cannot be a part of a data layer. */
-export function dataLayers(levels: readonly LevelSpec[], roots: readonly string[]): DataLayers {
+export function dataLayers(stack: StackSpec, roots: readonly string[]): DataLayers {
+  const key = `${stack.key}\0${roots.join('\0')}`;
+  const layers = found.get(key) ?? findLayers(stack.levels, roots);
+  found.delete(key);
+  found.set(key, layers);
+  if (found.size > KEEP_FOUND) found.delete(found.keys().next().value!);
+  return layers;
+}
+
+function findLayers(levels: readonly LevelSpec[], roots: readonly string[]): DataLayers {
   const fds = new Map<string, number>();
   try {
     const places = levels.map((level) => placeOf(level, roots, fds));

@@ -70,19 +70,33 @@ const stat = newStat();
 
 /** Names everything that an image's bytes depend on. */
 function imageKey({ stack, whiteoutsDir, targets, layers }: ImageRequest): string {
-  const hash = createHash('sha256').update(`${FORMAT}\0${stack.key}\0${layers.dirs.join('\0')}\0`);
-  for (const [i, level] of stack.levels.entries()) {
-    const known = statAt(AT_FDCWD, nameFromText(level.indexFile), stat);
-    const state = known < 0 ? 'none' : `${stat.ino} ${stat.size} ${stat.mtimeSec}.${stat.mtimeNsec}`;
-    hash.update(`${level.kind}\0${level.id}\0${layers.prefixes[i]}\0${level.whiteoutsDir}\0${state}\0`);
+  const hash = createHash('sha256').update(FORMAT).update(placesOf(layers, stack));
+  let states = '';
+  for (const { indexFile } of stack.levels) {
+    const known = statAt(AT_FDCWD, nameFromText(indexFile), stat);
+    states += known < 0 ? '\0' : `${stat.ino} ${stat.size} ${stat.mtimeSec}.${stat.mtimeNsec}\0`;
   }
-  hash.update(`${targets.join('\0')}\0\0`);
+  hash.update(states).update(`${targets.join('\0')}\0\0`, 'latin1');
   const fd = openDirectory(AT_FDCWD, nameFromText(whiteoutsDir));
   if (fd >= 0) {
     addWhiteouts(fd, '', (path) => hash.update(`${path}\0`, 'latin1'));
     close(fd);
   }
   return hash.digest('hex').slice(0, 32);
+}
+
+const places = new WeakMap<DataLayers, string>();
+
+/** What the levels are and where their trees lie, in 64 characters; made once for each stack. */
+function placesOf(layers: DataLayers, stack: StackSpec): string {
+  const known = places.get(layers);
+  if (known !== undefined) return known;
+  const hash = createHash('sha256').update(`${stack.key}\0${layers.dirs.join('\0')}\0\0`);
+  for (const [i, { kind, id, whiteoutsDir }] of stack.levels.entries())
+    hash.update(`${kind}\0${id}\0${layers.prefixes[i]}\0${whiteoutsDir}\0`);
+  const digest = hash.digest('hex');
+  places.set(layers, digest);
+  return digest;
 }
 
 /** Every mark below an open directory, in an order that does not depend on the file system. */

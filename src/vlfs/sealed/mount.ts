@@ -34,7 +34,7 @@ async function imageOf(
   targets: string[],
 ): Promise<{ file: string; layers: DataLayers }> {
   const { stack, whiteoutsDir } = options.spec;
-  const layers = dataLayers(stack.levels, options.dataRoots);
+  const layers = dataLayers(stack, options.dataRoots);
   const file = await sealedImage({ imageDir: options.imageDir, stack, whiteoutsDir, targets, layers });
   return { file, layers };
 }

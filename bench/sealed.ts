@@ -1,0 +1,185 @@
+/**
+ * The sealed door with one layer and with 641 beside the kernel's overlayfs over one directory of the same content. Rows are interleaved, the order turns
+ * with each run, medians are given.
+ * Usage: npm run bench -- sealed [--quick] [--runs N] [--rows TEXT,...] [--no-write]
+ * Writes the section "Sealed door" of docs/performance.md when all rows were measured.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { umount } from '../src/sys/index.ts';
+import type { StackSpec, VlfsSpec } from '../src/vlfs/contract.ts';
+import { mountSealed, prepareSealed, releaseSealedImages } from '../src/vlfs/index.ts';
+import { machineLine, median, spread, writeSection } from './support/report.ts';
+import { cleanUp, overlayPeer, type Peer } from './support/vlfs-peers.ts';
+import { type Measured, ROWS, type Tools } from './support/vlfs-rows.ts';
+import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    runs: { type: 'string' },
+    rows: { type: 'string' },
+    'no-write': { type: 'boolean', default: false },
+  },
+});
+const runs = Number(options.runs ?? (options.quick ? 1 : 5));
+const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
+const note = (text: string) => process.stderr.write(`bench: ${text}\n`);
+
+function specIn(dir: string, stack: StackSpec): VlfsSpec {
+  for (const name of ['private', 'whiteouts']) mkdirSync(join(dir, name), { recursive: true });
+  return {
+    name: 'bench',
+    privateDir: join(dir, 'private'),
+    whiteoutsDir: join(dir, 'whiteouts'),
+    stack,
+    readOnly: false,
+  };
+}
+
+// The trees' directories, not the one above them: private layers stand there too, and overlayfs takes no layers that overlap.
+const dataRoots = [join(work, 'one'), join(work, 'layers')];
+
+function sealedPeer(name: string, stack: StackSpec): Peer {
+  return {
+    name,
+    async mount() {
+      const dir = mkdtempSync(join(work, 'mount-'));
+      const mnt = join(dir, 'mnt');
+      mkdirSync(mnt);
+      const spec = specIn(dir, stack);
+      const began = performance.now();
+      await mountSealed({
+        spec,
+        imageDir: join(work, 'sealed'),
+        dataRoots,
+        dir: mnt,
+        source: 'strata-bench',
+      });
+      const mountMs = performance.now() - began;
+      return {
+        tree: mnt,
+        fresh: mnt,
+        pid: null,
+        mountMs,
+        async unmount() {
+          const result = umount(mnt, 0);
+          if (result < 0) throw new Error(`unmount of ${name} failed: errno ${-result}`);
+          rmSync(dir, { recursive: true });
+        },
+      };
+    },
+  };
+}
+
+interface Image {
+  entries: number;
+  bytes: number;
+  ms: number;
+}
+
+/** Makes the image of a stack from nothing, in its thread, as the first mount of a stack does. */
+async function makeImage(stack: StackSpec, entries: number): Promise<Image> {
+  const dir = mkdtempSync(join(work, 'image-'));
+  const imageDir = join(dir, 'sealed');
+  const began = performance.now();
+  await prepareSealed({ spec: specIn(dir, stack), imageDir, dataRoots });
+  const ms = performance.now() - began;
+  const [file] = readdirSync(imageDir);
+  const { size } = statSync(join(imageDir, file!));
+  rmSync(dir, { recursive: true });
+  return { entries, bytes: size, ms };
+}
+
+const number = (value: number) =>
+  value >= 1000
+    ? Math.round(value).toLocaleString('en-US')
+    : value.toPrecision(value >= 100 ? 3 : 2).replace(/\.0$/, '');
+const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
+
+async function measure(peers: Peer[], tools: Tools, rows: typeof ROWS): Promise<string[]> {
+  const mounts = new Map<string, number[]>(peers.map((peer) => [peer.name, []]));
+  const results = new Map<string, Map<string, Measured[]>>(
+    rows.map((row) => [row.name, new Map(peers.map((peer) => [peer.name, []]))]),
+  );
+  for (let run = 0; run < runs; run++) {
+    note(`run ${run + 1} of ${runs}`);
+    const order = peers.map((_, i) => peers[(i + run) % peers.length]!);
+    const mounted = [];
+    for (const peer of order) {
+      await (await peer.mount()).unmount();
+      const m = await peer.mount();
+      mounts.get(peer.name)!.push(m.mountMs);
+      mounted.push({ peer, m });
+    }
+    for (const row of rows) {
+      for (const { peer, m } of mounted) {
+        results.get(row.name)!.get(peer.name)!.push(row.run(m, tools));
+        if (row.unit !== 'ops/s') execFileSync('sync', ['-f', work]);
+      }
+    }
+    for (const { m } of mounted) await m.unmount();
+  }
+  const names = peers.map((peer) => peer.name);
+  const [overlay, one, many] = names as [string, string, string];
+  const ratio = (of: Map<string, Measured[]>, a: string, b: string) =>
+    (median(of.get(a)!.map((m) => m.rate)) / median(of.get(b)!.map((m) => m.rate))).toFixed(2);
+  return [
+    line(['row', ...names, '1 layer / overlayfs', `${LAYERS} layers / overlayfs`]),
+    line(['---', ...names.map(() => '---:'), '---:', '---:']),
+    line(['mount, ms', ...names.map((name) => spread(mounts.get(name)!, number)), '', '']),
+    ...rows.map((row) => {
+      const of = results.get(row.name)!;
+      const shown = names.map((name) =>
+        spread(
+          of.get(name)!.map((m) => (row.unit === 'ms' ? 1000 / m.rate : m.rate)),
+          number,
+        ),
+      );
+      return line([`${row.name}, ${row.unit}`, ...shown, ratio(of, one, overlay), ratio(of, many, overlay)]);
+    }),
+  ];
+}
+
+try {
+  note('making the trees');
+  const client = join(work, 'client');
+  execFileSync('gcc', ['-O2', '-o', client, join(import.meta.dirname, 'support/client.c')]);
+  const { merged, one, many } = await makeTrees(work);
+  execFileSync('sync', ['-f', work]);
+  const entries = execFileSync('find', [merged, '-printf', 'x']).length;
+  const image = await makeImage(many, entries);
+  const texts = options.rows?.split(',');
+  const rows = ROWS.filter(({ name }) => texts === undefined || texts.some((text) => name.includes(text)));
+  const tools: Tools = {
+    client,
+    work,
+    files: options.quick ? 1000 : 5000,
+    postmark: options.quick ? { files: 1000, transactions: 5000 } : { files: 5000, transactions: 20_000 },
+  };
+  const peers = [
+    overlayPeer(work, merged),
+    sealedPeer('sealed, 1 layer', one),
+    sealedPeer(`sealed, ${LAYERS} layers`, many),
+  ];
+  const lines = [
+    `The image of ${LAYERS} layers (${number(image.entries)} entries, ${number(image.bytes / 1024)} KiB) was made in ${number(image.ms)} ms, once; then:`,
+    '',
+    ...(await measure(peers, tools, rows)),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+  if (!options['no-write'] && rows.length === ROWS.length) {
+    writeSection(
+      resolve(import.meta.dirname, '../docs/performance.md'),
+      'Sealed door',
+      'npm run bench -- sealed',
+      [`${machineLine()} ${runs} interleaved runs; median (min to max).`, '', ...lines],
+    );
+    note('docs/performance.md is written');
+  }
+} finally {
+  releaseSealedImages();
+  cleanUp(work);
+}
