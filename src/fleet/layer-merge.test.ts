@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { applyWhiteouts, mergePrivateOver } from './layer-merge.ts';
+import { mergePrivateOver } from './layer-merge.ts';
 import { copyTree } from './tree-copy.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'strata-merge-'));
@@ -112,7 +112,8 @@ test('a copy keeps owners, hard links, holes, xattrs and odd names; a whiteout s
   assert.equal(sh('stat -c %i f', join(at, 'to')), sh('stat -c %i g', join(at, 'to')));
   mkdirSync(join(at, 'set/d'), { recursive: true });
   sh('mknod f c 0 0; mknod d/e c 0 0', join(at, 'set'));
-  await applyWhiteouts(join(at, 'set'), join(at, 'to'));
+  mkdirSync(join(at, 'empty'));
+  await mergePrivateOver(join(at, 'empty'), join(at, 'to'), join(at, 'set'));
   assert.equal(sh('ls -A d; ls g', join(at, 'to')), 'g\n');
 });
 

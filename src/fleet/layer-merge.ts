@@ -6,9 +6,9 @@
 import { randomBytes } from 'node:crypto';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
-import { isThere } from './files.ts';
 import { type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
 import { BENEATH, latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
+import { openSet, removeMarked, removeMarkedDirectories } from './whiteout-merge.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
@@ -18,10 +18,6 @@ const FOLLOW_NOTHING = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_C
 function xattr(dirfd: number, name: string, attribute: string): string | null {
   const value = sys.getxattrAt(dirfd, name, attribute);
   return typeof value === 'number' ? null : Buffer.from(value).toString('latin1');
-}
-
-function isWhiteout(stat: sys.Stat): boolean {
-  return (stat.mode & sys.S_IFMT) === sys.S_IFCHR && stat.rdev === 0;
 }
 
 function isDirectory(stat: sys.Stat): boolean {
@@ -46,51 +42,34 @@ async function withDirectories<T>(
   }
 }
 
-/** Merges the private layer `from` over the config layer `to`, which is changed in place. */
-export async function mergePrivateOver(from: string, to: string): Promise<void> {
+/**
+ * Merges the private layer `from` over the config layer `to`, which is changed in place. `hidden`: the private layer's whiteout set of that
+ * config layer; what it hides goes first.
+ */
+export async function mergePrivateOver(
+  from: string,
+  to: string,
+  hidden: string | null = null,
+): Promise<void> {
   await withDirectories(from, to, async (fromFd, toFd) => {
-    const moves = renamedDirectories(fromFd, toFd);
-    extract(toFd, moves);
-    clearHidden(fromFd, toFd, 0);
-    place(toFd, moves);
-    await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how: 'copy' }), '', 0);
-    for (const move of moves) mark(toFd, move);
+    const set = hidden === null ? null : openSet(hidden);
+    try {
+      if (set !== null) removeMarked(set, toFd);
+      const moves = renamedDirectories(fromFd, toFd);
+      extract(toFd, moves);
+      // Only now: a part of a hidden directory may have been renamed before.
+      if (set !== null) removeMarkedDirectories(set, toFd);
+      clearHidden(fromFd, toFd, 0);
+      place(toFd, moves);
+      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how: 'copy' }), '', 0);
+      for (const move of moves) mark(toFd, move);
+    } finally {
+      if (set !== null) sys.close(set);
+    }
     const stat = sys.newStat();
     must(sys.fstat(fromFd, stat), 'stat the private layer');
     copyAttributes(fromFd, '.', toFd, '.', stat, (name) => name.startsWith('trusted.'));
   });
-}
-
-/** Merges whiteout sets (directories and whiteout devices only) over others; missing ones count as empty. */
-export async function mergeWhiteouts(from: string, to: string): Promise<void> {
-  if (!isThere(from)) return;
-  await withDirectories(from, to, (fromFd, toFd) =>
-    mergeDirectory(fromFd, toFd, newCopyState(toFd, { how: 'copy' }), '', 0),
-  );
-}
-
-/** Removes from the layer `to` every path that is whited out in the set `from`. */
-export async function applyWhiteouts(from: string, to: string): Promise<void> {
-  if (!isThere(from)) return;
-  const walk = (fromFd: number, toFd: number, depth: number): void => {
-    if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-    const stat = sys.newStat();
-    for (const { name } of listDirectory(fromFd)) {
-      must(sys.statAt(fromFd, name, stat), `stat ${name}`);
-      if (isWhiteout(stat)) removeEntry(toFd, name);
-      if (!isDirectory(stat)) continue;
-      const below = sys.openat(toFd, name, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC);
-      if (below < 0) continue;
-      const fd = openDirectory(fromFd, name);
-      try {
-        walk(fd, below, depth + 1);
-      } finally {
-        sys.close(fd);
-        sys.close(below);
-      }
-    }
-  };
-  await withDirectories(from, to, async (fromFd, toFd) => walk(fromFd, toFd, 0));
 }
 
 /** A directory of the private layer that shows what the layers below hold under another name. */

@@ -20,8 +20,9 @@ import {
   readConfigFile,
 } from './generations.ts';
 import type { JournalStep } from './journal.ts';
-import { applyWhiteouts, mergePrivateOver, mergeWhiteouts } from './layer-merge.ts';
+import { mergePrivateOver } from './layer-merge.ts';
 import { inState, type Owner, ownerDir } from './paths.ts';
+import { mergeWhiteouts } from './whiteout-merge.ts';
 
 export interface StageInput {
   owner: Owner;
@@ -184,9 +185,8 @@ async function stageFrozen(
   dir: string,
 ): Promise<void> {
   const { tree, whiteouts } = await stageFormerConfig(context, former, dir, 'copy');
-  await applyWhiteouts(join(freeze.whiteoutsDir, 'config', input.owner), tree);
-  await mergePrivateOver(freeze.privateDir, tree);
-  await mergeWhiteouts(freeze.whiteoutsDir, whiteouts);
+  await mergePrivateOver(freeze.privateDir, tree, join(freeze.whiteoutsDir, 'config', input.owner));
+  mergeWhiteouts(freeze.whiteoutsDir, whiteouts);
   removeTree(join(whiteouts, 'config', input.owner));
 }
 

@@ -228,16 +228,21 @@ function redirected(parent: MergedDirectory, level: number, target: string): rea
   return directory.contributors;
 }
 
-/** As namesOf(directory).get(name), without building the map: for directories that are used once. */
+/**
+ * As namesOf(directory).get(name), without building the map: for directories that are used once, on the way to a redirect's target. As in
+ * directoryAt, whiteouts of directories do not count: the level that renamed a part may have deleted the rest.
+ */
 function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
   const found: Reference[] = [];
   for (const contributor of directory.contributors) {
     const level = levelOf(contributor);
     const unit = directory.stack.units[level]!;
     const child = unit.index.child(entryOf(contributor), name as never);
-    if (child < 0 || directory.stack.blocked[level]?.has(child)) continue;
+    if (child < 0) continue;
     if (unit.overlay && isWhiteout(unit.index, child)) break;
-    found.push(reference(level, child));
+    const ref = reference(level, child);
+    if (directory.stack.blocked[level]?.has(child) && !isDirectory(directory.stack, ref)) continue;
+    found.push(ref);
   }
   return found;
 }
