@@ -6,7 +6,7 @@ import { mkdirSync, symlinkSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
-import { checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
+import { asStrataError, checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
 import { privateUsage } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { type FleetContext, operationId, templateState } from './context.ts';
@@ -191,17 +191,27 @@ async function commitAppliances(
   }
 }
 
-/** Every appliance on disk as a catalog row: the truth the catalog is rebuilt from. Directories that are none are left out. */
-export function* rowsOnDisk(context: Pick<FleetContext, 'paths'>): Generator<CatalogRow> {
+/** Every appliance on disk as a catalog row: the truth the catalog is rebuilt from. Directories that are none are left out; damaged ones are named in `notes`. */
+export function* rowsOnDisk(
+  context: Pick<FleetContext, 'paths'>,
+  notes: string[] = [],
+): Generator<CatalogRow> {
   for (const name of namesIn(context.paths.appliances).sort()) {
     if (name.startsWith('.')) continue;
-    const state = readJsonIfThere(
-      join(context.paths.appliances, name, 'state.json'),
-    ) as ApplianceState | null;
+    const state = readState(join(context.paths.appliances, name, 'state.json'), notes);
     if (state === null || typeof state.mac !== 'string' || typeof state.template !== 'string') continue;
     const own = isThere(join(context.paths.appliances, name, 'current'));
     const heldBack = typeof state.heldBack === 'string' ? state.heldBack : null;
     yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack };
+  }
+}
+
+function readState(file: string, notes: string[]): ApplianceState | null {
+  try {
+    return readJsonIfThere(file) as ApplianceState | null;
+  } catch (error) {
+    notes.push(`an appliance cannot be used: ${asStrataError(error).message}`);
+    return null;
   }
 }
 
@@ -298,10 +308,22 @@ export async function deleteAppliances(
     } finally {
       context.journal.finish(id);
     }
-    await Promise.all(
-      rows.map(({ name }) => rm(join(context.root, `${trash}-${name}`), { recursive: true, force: true })),
-    );
+    await Promise.all(rows.map(({ name }) => removeTrash(join(context.root, `${trash}-${name}`))));
     context.catalog.remove([]);
     return { deleted: unique };
   });
+}
+
+/** The appliance is gone already, so nothing here fails the command: what is left is removed at the next start. */
+async function removeTrash(dir: string): Promise<void> {
+  try {
+    await rm(dir, { recursive: true, force: true });
+  } catch {
+    // Deeper than a path is long: one directory at a time.
+    try {
+      removeTree(dir);
+    } catch (error) {
+      if (!(error instanceof StrataError)) throw error;
+    }
+  }
 }

@@ -338,3 +338,36 @@ test('freeze: private changes become the config layer, the appliance starts afre
     { owner: 't', generation: info.generation },
   ]);
 });
+
+test('an appliance that cannot be deleted at once, or is damaged, does not keep the fleet from being opened', async () => {
+  const own = await makeWorld();
+  try {
+    await own.build('page', '1', { 'srv/index': 'one' });
+    await own.fleet.templateCreate({ name: 't', layers: ['page'], from: [], configure: false }, noProgress);
+    await own.fleet.create({ name: 'n', template: 't', count: 3 }, noProgress);
+    const script = `
+import os
+os.chdir(${JSON.stringify(join(own.root, 'appliances/n-1/private'))})
+for i in range(40):
+    os.mkdir('d' * 200); os.chdir('d' * 200)`;
+    execFileSync('python3', ['-c', script]);
+    assert.deepEqual(await own.fleet.delete(['n-1']), { deleted: ['n-1'] });
+    assert.deepEqual(readdirSync(join(own.root, 'appliances')).sort(), ['n-2', 'n-3']);
+    await own.fleet.close();
+    writeFileSync(join(own.root, 'appliances/n-2/state.json'), '{');
+    rmSync(join(own.root, 'catalog.sqlite'));
+    own.fleet = await own.reopenClosed();
+    const { appliances } = await own.fleet.list();
+    assert.deepEqual(
+      appliances.map(({ name }) => name),
+      ['n-3'],
+    );
+    const { notes } = await own.fleet.status();
+    assert.ok(
+      notes.some((note) => note.includes('n-2/state.json')),
+      notes.join('\n'),
+    );
+  } finally {
+    await own.remove();
+  }
+});

@@ -67,8 +67,8 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
     onStep,
   };
   const notes: string[] = [];
-  const { followUps, finish, wasUnfinished } = await recoverFiles(context);
-  if (wasUnfinished || !context.catalog.isFresh()) rebuildCatalog(context);
+  const { followUps, finish, wasUnfinished } = await recoverFiles(context, notes);
+  if (wasUnfinished || !context.catalog.isFresh()) rebuildCatalog(context, notes);
   loadDefinitions(context, notes);
   await settleMounts(context, followUps, notes);
   finish();

@@ -25,19 +25,31 @@ export function makeStateRoot(paths: FleetPaths): void {
 }
 
 /** Before anything is read: journal forward, leftovers away. Gives the follow-ups to repeat once memory is filled. */
-export async function recoverFiles(context: FleetContext): Promise<{
+export async function recoverFiles(
+  context: FleetContext,
+  notes: string[],
+): Promise<{
   followUps: FollowUp[];
   finish: () => void;
   wasUnfinished: boolean;
 }> {
   const found = await context.journal.recover();
   for (const family of [context.paths.templates, context.paths.appliances])
-    for (const name of namesIn(family)) if (LEFTOVER.test(name)) removeTree(join(family, name));
+    for (const name of namesIn(family)) if (LEFTOVER.test(name)) removeLeftover(join(family, name), notes);
   return {
     followUps: found.flatMap(({ record }) => record.followUps),
     finish: () => found.forEach(({ id }) => void context.journal.finish(id)),
     wasUnfinished: found.length > 0,
   };
+}
+
+/** What cannot be deleted must not keep the fleet from being opened. */
+function removeLeftover(dir: string, notes: string[]): void {
+  try {
+    removeTree(dir);
+  } catch (error) {
+    notes.push(`${dir} cannot be deleted: ${asStrataError(error).message}`);
+  }
 }
 
 /** Templates and own definitions into memory. What cannot be read is named in `notes` and left alone. */
@@ -78,8 +90,8 @@ function dropUncommitted(context: FleetContext, owner: string): void {
 }
 
 /** Fills the catalog from the files. */
-export function rebuildCatalog(context: FleetContext): void {
-  context.catalog.rebuild(rowsOnDisk(context));
+export function rebuildCatalog(context: FleetContext, notes: string[] = []): void {
+  context.catalog.rebuild(rowsOnDisk(context, notes));
 }
 
 /** After memory is filled: what the rolled-forward commands still owe the appliances; then the mounts. */

@@ -8,7 +8,7 @@ import * as sys from '../sys/index.ts';
 import { copyAttributes } from './tree-copy.ts';
 import { BENEATH, latin1, must } from './untrusted-tree.ts';
 
-/** Writes `content` to `path` below `root`; what is missing is made as root's (directories 0755, the file 0644). Throws IO, NO_SPACE. */
+/** Writes `content` to `path` below `root`; what is missing is made as root's (directories 0755, the file 0644). Throws BAD_FORMAT, IO, NO_SPACE. */
 export function replaceBeneath(root: string, path: string, content: Uint8Array): void {
   const slash = path.lastIndexOf('/');
   const name = path.slice(slash + 1);
@@ -50,7 +50,10 @@ function openParent(root: string, path: string): number {
     const next = made < 0 && made !== -sys.E.EXIST ? made : sys.openat2(fd, name, directory, 0, BENEATH);
     sys.close(fd);
     if (next === -sys.E.LOOP || next === -sys.E.NOTDIR)
-      throw new StrataError('IO', `cannot write /${path}: ${name} is a link or a file, not a directory`);
+      throw new StrataError(
+        'BAD_FORMAT',
+        `cannot write in /${path}: ${name} is a link or a file, not a directory`,
+      );
     fd = must(next, `open /${path}`);
   }
   return fd;
