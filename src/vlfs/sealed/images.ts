@@ -70,11 +70,12 @@ const stat = newStat();
 
 /** Names everything that an image's bytes depend on. */
 function imageKey({ stack, whiteoutsDir, targets, layers }: ImageRequest): string {
-  const hash = createHash('sha256').update(FORMAT).update(placesOf(layers, stack));
+  const { digest, indexFiles } = stackParts(stack, layers);
+  const hash = createHash('sha256').update(FORMAT).update(digest);
   let states = '';
-  for (const { indexFile } of stack.levels) {
-    const known = statAt(AT_FDCWD, nameFromText(indexFile), stat);
-    states += known < 0 ? '\0' : `${stat.ino} ${stat.size} ${stat.mtimeSec}.${stat.mtimeNsec}\0`;
+  for (const file of indexFiles) {
+    const result = statAt(AT_FDCWD, file, stat);
+    states += result < 0 ? '\0' : `${stat.ino} ${stat.size} ${stat.mtimeSec}.${stat.mtimeNsec}\0`;
   }
   hash.update(states).update(`${targets.join('\0')}\0\0`, 'latin1');
   const fd = openDirectory(AT_FDCWD, nameFromText(whiteoutsDir));
@@ -85,18 +86,27 @@ function imageKey({ stack, whiteoutsDir, targets, layers }: ImageRequest): strin
   return hash.digest('hex').slice(0, 32);
 }
 
-const places = new WeakMap<DataLayers, string>();
+interface StackParts {
+  /** What the levels are and where their trees lie. */
+  digest: string;
+  indexFiles: string[];
+}
 
-/** What the levels are and where their trees lie, in 64 characters; made once for each stack. */
-function placesOf(layers: DataLayers, stack: StackSpec): string {
-  const known = places.get(layers);
-  if (known !== undefined) return known;
+const partsOf = new WeakMap<DataLayers, StackParts>();
+
+/** Made once for each stack: one has hundreds of levels, and a mount should take a few milliseconds. */
+function stackParts(stack: StackSpec, layers: DataLayers): StackParts {
+  const before = partsOf.get(layers);
+  if (before !== undefined) return before;
   const hash = createHash('sha256').update(`${stack.key}\0${layers.dirs.join('\0')}\0\0`);
   for (const [i, { kind, id, whiteoutsDir }] of stack.levels.entries())
     hash.update(`${kind}\0${id}\0${layers.prefixes[i]}\0${whiteoutsDir}\0`);
-  const digest = hash.digest('hex');
-  places.set(layers, digest);
-  return digest;
+  const parts = {
+    digest: hash.digest('hex'),
+    indexFiles: stack.levels.map(({ indexFile }) => nameFromText(indexFile)),
+  };
+  partsOf.set(layers, parts);
+  return parts;
 }
 
 /** Every mark below an open directory, in an order that does not depend on the file system. */
