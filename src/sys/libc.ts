@@ -20,10 +20,15 @@ export function orErrno(result: number): number {
 const scratchA = Buffer.alloc(8192);
 const scratchB = Buffer.alloc(8192);
 
+/** Up to this length a loop is faster than a call into Node. */
+const SHORT = 64;
+
 function intoScratch(scratch: Buffer, text: string): Buffer {
-  if (text.length >= scratch.length) return terminated(text);
-  const end = scratch.latin1Write(text, 0);
-  scratch[end] = 0;
+  const { length } = text;
+  if (length >= scratch.length) return terminated(text);
+  if (length > SHORT) scratch.latin1Write(text, 0);
+  else for (let i = 0; i < length; i++) scratch[i] = text.charCodeAt(i);
+  scratch[length] = 0;
   return scratch;
 }
 

@@ -45,6 +45,9 @@ export interface Node {
   merged: MergedDirectory | null;
   redirect: string | null;
   defaultAcl: boolean;
+  /** Descriptor of the private copy, or -1, and when it was used last; see directory-fds.ts. */
+  privFd: number;
+  privFdUsed: number;
 }
 
 /** The open backing file of a node; all opens of a node share one, because the kernel allows one for passthrough. */
@@ -126,6 +129,8 @@ export interface Core {
   readonly onBackingClosed: ((nodeId: number) => void) | null;
   /** Results of the last `resolve`. */
   readonly stat: Stat;
+  /** What the last `nodeAt` found: NOTHING, PRIVATE (then `stat` is of the node, unless it is a directory), SHARED or a negative errno. */
+  where: number;
   ref: Reference;
   whiteout: boolean;
 }
@@ -155,6 +160,8 @@ export function newNode(core: Core, kind: number): Node {
     merged: null,
     redirect: null,
     defaultAcl: false,
+    privFd: -1,
+    privFdUsed: 0,
   };
   core.nodes.set(node.id, node);
   return node;

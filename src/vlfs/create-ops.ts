@@ -4,6 +4,7 @@
 import {
   close,
   E,
+  fstat,
   mkdirat,
   mknodat,
   newStat,
@@ -19,15 +20,17 @@ import {
   S_IFREG,
   setxattrAt,
   symlinkat,
+  unlinkat,
 } from '../sys/index.ts';
 import { fillEntry } from './attributes.ts';
 import type { Caller, EntryOut, OpenOut } from './contract.ts';
 import { type Core, type Node, newNode, step } from './core.ts';
+import { directoryFd } from './directory-fds.ts';
 import { open } from './file-ops.ts';
 import { addHandle } from './handles.ts';
 import { privateIno } from './inode-numbers.ts';
-import { nodeAt } from './lookup.ts';
-import { OPAQUE } from './merged-directory.ts';
+import { checkName, nodeAt, refresh } from './lookup.ts';
+import { namesOf, OPAQUE } from './merged-directory.ts';
 import {
   bornNode,
   leave,
@@ -138,6 +141,8 @@ export function create(
   out: EntryOut,
   opened: OpenOut,
 ): number {
+  const simple = createSimple(core, caller, parent, name, flags, mode, out, opened);
+  if (simple !== NOT_SIMPLE) return simple;
   const place = placeFor(core, parent, name);
   if (place === -E.EXIST && (flags & O_EXCL) === 0) {
     const node = nodeAt(core, parent, name);
@@ -168,6 +173,42 @@ export function create(
   return finishOpen(core, node, fd, flags, out, opened);
 }
 
+const NOT_SIMPLE = 1;
+
+/** The usual case, with fewer system calls: no layer has the name and the private layer has the directory; O_EXCL tells whether it has the name. */
+function createSimple(
+  core: Core,
+  caller: Caller,
+  parent: Node,
+  name: string,
+  flags: number,
+  mode: number,
+  out: EntryOut,
+  opened: OpenOut,
+): number {
+  if (core.readOnly || checkName(name) < 0 || refresh(core, parent) < 0 || !parent.priv) return NOT_SIMPLE;
+  if (parent.merged !== null && namesOf(parent.merged).has(name)) return NOT_SIMPLE;
+  const parentFd = directoryFd(core, parent);
+  if (parentFd < 0) return NOT_SIMPLE;
+  const bits = modeFor(caller, parent, mode);
+  step(core, 'create');
+  const fd = openat(parentFd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, bits & 0o777);
+  if (fd < 0) return fd === -E.EXIST ? NOT_SIMPLE : fd;
+  let result = fstat(fd, stat);
+  // The directory's group counts only when it is a set-group-ID directory; then the new file has it.
+  const same = parent.defaultAcl ? (bits & 0o7000) === 0 : (stat.mode & 0o7777) === bits;
+  if (result === 0 && (!same || (caller.uid | caller.gid | stat.uid | stat.gid) !== 0)) {
+    result = readParent(parentFd);
+    if (result >= 0) result = ownFd(caller, parent, fd, bits, stat);
+  }
+  if (result < 0) {
+    close(fd);
+    unlinkat(parentFd, name);
+    return result;
+  }
+  return finishOpen(core, bornNode(core, parent, name, stat), fd, flags, out, opened);
+}
+
 /** Hands out a node whose backing file is open already. */
 function finishOpen(
   core: Core,
@@ -180,6 +221,7 @@ function finishOpen(
   node.backing = { fd, shared: false, writable: true, written: true, opens: 0 };
   opened.fh = addHandle(core, node, node.backing, flags);
   opened.backingFd = core.passthrough ? fd : -1;
+  opened.backingReadOnly = false;
   opened.directIo = false;
   opened.keepCache = true;
   opened.keepsBacking = false;

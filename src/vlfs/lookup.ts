@@ -93,6 +93,7 @@ export function candidatesAt(parent: Node, name: string): Reference[] {
 /** The node at a name, 0 when nothing is there, or a negative errno. */
 export function nodeAt(core: Core, parent: Node, name: string): Node | number {
   const where = resolve(core, parent, name);
+  core.where = where;
   if (where <= 0) return where;
   const known = parent.children!.get(name);
   return where === PRIVATE ? privateNode(core, parent, name, known) : sharedNodeAt(core, parent, name, known);

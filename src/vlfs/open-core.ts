@@ -78,6 +78,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     onAttributes: options.onAttributes ?? null,
     onBackingClosed: options.onBackingClosed ?? null,
     stat: newStat(),
+    where: 0,
     ref: -1,
     whiteout: false,
   };

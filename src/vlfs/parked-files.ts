@@ -8,7 +8,7 @@ import type { Backing, Core, Node } from './core.ts';
 
 /** Parked files of a thread: about 2 KiB of the kernel's memory each; and what part of the limit of open files they may take. */
 const MOST = 16384;
-const PART_OF_LIMIT = 16;
+const PART_OF_LIMIT = 6;
 let capacity = 0;
 const parked = new Map<Node, Core>();
 

@@ -3,11 +3,11 @@
  * every instant one sees before or after. Who holds a removed object keeps it.
  */
 import { close, DT_CHR, E, newStat, readDirectory, S_IFCHR, S_IFMT, statAt, unlinkat } from '../sys/index.ts';
-import { fillAttr, newAttr } from './attributes.ts';
+import { fillAttr, newAttr, statAttr } from './attributes.ts';
 import type { Attr } from './contract.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { checkName, nodeAt, refresh, uncovered } from './lookup.ts';
+import { checkName, nodeAt, PRIVATE, refresh, uncovered } from './lookup.ts';
 import { namesOf, visibleOf } from './merged-directory.ts';
 import { detachName, forgetInode, releaseIfUnused } from './nodes.ts';
 import { privateDirectory, touchDirectory } from './private-layer.ts';
@@ -23,9 +23,14 @@ export function unlink(core: Core, parent: Node, name: string): number {
   if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
   if (node.children !== null) return -E.ISDIR;
   const { priv } = node;
+  let last: Attr | null = null;
+  if (core.where !== PRIVATE) last = lastAttr(core, node);
+  else if (node.moreNames === null) {
+    last = newAttr();
+    statAttr(core.stat, node.ino, last);
+  }
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
-  const last = lastAttr(core, node);
   const hidden = hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
   if (priv) {
