@@ -118,6 +118,8 @@ export interface Requests {
   reset: First<'reset'>;
   why: First<'why'>;
   status: Nothing;
+  gc: First<'gc'>;
+  fsck: First<'fsck'>;
   rebuildCatalog: Nothing;
   ping: Nothing;
   jobs: Nothing;
@@ -290,6 +292,13 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     summary: 'Which unit a path comes from, or why a layer is in.',
   },
   status: { verb: 'GET', path: '/v1/status', safe: true, summary: 'Counts, processes and notes.' },
+  gc: { verb: 'POST', path: '/v1/gc', stream: true, summary: 'Removes what nothing uses any more.' },
+  fsck: {
+    verb: 'POST',
+    path: '/v1/fsck',
+    stream: true,
+    summary: 'Checks everything that the files must keep true, and mends what is safe to mend.',
+  },
   rebuildCatalog: {
     verb: 'POST',
     path: '/v1/catalog/rebuild',

@@ -142,6 +142,11 @@ export const REQUEST_SCHEMAS = {
   reset: Type.Object({ name, keep: Type.Array(path, { maxItems: 100_000 }) }, STRICT),
   why: Type.Object({ name, what: path }, STRICT),
   status: nothing,
+  gc: Type.Object(
+    { keep: Type.Optional(Type.Integer({ minimum: 1 })), dryRun: Type.Optional(Type.Boolean()) },
+    STRICT,
+  ),
+  fsck: Type.Object({ deep: Type.Optional(Type.Boolean()), repair: Type.Optional(Type.Boolean()) }, STRICT),
   rebuildCatalog: nothing,
   ping: nothing,
   jobs: nothing,

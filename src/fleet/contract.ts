@@ -21,6 +21,8 @@ export interface TemplateInfo {
   explicit: LdfLine[];
   implicit: LdfLine[];
   refs: string[];
+  /** Units of its stack, those of the templates it refers to included. */
+  units: number;
   /** The LDF's text. */
   ldf: string;
   appliances: number;
@@ -80,6 +82,59 @@ export interface RunPreparation {
   /** Call `finishRun` with it afterwards. */
   runId: string;
   env: Record<string, string>;
+}
+
+/** What gc removes. */
+export type GcKind =
+  | 'generations'
+  | 'units'
+  | 'leftovers'
+  | 'whiteouts'
+  | 'containers'
+  | 'images'
+  | 'journal';
+
+export interface GcResult {
+  dry_run: boolean;
+  /** Generations of each template that stay. */
+  keep: number;
+  /** What went (dry run: would go), every kind once. Bytes are what the file system gets back. */
+  removed: { kind: GcKind; count: number; bytes: number }[];
+  count: number;
+  bytes: number;
+  /** The first thousand, by name. */
+  items: { kind: GcKind; name: string }[];
+  /** What could not be done, and why. */
+  notes: string[];
+  /** The longest time for which a command that commits had to wait for it. */
+  longest_hold_ms: number;
+  elapsed_ms: number;
+}
+
+export interface FsckProblem {
+  /** What is damaged: `template web`, `unit main/hello 1`. */
+  object: string;
+  problem: string;
+  /** What to do about it. */
+  remedy: string;
+  /** A warning does not make the state unsound. */
+  severity: 'error' | 'warning';
+  repaired: boolean;
+}
+
+export interface FsckResult {
+  /** How many of each were looked at. */
+  checked: {
+    repositories: number;
+    units: number;
+    generations: number;
+    appliances: number;
+    mounts: number;
+  };
+  problems: FsckProblem[];
+  /** Nothing is wrong, or all that was is repaired; warnings do not count. */
+  clean: boolean;
+  elapsed_ms: number;
 }
 
 export interface Fleet {
@@ -194,6 +249,10 @@ export interface Fleet {
     root: string;
     notes: string[];
   }>;
+  /** Removes what nothing uses any more, while everything runs; `keep` (default 5) generations of each template stay. */
+  gc(o: { keep?: number; dryRun?: boolean }, progress: Progress): Promise<GcResult>;
+  /** Checks everything that the files must keep true; `deep` also compares all content of units; `repair` mends what is safe to mend. */
+  fsck(o: { deep?: boolean; repair?: boolean }, progress: Progress): Promise<FsckResult>;
   /** Rebuilds catalog.sqlite from the files. */
   rebuildCatalog(): Promise<void>;
   close(): Promise<void>;

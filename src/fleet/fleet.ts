@@ -8,6 +8,8 @@ import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
 import { templateInfo } from './definitions.ts';
 import { freezeTemplate } from './freeze.ts';
+import { checkFleet } from './fsck.ts';
+import { collectGarbage } from './gc.ts';
 import { openJournal } from './journal.ts';
 import {
   addRepo,
@@ -148,6 +150,8 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     reset: async (o) => resetAppliance(context, o),
     why: (o) => explainWhy(context, o),
     status: () => statusOf(context, notes),
+    gc: (o, progress) => collectGarbage(context, o, progress),
+    fsck: (o, progress) => checkFleet(context, o, progress),
     rebuildCatalog: () => context.locks.with([COMMIT], () => rebuildCatalog(context)),
     close: async () => context.locks.with([COMMIT], () => context.catalog.close()),
   };

@@ -11,6 +11,7 @@ import { RUN_COMMAND } from './run.ts';
 import { STATUS_COMMAND } from './status.ts';
 import { TEMPLATE_COMMANDS } from './template.ts';
 import { UPDATE_COMMANDS } from './update.ts';
+import { UPKEEP_COMMANDS } from './upkeep.ts';
 
 export const COMMANDS: readonly CommandSpec[] = [
   ...REPO_COMMANDS,
@@ -22,6 +23,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   RUN_COMMAND,
   ...CHANGES_COMMANDS,
   STATUS_COMMAND,
+  ...UPKEEP_COMMANDS,
   ...DAEMON_COMMANDS,
   ...HELP_COMMANDS,
 ];

@@ -85,6 +85,7 @@ export function createFakeFleet(root: string): FakeFleet {
         explicit: o.layers.map(line),
         implicit: [],
         refs: o.from,
+        units: o.layers.length,
         ldf: `${o.layers.map((word) => `main/${word} 1`).join('\n')}\n\n`,
         appliances: 0,
       };
@@ -188,6 +189,33 @@ export function createFakeFleet(root: string): FakeFleet {
       data_plane: { pid: null, memory_bytes: 0 },
       root,
       notes: [],
+    }),
+    gc: async (o) => ({
+      dry_run: o.dryRun ?? false,
+      keep: o.keep ?? 5,
+      removed: [{ kind: 'units', count: 2, bytes: 8192 }],
+      count: 2,
+      bytes: 8192,
+      items: [{ kind: 'units', name: 'main/hello 1' }],
+      notes: [],
+      longest_hold_ms: 0.5,
+      elapsed_ms: 3,
+    }),
+    fsck: async (o) => ({
+      checked: { repositories: 1, units: 2, generations: 1, appliances: 1, mounts: 0 },
+      problems: o.deep
+        ? [
+            {
+              object: 'unit main/hello 1',
+              problem: 'its index is missing',
+              remedy: 'strata fsck --repair makes it from the tree',
+              severity: 'error',
+              repaired: o.repair ?? false,
+            },
+          ]
+        : [],
+      clean: !o.deep || (o.repair ?? false),
+      elapsed_ms: 3,
     }),
     rebuildCatalog: async () => {},
     close: async () => {

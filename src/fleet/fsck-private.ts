@@ -1,0 +1,39 @@
+/** The form of private layers and whiteout sets (docs/formats/private-layer.md), looked at by a thread of its own. */
+import { basename, join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { isThere } from './files.ts';
+import type { FsckRun } from './fsck-run.ts';
+import type { PrivateAnswer, PrivateJob } from './fsck-worker.ts';
+
+export async function checkPrivateLayers(run: FsckRun, names: string[]): Promise<void> {
+  const { appliances } = run.context.paths;
+  if (names.length === 0) return;
+  await new Promise<void>((resolve, reject) => {
+    const job: PrivateJob = { dirs: names.map((name) => join(appliances, name)) };
+    const worker = new Worker(new URL('./fsck-worker.ts', import.meta.url), {
+      workerData: job,
+      execArgv: ['--disable-warning=ExperimentalWarning'],
+    });
+    worker.on('message', (answer: PrivateAnswer) => tell(run, answer));
+    worker.on('error', reject);
+    worker.on('exit', () => resolve());
+  });
+}
+
+function tell(run: FsckRun, { dir, problems, more }: PrivateAnswer): void {
+  // Deleted meanwhile.
+  if (!isThere(dir)) return;
+  const object = `appliance ${basename(dir)}`;
+  const remedy = 'look at it; strata revert shows the shared original again';
+  for (const { path, problem } of problems) {
+    run.problems.push({ object, problem: `${path}: ${problem}`, remedy, severity: 'error', repaired: false });
+  }
+  if (more)
+    run.problems.push({
+      object,
+      problem: 'there are more of these',
+      remedy,
+      severity: 'error',
+      repaired: false,
+    });
+}

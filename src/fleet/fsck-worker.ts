@@ -1,0 +1,103 @@
+/**
+ * The thread of fsck-private.ts: walks private layers and whiteout sets, which may hold millions of files, while the control plane goes on. What a
+ * running appliance changes meanwhile is no finding: each is looked at again before it is told. Reads only.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { nameFromText, nameToText } from '../base/index.ts';
+import * as sys from '../sys/index.ts';
+
+export interface PrivateJob {
+  /** Appliances' directories. */
+  dirs: string[];
+}
+
+export interface PrivateAnswer {
+  dir: string;
+  problems: { path: string; problem: string }[];
+  /** There are more than those named. */
+  more: boolean;
+}
+
+const NAMED = 20;
+const DEPTH = 1024;
+const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
+const OVERLAY = 'trusted.overlay.';
+const STRATA = 'trusted.strata.';
+/** What Strata and (through a sealed mount) the kernel write; an appliance cannot set any attribute with these prefixes. */
+const KNOWN = new Set([
+  ...[
+    'opaque',
+    'redirect',
+    'origin',
+    'impure',
+    'nlink',
+    'upper',
+    'uuid',
+    'metacopy',
+    'protattr',
+    'whiteouts',
+    'whiteout',
+  ].map((name) => OVERLAY + name),
+  ...['ino', 'origin', 'redirects', 'links'].map((name) => STRATA + name),
+]);
+
+interface Walk {
+  answer: PrivateAnswer;
+  isSet: boolean;
+}
+
+function problemAt(dirfd: number, name: string, isSet: boolean): string | null {
+  const stat = sys.newStat();
+  if (sys.statAt(dirfd, name, stat) < 0) return null;
+  const type = stat.mode & sys.S_IFMT;
+  if (isSet && type !== sys.S_IFDIR && !(type === sys.S_IFCHR && stat.rdev === 0))
+    return 'it is neither a whiteout nor a directory';
+  if (type === sys.S_IFCHR && stat.rdev === 0) return null;
+  const list = sys.listxattrAt(dirfd, name);
+  if (typeof list === 'number') return null;
+  for (const attribute of sys.splitXattrList(list)) {
+    const isOurs = attribute.startsWith(OVERLAY) || attribute.startsWith(STRATA);
+    if (isOurs && !KNOWN.has(attribute))
+      return `it has an attribute that is not known: ${nameToText(attribute)}`;
+    if (attribute !== `${OVERLAY}opaque`) continue;
+    const value = sys.getxattrAt(dirfd, name, attribute);
+    if (typeof value === 'number') continue;
+    if (type !== sys.S_IFDIR || !/^[yx]$/.test(Buffer.from(value).toString('latin1')))
+      return 'its mark trusted.overlay.opaque has no meaning';
+  }
+  return null;
+}
+
+function visit(walk: Walk, dirfd: number, name: string, path: string, depth: number): void {
+  const problem = problemAt(dirfd, name, walk.isSet);
+  if (problem !== null && problemAt(dirfd, name, walk.isSet) === problem) {
+    const { problems } = walk.answer;
+    if (problems.length < NAMED) problems.push({ path: nameToText(path), problem });
+    else walk.answer.more = true;
+  }
+  if (depth >= DEPTH) return;
+  const fd = sys.openat(dirfd, name, DIRECTORY);
+  if (fd < 0) return;
+  const entries = sys.readDirectory(fd);
+  for (const entry of typeof entries === 'number' ? [] : entries) {
+    if (entry.type === sys.DT_REG && walk.isSet === false && !hasXattrs(fd, entry.name)) continue;
+    visit(walk, fd, entry.name, `${path}/${entry.name}`, depth + 1);
+  }
+  sys.close(fd);
+}
+
+function hasXattrs(dirfd: number, name: string): boolean {
+  const list = sys.listxattrAt(dirfd, name);
+  return typeof list !== 'number' && list.length > 0;
+}
+
+for (const dir of (workerData as PrivateJob).dirs) {
+  const answer: PrivateAnswer = { dir, problems: [], more: false };
+  const fd = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY);
+  if (fd >= 0) {
+    visit({ answer, isSet: false }, fd, 'private', 'private', 0);
+    visit({ answer, isSet: true }, fd, 'whiteouts', 'whiteouts', 0);
+    sys.close(fd);
+  }
+  parentPort!.postMessage(answer);
+}
