@@ -8,9 +8,11 @@ import type { CatalogRow } from './catalog.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { WhyResult } from './contract.ts';
 import { layerNames, refExplicitLayers } from './definitions.ts';
+import { syncFileSystemAside } from './files.ts';
 import { applianceDefinition, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
+import { applianceDirs } from './private-files.ts';
 import { refuseSealed, settleSealed } from './sealed-settle.ts';
 
 export async function diffAppliance(
@@ -36,7 +38,10 @@ async function changePrivate<T>(
     settleSealed(context, name, applianceDefinition(context, row).record);
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
-    return isMounted ? ways.mounted(plane) : ways.offline(row);
+    const result = isMounted ? await ways.mounted(plane) : ways.offline(row);
+    // What the command has answered survives a power loss, also where a serving thread did not wait for the disk.
+    await syncFileSystemAside(applianceDirs(context.paths, name).dir);
+    return result;
   });
 }
 

@@ -64,6 +64,7 @@ export function templateInfo(context: FleetContext, name: string): TemplateInfo 
     explicit: explicitLayers(definition.ldf),
     implicit: implicitLayers(definition.ldf),
     refs: ldfRefs(definition.ldf),
+    units: definition.record.units.length,
     ldf: definition.ldfText,
     appliances: context.catalog.countByTemplate().get(name) ?? 0,
   };

@@ -2,6 +2,7 @@
  * Durable changes of small files: temporary, fsync, rename, fsync the directory. Keeps true: whoever reads a path sees the old
  * or the new content, never a part. Only for control-side files; the data of appliances goes through vlfs.
  */
+import { execFile } from 'node:child_process';
 import {
   closeSync,
   fsyncSync,
@@ -16,6 +17,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { asStrataError, StrataError } from '../base/index.ts';
 import { AT_FDCWD, syncfs } from '../sys/index.ts';
 import { latin1, removeEntry } from './untrusted-tree.ts';
@@ -38,6 +40,15 @@ export function syncFileSystem(dir: string): void {
     if (result < 0) throw new StrataError('IO', `cannot write ${dir} back to the disk (errno ${-result})`);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** As syncFileSystem, for a file system on which appliances may be writing: this process does not stand still meanwhile. */
+export async function syncFileSystemAside(dir: string): Promise<void> {
+  try {
+    await promisify(execFile)('sync', ['-f', dir]);
+  } catch (error) {
+    throw new StrataError('IO', `cannot write ${dir} back to the disk`, { cause: error });
   }
 }
 

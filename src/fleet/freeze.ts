@@ -5,12 +5,12 @@
  */
 import { type Progress, StrataError } from '../base/index.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
-import { applianceLock } from './appliances.ts';
+import { applianceLock, applianceRow } from './appliances.ts';
 import { commitTemplate } from './commit.ts';
 import { type FleetContext, templateState } from './context.ts';
 import type { TemplateInfo } from './contract.ts';
 import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
-import { removeTree } from './files.ts';
+import { removeTree, syncFileSystemAside } from './files.ts';
 import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { allMounts } from './mount-list.ts';
@@ -29,8 +29,7 @@ export function freezeTemplate(
   const locks = [templateLock(options.name), applianceLock(options.from)];
   return context.locks.with(locks, async () => {
     const { definition } = templateState(context, options.name);
-    const row = context.catalog.get(options.from);
-    if (row === null) throw new StrataError('NOT_FOUND', `there is no appliance ${options.from}`);
+    const row = applianceRow(context, options.from);
     if (row.template !== options.name || row.own) {
       throw new StrataError(
         'UNSUPPORTED',
@@ -66,7 +65,10 @@ export function freezeTemplate(
     try {
       const steps = isMounted ? [] : resetSteps(context, row.name);
       await commitTemplate(context, staged, steps);
-      if (isMounted) await (await context.dataPlane()).reset(row.name, []);
+      if (isMounted) {
+        await (await context.dataPlane()).reset(row.name, []);
+        await syncFileSystemAside(privateDir);
+      }
     } finally {
       removeTree(staged.stageDir);
     }

@@ -133,7 +133,7 @@ function divide(intent: Intent, units: SolvedUnit[]): Resolution {
 
 function unsatisfiable(result: ResolveResult & { ok: false }): StrataError {
   const { summary, chain, hint } = result.explanation;
-  const detail = chain.filter((line) => line !== summary);
+  const detail = chain.filter((line) => !summary.includes(line));
   const message = detail.length > 0 ? `${summary}: ${detail.join('; ')}` : summary;
   return new StrataError('UNSATISFIABLE', message, { hint: hint === '' ? undefined : hint, data: { chain } });
 }

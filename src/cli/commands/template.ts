@@ -15,14 +15,13 @@ const layers: ArgumentSpec = {
 type Template = Result<'templateShow'>;
 
 function sizeOf(template: Template): string {
-  const { explicit, implicit } = template;
-  return `${countOf(explicit.length + implicit.length, 'layer')} (${explicit.length} explicit)`;
+  return `${countOf(template.units, 'layer')} (${template.explicit.length} explicit)`;
 }
 
 /** Without the LDF's text, which `template show` prints for people. */
 function asJson(template: Template): unknown {
-  const { name, generation, explicit, implicit, refs, appliances } = template;
-  return { name, generation, explicit, implicit, refs, appliances };
+  const { name, generation, explicit, implicit, refs, units, appliances } = template;
+  return { name, generation, explicit, implicit, refs, units, appliances };
 }
 
 async function hold(invocation: Invocation, held: boolean): Promise<Outcome> {
