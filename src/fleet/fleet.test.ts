@@ -9,6 +9,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -367,6 +368,29 @@ for i in range(40):
       notes.some((note) => note.includes('n-2/state.json')),
       notes.join('\n'),
     );
+  } finally {
+    await own.remove();
+  }
+});
+
+test('a mount hides neither the state root nor a repository', async () => {
+  const own = await makeWorld();
+  try {
+    await own.build('page', '1', { 'srv/index': 'one' });
+    await own.fleet.templateCreate({ name: 't', layers: ['page'], from: [], configure: false }, noProgress);
+    await own.fleet.create({ name: 'n', template: 't' }, noProgress);
+    symlinkSync(own.root, join(own.dir, 'link'));
+    const places = [
+      '/',
+      own.dir,
+      own.root,
+      join(own.root, 'templates'),
+      join(own.dir, 'link'),
+      join(own.dir, 'units'),
+    ];
+    for (const dir of places) await refused('USAGE', own.fleet.mount({ name: 'n', dir }));
+    assert.deepEqual(own.plane.requests, []);
+    await own.fleet.mount({ name: 'n', dir: join(own.dir, 'there') });
   } finally {
     await own.remove();
   }

@@ -1,6 +1,6 @@
 /** Mounting appliances: through strata-fs (door fuse) or by the kernel alone (door sealed); unmounting by name or directory. */
 import { mkdirSync, realpathSync } from 'node:fs';
-import { isAbsolute, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import type { VlfsSpec } from '../vlfs/contract.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
@@ -27,7 +27,9 @@ export async function mountAppliance(
     });
   }
   const { name } = applianceRow(context, options.name);
+  refuseOwnPlaces(context, resolve(options.dir));
   const dir = mountpointAt(resolve(options.dir));
+  refuseOwnPlaces(context, dir);
   const locks = [applianceLock(name), COMMIT];
   if (options.door === 'sealed') {
     const spec = await context.locks.with(locks, () => readyForMount(context, name, dir, options));
@@ -73,6 +75,27 @@ async function readyForMount(
   if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
     pruneWhiteouts(spec);
   return spec;
+}
+
+/** What Strata keeps in the state root. */
+const OWN_PLACES = ['repos', 'templates', 'appliances', 'machines', 'journal', 'mnt', 'run'];
+
+/** A mount must hide nothing that Strata itself needs: the state root, what is in it, or the directory of a repository. */
+function refuseOwnPlaces(context: FleetContext, dir: string): void {
+  const root = resolved(context.root);
+  const own = OWN_PLACES.map((name) => join(root, name));
+  const sources = context.repositories.all().map(({ config }) => config.source);
+  const hidden =
+    own.find((place) => isWithin(dir, place)) ??
+    [root, ...sources.filter(isAbsolute).map(resolved)].find((place) => isWithin(place, dir));
+  if (hidden === undefined) return;
+  throw new StrataError('USAGE', `a mount at ${dir} would hide what is in ${hidden}`, {
+    hint: 'choose a directory of its own, such as /mnt/NAME',
+  });
+}
+
+function isWithin(path: string, dir: string): boolean {
+  return path === dir || path.startsWith(dir === '/' ? '/' : `${dir}/`);
 }
 
 /** The directory to mount on, made when it is missing, without links in its path. */
