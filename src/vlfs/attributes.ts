@@ -1,7 +1,7 @@
 /**
  * Attributes of nodes: shared ones come from the index without a system call, private ones from one statx. st_ino is the node's.
  */
-import { E, fstat, newStat, S_IFLNK, S_IFMT, type Stat, statAt } from '../sys/index.ts';
+import { E, fstat, newStat, S_IFLNK, S_IFMT, S_ISGID, S_ISUID, type Stat, statAt } from '../sys/index.ts';
 import type { Attr, EntryOut } from './contract.ts';
 import { placesOf } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
@@ -163,6 +163,12 @@ function hiddenWithAncestors(unit: Unit, entry: number, set: ReadonlySet<number>
   return false;
 }
 
+/** How long the kernel may trust the node's attributes: the next write through passthrough ends set-user-id bits without asking. */
+export function attrValidMs(node: Node, attr: Attr): number {
+  if (node.writers === 0) return LONG_MS;
+  return attr.mode & (S_ISUID | S_ISGID) ? 0 : WRITTEN_MS;
+}
+
 /** Fills the reply of a lookup and counts it. 0 or a negative errno. */
 export function fillEntry(core: Core, node: Node, out: EntryOut): number {
   const result = fillAttr(core, node, out.attr);
@@ -170,7 +176,7 @@ export function fillEntry(core: Core, node: Node, out: EntryOut): number {
   out.nodeId = node.id;
   out.generation = 0;
   out.entryValidMs = LONG_MS;
-  out.attrValidMs = node.writers > 0 ? WRITTEN_MS : LONG_MS;
+  out.attrValidMs = attrValidMs(node, out.attr);
   node.lookups++;
   return 0;
 }

@@ -77,10 +77,12 @@ export interface OpenOut {
    * Linux allows one backing file a node at a time: while a passthrough open of a node lives, every further open of that node must
    * give the same backing file (-1 becomes ETXTBSY). So a node whose backing file changes (copy-up, relayer) needs a NEW node id
    * for later opens: answer ESTALE to an open of the old one and the kernel walks the path again.
-   * Passthrough writes run with the server's privileges, so the kernel does not clear setuid bits or file capabilities: for an open for
-   * writing of a file that has any, give directIo with the backingFd.
+   * Passthrough writes run with the privileges of who registered the backing file, so the kernel may leave setuid bits alone: for an
+   * open for writing of a file that has any, give directIo with the backingFd.
    */
   backingFd: number;
+  /** Nobody can write through the backing file. */
+  backingReadOnly: boolean;
   /** Reads and writes go through the server, not the page cache; with a backingFd, mmap still reaches the backing file. */
   directIo: boolean;
   keepCache: boolean;
@@ -135,6 +137,8 @@ export interface VfsOperations {
   lookup(caller: Caller, parent: number, name: Name, out: EntryOut): number;
   forget(node: number, count: number): void;
   getattr(caller: Caller, node: number, fh: number /* -1: none */, out: Attr): number;
+  /** How long the kernel may trust what getattr or setattr just gave for the node. */
+  attrValidMs(node: number, attr: Attr): number;
   setattr(caller: Caller, node: number, change: SetAttrIn, out: Attr): number;
   /** The target, or a negative errno. */
   readlink(caller: Caller, node: number): Name | number;

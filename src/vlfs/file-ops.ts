@@ -22,7 +22,7 @@ import {
 } from '../sys/index.ts';
 import { type Caller, type OpenOut, PENDING } from './contract.ts';
 import { copyUp } from './copy-up.ts';
-import type { Core, Node } from './core.ts';
+import { attributesMoved, type Core, type Node } from './core.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
 import { confirm } from './lookup.ts';
 import { slowJob } from './slow-job.ts';
@@ -75,6 +75,7 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   if ((flags & O_ACCMODE) !== O_RDONLY && !backing.writable) return -E.ROFS;
   out.fh = addHandle(core, node, backing, flags);
   out.backingFd = core.passthrough ? backing.fd : -1;
+  out.backingReadOnly = !backing.writable;
   // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
   out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
   out.keepCache = true;
@@ -86,13 +87,16 @@ function hasPrivilegeBits(fd: number): boolean {
   return fstat(fd, stat) === 0 && (stat.mode & (S_ISUID | S_ISGID)) !== 0;
 }
 
+/** A mode without set-user-id and, for executables of the group, set-group-id. */
+export function withoutPrivileges(mode: number): number {
+  return mode & S_IXGRP ? mode & ~(S_ISUID | S_ISGID) : mode & ~S_ISUID;
+}
+
 /** A write, truncation or change of owner ends set-user-id, set-group-id (of executables) and capabilities. */
 export function killPrivileges(fd: number): void {
   if (fstat(fd, stat) !== 0) return;
-  let mode = stat.mode & 0o7777;
-  if (mode & S_ISUID) mode &= ~S_ISUID;
-  if ((mode & S_ISGID) !== 0 && (mode & S_IXGRP) !== 0) mode &= ~S_ISGID;
-  if (mode !== (stat.mode & 0o7777)) fchmod(fd, mode);
+  const mode = withoutPrivileges(stat.mode);
+  if (mode !== stat.mode) fchmod(fd, mode & 0o7777);
   fremovexattr(fd, 'security.capability');
 }
 
@@ -135,6 +139,8 @@ export function fsync(core: Core, caller: Caller, fh: number, dataOnly: boolean)
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
   if (handle.backing === null || handle.backing.shared) return 0;
+  // Stores through mappings changed times that the kernel may have been told; a program may look at them after this.
+  if (core.passthrough && handle.backing.written) attributesMoved(core, handle.node);
   caller.job = slowJob('reply', { kind: 'fsync', fd: handle.backing.fd, dataOnly });
   return PENDING;
 }

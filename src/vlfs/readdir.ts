@@ -20,6 +20,7 @@ export function opendir(core: Core, node: Node, out: OpenOut): number {
   if (node.children === null) return -E.NOTDIR;
   out.fh = addHandle(core, node, null, 0);
   out.backingFd = -1;
+  out.backingReadOnly = true;
   out.directIo = false;
   out.keepCache = false;
   out.keepsBacking = false;

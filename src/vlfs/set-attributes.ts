@@ -16,6 +16,7 @@ import {
   O_RDWR,
   openat,
   S_IFLNK,
+  S_IFMT,
   S_IFREG,
   UTIME_NOW,
   UTIME_OMIT,
@@ -26,7 +27,7 @@ import type { Attr, Caller, SetAttrIn } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { killPrivileges } from './file-ops.ts';
+import { killPrivileges, withoutPrivileges } from './file-ops.ts';
 import { handleOf } from './handles.ts';
 import { confirm } from './lookup.ts';
 import { privateDirectory } from './private-layer.ts';
@@ -63,13 +64,37 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
   }
   const byHandle = change.valid & FATTR.FH ? handleOf(core, change.fh)?.backing : node.backing;
   if (byHandle && !byHandle.shared) return applyToFd(core, byHandle.fd, change);
-  if (node.gone !== null) return -E.STALE;
+  if (node.gone !== null) return applyToGone(node.gone, change);
   const copied = copyUp(core, caller, node, (change.valid & FATTR.SIZE) !== 0 && change.size === 0);
   if (copied === -E.STALE && node.successor !== null) return applyTo(core, caller, node.successor, change);
   if (copied !== 0) return copied;
   const confirmed = confirm(core, node);
   if (confirmed < 0) return confirmed;
   return applyToName(core, node, change);
+}
+
+/** A shared file without a name has no copy: its attributes live as long as somebody holds it. Its content cannot change any more. */
+function applyToGone(attr: Attr, change: SetAttrIn): number {
+  const { valid } = change;
+  if (valid & FATTR.SIZE || attr.nlink > 0) return -E.STALE;
+  const now = Date.now();
+  const seconds = Math.floor(now / 1000);
+  const nanoseconds = (now - seconds * 1000) * 1_000_000;
+  if (valid & FATTR.UID) attr.uid = change.uid;
+  if (valid & FATTR.GID) attr.gid = change.gid;
+  if (valid & FATTR.KILL_SUIDGID) attr.mode = withoutPrivileges(attr.mode);
+  if (valid & FATTR.MODE) attr.mode = (attr.mode & S_IFMT) | (change.mode & 0o7777);
+  if (valid & FATTR.ATIME) {
+    attr.atimeSec = valid & FATTR.ATIME_NOW ? seconds : change.atimeSec;
+    attr.atimeNsec = valid & FATTR.ATIME_NOW ? nanoseconds : change.atimeNsec;
+  }
+  if (valid & FATTR.MTIME) {
+    attr.mtimeSec = valid & FATTR.MTIME_NOW ? seconds : change.mtimeSec;
+    attr.mtimeNsec = valid & FATTR.MTIME_NOW ? nanoseconds : change.mtimeNsec;
+  }
+  attr.ctimeSec = seconds;
+  attr.ctimeNsec = nanoseconds;
+  return 0;
 }
 
 function applyToName(core: Core, node: Node, change: SetAttrIn): number {

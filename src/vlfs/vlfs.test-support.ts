@@ -135,6 +135,7 @@ const newEntry = (): EntryOut => ({
 const newOpen = (): OpenOut => ({
   fh: -1,
   backingFd: -1,
+  backingReadOnly: true,
   directIo: false,
   keepCache: false,
   keepsBacking: false,

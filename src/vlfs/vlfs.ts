@@ -5,7 +5,7 @@
 
 import type { Name } from '../base/index.ts';
 import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
-import { fillAttr, fillEntry, fillNegative } from './attributes.ts';
+import { attrValidMs, fillAttr, fillEntry, fillNegative } from './attributes.ts';
 import type { PrivateFile, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
@@ -102,6 +102,10 @@ function operationsOf(core: Core): Operations {
     getattr(_caller, id, _fh, out) {
       const node = nodeOf(core, id);
       return node === null ? -E.STALE : fillAttr(core, node, out);
+    },
+    attrValidMs(id, attr) {
+      const node = nodeOf(core, id);
+      return node === null ? 0 : attrValidMs(node, attr);
     },
     setattr(caller, id, change, out) {
       const node = nodeOf(core, id);

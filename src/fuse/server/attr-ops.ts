@@ -27,12 +27,12 @@ function handleOf(s: Session, at: number): number {
 
 export function getattr(s: Session): number {
   const result = s.ops.getattr(s.caller, s.node, handleOf(s, BODY + GETATTR_IN.fh), s.attr);
-  return result < 0 ? result : putAttrOut(s.out, PAYLOAD, s.attr, s.attrValidMs);
+  return result < 0 ? result : putAttrOut(s.out, PAYLOAD, s.attr, s.ops.attrValidMs(s.node, s.attr));
 }
 
 export function statx(s: Session): number {
   const result = s.ops.getattr(s.caller, s.node, handleOf(s, BODY + STATX_IN.fh), s.attr);
-  return result < 0 ? result : putStatx(s.out, PAYLOAD, s.attr, s.attrValidMs);
+  return result < 0 ? result : putStatx(s.out, PAYLOAD, s.attr, s.ops.attrValidMs(s.node, s.attr));
 }
 
 export function setattr(s: Session): number {
@@ -53,7 +53,7 @@ export function setattr(s: Session): number {
   change.uid = view.getUint32(at + SETATTR_IN.uid, true);
   change.gid = view.getUint32(at + SETATTR_IN.gid, true);
   const result = s.ops.setattr(s.caller, s.node, change, s.attr);
-  return result < 0 ? result : putAttrOut(s.out, PAYLOAD, s.attr, s.attrValidMs);
+  return result < 0 ? result : putAttrOut(s.out, PAYLOAD, s.attr, s.ops.attrValidMs(s.node, s.attr));
 }
 
 /** A value, its length when `size` is 0, or ERANGE when it does not fit. */

@@ -10,13 +10,14 @@ import { FOPEN } from '../abi/constants.ts';
 
 /** How a transport gives descriptors to the kernel; virtio-fs has none. */
 export interface BackingDevice {
-  /** The backing id (> 0) of a descriptor, or a negative errno. */
-  open(fd: number): number;
+  /** The backing id (> 0) of a descriptor, or a negative errno. Privileged: writes through it leave set-user-id bits alone. */
+  open(fd: number, privileged: boolean): number;
   close(backingId: number): void;
 }
 
 interface NodeUse {
   backingId: number;
+  privileged: boolean;
   passthroughOpens: number;
   cachedOpens: number;
   /** The VLFS keeps the backing file open after the last release. */
@@ -28,8 +29,11 @@ export interface BackingTable {
   enabled: boolean;
   /** Opens in passthrough so far, for status and tests. */
   passthroughOpens: number;
-  /** Counts an open and returns FOPEN_* flags; `backingId()` is then the id to send. Negative errno: the kernel would refuse it. */
-  opened(node: number, open: OpenOut): number;
+  /**
+   * Counts an open and returns FOPEN_* flags; `backingId()` is then the id to send. Negative errno: the kernel
+   * would refuse it. Writes of root, as far as it is known that an opener is, leave set-user-id bits alone; those of others end them.
+   */
+  opened(node: number, open: OpenOut, byRoot: boolean): number;
   /** The backing id of the open just counted, or 0. */
   backingId(): number;
   released(node: number, fh: number): void;
@@ -49,20 +53,23 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
   function useOf(node: number): NodeUse {
     let use = nodes.get(node);
     if (use === undefined) {
-      use = { backingId: 0, passthroughOpens: 0, cachedOpens: 0, kept: false };
+      use = { backingId: 0, privileged: false, passthroughOpens: 0, cachedOpens: 0, kept: false };
       nodes.set(node, use);
     }
     return use;
   }
 
-  function openPassthrough(use: NodeUse, open: OpenOut): boolean {
+  function openPassthrough(use: NodeUse, open: OpenOut, byRoot: boolean): boolean {
+    const privileged = byRoot || open.backingReadOnly;
+    if (use.passthroughOpens === 0 && use.privileged && !privileged) dropId(use);
     if (use.backingId === 0) {
-      const id = device!.open(open.backingFd);
+      const id = device!.open(open.backingFd, privileged);
       if (id <= 0) {
         refused ||= id === -E.LOOP || id === -E.PERM || id === -E.OPNOTSUPP;
         return false;
       }
       use.backingId = id;
+      use.privileged = privileged;
     }
     use.passthroughOpens++;
     use.kept = open.keepsBacking;
@@ -85,7 +92,7 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
   return {
     enabled: false,
     passthroughOpens: 0,
-    opened(node, open) {
+    opened(node, open, byRoot) {
       lastBackingId = 0;
       const known = nodes.get(node);
       const live = known !== undefined && known.passthroughOpens > 0;
@@ -93,7 +100,7 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       const possible = this.enabled && !refused && device !== null && open.backingFd >= 0;
       if (possible && (known === undefined || known.cachedOpens === 0)) {
         const use = useOf(node);
-        if (openPassthrough(use, open)) {
+        if (openPassthrough(use, open, byRoot)) {
           this.passthroughOpens++;
           return FOPEN.PASSTHROUGH | (open.directIo ? FOPEN.DIRECT_IO : 0);
         }

@@ -254,21 +254,21 @@ test('one backing id a node while passthrough opens live; never together with ca
     close: (id) => log.push(`close ${id}`),
   });
   const open = (fh: number, backingFd: number, directIo = false) =>
-    ({ fh, backingFd, directIo, keepCache: false, keepsBacking: false }) as const;
-  assert.equal(table.opened(5, open(1, -1)), 0, 'not enabled: cached');
+    ({ fh, backingFd, backingReadOnly: true, directIo, keepCache: false, keepsBacking: false }) as const;
+  assert.equal(table.opened(5, open(1, -1), false), 0, 'not enabled: cached');
   table.enabled = true;
-  assert.equal(table.opened(5, open(2, 30)), 0, 'cached opens live');
+  assert.equal(table.opened(5, open(2, 30), false), 0, 'cached opens live');
   table.released(5, 1);
   table.released(5, 2);
-  assert.equal(table.opened(5, open(3, 30)), FOPEN.PASSTHROUGH);
+  assert.equal(table.opened(5, open(3, 30), false), FOPEN.PASSTHROUGH);
   assert.equal(table.backingId(), 1);
-  assert.equal(table.opened(5, open(4, 31)), FOPEN.PASSTHROUGH);
+  assert.equal(table.opened(5, open(4, 31), false), FOPEN.PASSTHROUGH);
   assert.equal(table.backingId(), 1);
-  assert.equal(table.opened(5, open(6, 31, true)), FOPEN.PASSTHROUGH | FOPEN.DIRECT_IO);
-  assert.equal(table.opened(5, open(7, -1)), -E.TXTBSY);
+  assert.equal(table.opened(5, open(6, 31, true), false), FOPEN.PASSTHROUGH | FOPEN.DIRECT_IO);
+  assert.equal(table.opened(5, open(7, -1), false), -E.TXTBSY);
   for (const fh of [3, 4, 6]) table.released(5, fh);
   assert.deepEqual(log, ['open 30', 'close 1']);
-  assert.equal(table.opened(5, open(8, -1, true)) & FOPEN.DIRECT_IO, FOPEN.DIRECT_IO);
+  assert.equal(table.opened(5, open(8, -1, true), false) & FOPEN.DIRECT_IO, FOPEN.DIRECT_IO);
 });
 
 test('a backing id outlives the last release while the VLFS keeps the file open', () => {
@@ -283,19 +283,43 @@ test('a backing id outlives the last release while the VLFS keeps the file open'
   });
   table.enabled = true;
   const open = (fh: number, backingFd: number) =>
-    ({ fh, backingFd, directIo: false, keepCache: false, keepsBacking: true }) as const;
+    ({
+      fh,
+      backingFd,
+      backingReadOnly: true,
+      directIo: false,
+      keepCache: false,
+      keepsBacking: true,
+    }) as const;
   for (const fh of [1, 2]) {
-    assert.equal(table.opened(5, open(fh, 30)), FOPEN.PASSTHROUGH);
+    assert.equal(table.opened(5, open(fh, 30), false), FOPEN.PASSTHROUGH);
     assert.equal(table.backingId(), 1);
     table.released(5, fh);
   }
   assert.deepEqual(log, ['open 30']);
   table.closed(5);
   assert.deepEqual(log, ['open 30', 'close 1']);
-  assert.equal(table.opened(5, open(3, 31)), FOPEN.PASSTHROUGH);
+  assert.equal(table.opened(5, open(3, 31), false), FOPEN.PASSTHROUGH);
   assert.equal(table.backingId(), 2, 'another file');
   table.closed(5);
   assert.deepEqual(log.slice(2), ['open 31'], 'not while it is open');
+});
+
+test('only what nobody writes, or what root made, is given to the kernel with privileges', () => {
+  const given: boolean[] = [];
+  const table = createBackingTable({
+    open: (_fd, privileged) => given.push(privileged),
+    close: () => {},
+  });
+  table.enabled = true;
+  const open = (fh: number, backingReadOnly = false) =>
+    ({ fh, backingFd: 30, backingReadOnly, directIo: false, keepCache: true, keepsBacking: true }) as const;
+  assert.equal(table.opened(1, open(1), true), FOPEN.PASSTHROUGH);
+  table.released(1, 1);
+  assert.equal(table.opened(1, open(2), false), FOPEN.PASSTHROUGH, 'given once more');
+  assert.equal(table.opened(1, open(3), true), FOPEN.PASSTHROUGH);
+  assert.equal(table.opened(2, open(4, true), false), FOPEN.PASSTHROUGH);
+  assert.deepEqual(given, [true, false, true]);
 });
 
 test('a descriptor that the kernel refuses for good turns passthrough off', () => {
@@ -310,11 +334,19 @@ test('a descriptor that the kernel refuses for good turns passthrough off', () =
   table.enabled = true;
   const fd = openSync(join(dir, 'd/f'), 'r');
   assert.equal(
-    table.opened(1, { fh: 1, backingFd: fd, directIo: false, keepCache: true, keepsBacking: false }),
+    table.opened(
+      1,
+      { fh: 1, backingFd: fd, backingReadOnly: true, directIo: false, keepCache: true, keepsBacking: false },
+      false,
+    ),
     FOPEN.KEEP_CACHE,
   );
   assert.equal(
-    table.opened(2, { fh: 2, backingFd: fd, directIo: false, keepCache: true, keepsBacking: false }),
+    table.opened(
+      2,
+      { fh: 2, backingFd: fd, backingReadOnly: true, directIo: false, keepCache: true, keepsBacking: false },
+      false,
+    ),
     FOPEN.KEEP_CACHE,
   );
   assert.equal(asked, 1);

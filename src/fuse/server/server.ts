@@ -23,8 +23,6 @@ export interface FuseServerOptions {
   backingDevice: BackingDevice | null;
   /** Called with what the VLFS threw; the request is answered EIO. */
   onException: (opcode: string, error: unknown) => void;
-  /** How long the kernel may trust attributes; the VLFS is the only authority, so long. */
-  attrValidMs?: number;
 }
 
 export interface FuseServer {
@@ -46,17 +44,10 @@ export interface FuseServer {
   readonly backing: BackingTable;
 }
 
-const DEFAULT_ATTR_VALID_MS = 24 * 3600 * 1000;
-
 export function createFuseServer(options: FuseServerOptions): FuseServer {
   const { ops, buffers, onException } = options;
   const backing = createBackingTable(options.backingDevice);
-  const s = createSession({
-    ops,
-    buffers,
-    backing,
-    attrValidMs: options.attrValidMs ?? DEFAULT_ATTR_VALID_MS,
-  });
+  const s = createSession({ ops, buffers, backing });
   const { view, out, caller } = s;
   let destroyed = false;
 

@@ -45,8 +45,6 @@ export interface Session {
   readonly statfs: StatfsOut;
   readonly sink: ReplyDirectorySink;
   readonly backing: BackingTable;
-  /** How long the kernel may trust attributes of GETATTR and SETATTR. */
-  readonly attrValidMs: number;
   /** The names of the last lookups, a ring. */
   readonly recent: StaleName[];
   recentAt: number;
@@ -72,11 +70,10 @@ export interface SessionOptions {
   ops: VfsOperations;
   buffers: FuseBuffers;
   backing: BackingTable;
-  attrValidMs: number;
 }
 
 export function createSession(options: SessionOptions): Session {
-  const { ops, buffers, backing, attrValidMs } = options;
+  const { ops, buffers, backing } = options;
   return {
     ops,
     buffers,
@@ -87,7 +84,14 @@ export function createSession(options: SessionOptions): Session {
     caller: { uid: 0, gid: 0, pid: 0, umask: 0, killPriv: false, job: null },
     attr: newAttr(),
     entry: newEntryOut(),
-    open: { fh: 0, backingFd: -1, directIo: false, keepCache: false, keepsBacking: false },
+    open: {
+      fh: 0,
+      backingFd: -1,
+      backingReadOnly: true,
+      directIo: false,
+      keepCache: false,
+      keepsBacking: false,
+    },
     change: {
       valid: 0,
       fh: -1,
@@ -105,7 +109,6 @@ export function createSession(options: SessionOptions): Session {
     statfs: { blocks: 0, bfree: 0, bavail: 0, files: 0, ffree: 0, bsize: 4096, namelen: 255, frsize: 4096 },
     sink: createDirectorySink(buffers.reply, buffers.replyView),
     backing,
-    attrValidMs,
     recent: Array.from({ length: RECENT_NAMES }, () => ({ parent: 0, name: '' as Name })),
     recentAt: 0,
     shortLived: false,

@@ -89,6 +89,7 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
     files.set(fd, fd);
     out.fh = fd;
     out.backingFd = passthrough ? fd : -1;
+    out.backingReadOnly = false;
     out.directIo = false;
     out.keepCache = true;
     out.keepsBacking = false;
@@ -140,6 +141,7 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
       byId.delete(id);
       if (byPath.get(node.path) === node) byPath.delete(node.path);
     },
+    attrValidMs: () => DAY_MS,
     getattr(_c, id, fh, out) {
       if (fh >= 0 && files.has(fh)) {
         const errno = sys.fstat(fh, stat);

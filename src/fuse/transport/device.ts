@@ -42,14 +42,19 @@ export function unmount(mountpoint: string, lazily: boolean): void {
   throw failure(`unmount ${mountpoint}`, errno, 'end the programs that use it, or unmount with force');
 }
 
-/** Passthrough backing files of a connection. Needs CAP_SYS_ADMIN. */
+/**
+ * Passthrough backing files of a connection. Needs CAP_SYS_ADMIN. The kernel writes to them with the privileges that the thread had when it gave
+ * them: without CAP_FSETID a write ends set-user-id bits, also those which the file got while it was open.
+ */
 export function createBackingDevice(fuseFd: number): BackingDevice {
   const map = new Uint8Array(BACKING_MAP.size);
   const view = new DataView(map.buffer);
+  const unprivileged = sys.withoutFsetid();
   return {
-    open(fd) {
+    open(fd, privileged) {
       view.setInt32(BACKING_MAP.fd, fd, true);
-      return sys.ioctlBuffer(fuseFd, FUSE_DEV_IOC_BACKING_OPEN, map);
+      const give = () => sys.ioctlBuffer(fuseFd, FUSE_DEV_IOC_BACKING_OPEN, map);
+      return privileged ? give() : unprivileged(give);
     },
     close(backingId) {
       view.setInt32(BACKING_MAP.fd, backingId, true);

@@ -7,12 +7,8 @@
 const ANYWHERE: Record<string, string> = {
   'sparse-files: collapsing and inserting ranges':
     'Linux refuses FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE for FUSE before it asks the server (fuse_file_fallocate)',
-  'permissions: bits set while a writer has the file open end with its next write':
-    'passthrough writes have the privileges of the server',
   'xattrs: user attributes follow the file mode; a symlink has none; trusted ones are for root only':
-    'names of trusted attributes are listed to everybody',
-  'mappings: a shared write changes the modification time once it was synced':
-    'the kernel is told to trust attributes of files that are open for writing',
+    'names (not values) of trusted attributes are listed to everybody: with idmapped mounts Linux does not tell the server who asks',
 };
 
 /** For files of shared and config layers. */
@@ -21,9 +17,8 @@ const SHARED: Record<string, string> = {
     'a file that is open through passthrough when it is copied up becomes a second inode of the kernel, because one inode has one backing file; ' +
     'locks are kept by inode',
   'locks: fcntl: a lock of a reader stays in the way of writers': 'as above',
-  'unnamed-files: attributes of an unlinked file change, also when it was opened for reading only':
-    'a shared file without a name is not copied up',
-  'unnamed-files: an unlinked file is opened again through /proc, for reading and for writing': 'as above',
+  'unnamed-files: a file without a name is opened again for writing, and gets attributes of all kinds':
+    'as above: a shared file without a name cannot be copied up any more',
 };
 
 /** The reason why a behaviour differs in a place, or null when it must not. */

@@ -4,13 +4,13 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sh } from '../../helpers/strata.ts';
-import { contractRoot } from './places.ts';
+import { openWorkshop } from './places.ts';
 
-const strata = contractRoot();
+const { strata, dir, remove } = openWorkshop();
 /** A state root on a small file system of its own. */
-const small = join(strata.root, 'small');
+const small = join(dir, 'small');
 const root = join(small, 'state');
-const mnt = join(strata.root, 'mnt');
+const mnt = join(dir, 'mnt');
 const MIB = 1 << 20;
 
 async function run(...args: string[]): Promise<void> {
@@ -22,16 +22,16 @@ before(async () => {
   fs.mkdirSync(small);
   fs.mkdirSync(mnt);
   const made = await sh(
-    `set -e; truncate -s 96M ${strata.root}/disk; mkfs.ext4 -q -m 0 ${strata.root}/disk; mount -o loop ${strata.root}/disk ${small}`,
+    `set -e; truncate -s 96M ${dir}/disk; mkfs.ext4 -q -m 0 ${dir}/disk; mount -o loop ${dir}/disk ${small}`,
   );
   assert.equal(made.status, 0, made.stderr);
-  const tree = join(strata.root, 'tree');
+  const tree = join(dir, 'tree');
   fs.mkdirSync(join(tree, 'd/sub'), { recursive: true });
   fs.writeFileSync(join(tree, 'd/large'), Buffer.alloc(12 * MIB, 'l'));
   fs.writeFileSync(join(tree, 'd/little'), Buffer.alloc(50_000, 's'));
   for (let i = 0; i < 200; i++) fs.writeFileSync(join(tree, `d/sub/f${i}`), `file ${i}`);
   fs.linkSync(join(tree, 'd/little'), join(tree, 'd/sub/little'));
-  await run('repo', 'add', 'local', join(strata.root, 'units'));
+  await run('repo', 'add', 'local', join(dir, 'units'));
   await run('layer', 'build', tree, '--repo', 'local', '--name', 'l', '--version', '1');
   await run('template', 'create', 't', 'l');
   await run('create', 'a', '--template', 't');
@@ -40,7 +40,7 @@ before(async () => {
 after(async () => {
   await strata.run(['--root', root, 'daemon', 'stop', '--force']);
   await sh(`umount -l ${mnt}; umount -l ${small}`);
-  await strata.remove();
+  await remove();
 });
 
 /** Fills the disk through the mount; returns how many bytes were taken. */
@@ -84,6 +84,7 @@ test('writes end with ENOSPC, what was written before is there, and deletion giv
   const before = used();
   const size = fill(join(mnt, 'filler'));
   assert.ok(size > 10 * MIB, `${size}`);
+  assert.ok(used() - before >= size, 'statfs counts it');
   const content = fs.readFileSync(join(mnt, 'filler'));
   assert.equal(content.length, size);
   assert.ok(content.every((byte) => byte === 102));

@@ -1,13 +1,11 @@
 /** A directory of 100,000 entries in a layer: listed wholly and once while it changes, as a plain directory is. */
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { manyEntries, plantMany } from './directories.ts';
-import { contractRoot } from './places.ts';
+import { openWorkshop } from './places.ts';
 
-const strata = contractRoot();
-after(() => strata.remove());
-const at = (name: string) => join(strata.root, name);
+const { strata, at, remove } = openWorkshop();
+after(remove);
 
 test('100,000 entries of a shared directory', async () => {
   for (const name of ['tree/many', 'mnt']) mkdirSync(at(name), { recursive: true });

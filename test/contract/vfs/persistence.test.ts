@@ -15,11 +15,10 @@ import {
   S_IFIFO,
 } from '../../../src/sys/index.ts';
 import { ok, tool, withFile } from './behaviour.ts';
-import { contractRoot } from './places.ts';
+import { openWorkshop } from './places.ts';
 
-const strata = contractRoot();
-after(() => strata.remove());
-const at = (name: string) => join(strata.root, name);
+const { strata, at, remove } = openWorkshop();
+after(remove);
 const inside = (name: string) => join(at('mnt'), name);
 
 function plant(root: string): void {

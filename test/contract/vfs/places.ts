@@ -3,10 +3,11 @@
  * private layer, in a shared software layer (whose directories a second layer holds too), and in its template's config layer. The
  * mount is served by another process.
  */
-import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AT_FDCWD, newStat, statAt, utimensat } from '../../../src/sys/index.ts';
-import { type StrataRoot, strataRoot } from '../../helpers/strata.ts';
+import { mountsBelow, type StrataRoot, sh, strataRoot } from '../../helpers/strata.ts';
 import { ok, type Topic } from './behaviour.ts';
 
 export interface Place {
@@ -53,10 +54,34 @@ function copyDirectories(from: string, to: string): void {
   ok(utimensat(AT_FDCWD, to, times.mtimeSec, times.mtimeNsec, times.mtimeSec, times.mtimeNsec));
 }
 
+/** A state root and a directory beside it for everything else, mountpoints too. */
+export interface Workshop {
+  strata: StrataRoot;
+  dir: string;
+  /** A path in `dir`. */
+  at(name: string): string;
+  /** Ends and deletes everything. */
+  remove(): Promise<void>;
+}
+
+export function openWorkshop(): Workshop {
+  const strata = strataRoot('contract');
+  const dir = mkdtempSync(join(tmpdir(), 'strata-contract-work-'));
+  chmodSync(dir, 0o755);
+  return {
+    strata,
+    dir,
+    at: (name) => join(dir, name),
+    async remove() {
+      await strata.remove();
+      for (const point of mountsBelow(dir)) await sh(`umount -l '${point}'`);
+      if (mountsBelow(dir).length === 0) rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
 /** Builds the layers and mounts the appliance. `strata.remove()` ends everything, also when this throws. */
-export async function openPlaces(strata: StrataRoot, topics: readonly Topic[]): Promise<Places> {
-  const at = (name: string) => join(strata.root, name);
-  chmodSync(strata.root, 0o755);
+export async function openPlaces({ strata, at }: Workshop, topics: readonly Topic[]): Promise<Places> {
   for (const name of ['plain', 'mnt', 'seed', 'tree/private', 'tree/config', 'under'])
     mkdirSync(at(name), { recursive: true });
   await strata.json('repo', 'add', 'local', at('units'));
@@ -92,9 +117,4 @@ export async function openPlaces(strata: StrataRoot, topics: readonly Topic[]): 
       place('the config layer', at('mnt/config'), false),
     ],
   };
-}
-
-/** A root for the places of one test file. */
-export function contractRoot(): StrataRoot {
-  return strataRoot('contract');
 }

@@ -13,7 +13,7 @@ import { mappings } from './mappings.ts';
 import { names } from './names.ts';
 import { opens } from './opens.ts';
 import { permissions } from './permissions.ts';
-import { contractRoot, openPlaces, type Place } from './places.ts';
+import { openPlaces, openWorkshop, type Place } from './places.ts';
 import { rangeCopies } from './range-copies.ts';
 import { renames } from './renames.ts';
 import { space } from './space.ts';
@@ -44,13 +44,13 @@ const topics: readonly Topic[] = [
 ];
 
 const PLACES = ['a plain directory', 'the private layer', 'a shared layer', 'the config layer'];
-const strata = contractRoot();
+const workshop = openWorkshop();
 let places: Place[] = [];
 
 before(async () => {
-  places = (await openPlaces(strata, topics)).places;
+  places = (await openPlaces(workshop, topics)).places;
 });
-after(() => strata.remove());
+after(() => workshop.remove());
 
 for (const [p, where] of PLACES.entries()) {
   for (const topic of topics) {
