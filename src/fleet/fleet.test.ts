@@ -302,6 +302,20 @@ test('a template that cannot follow is held back with the reason, the others pro
   assert.equal((await w.fleet.show('bad')).held_back, null);
 });
 
+test('a slip in the relations of a new unit is refused, and what a killed configuration left is gone after a start', async () => {
+  const own = await makeWorld();
+  try {
+    await refused('USAGE', own.build('page', '1', { 'srv/index': 'one' }, { depends: 'a (>= ' }));
+    await own.build('page', '1', { 'srv/index': 'one' }, { depends: '' });
+    const left = join(own.root, 'run/configure-abcdef');
+    mkdirSync(left);
+    await own.reopen();
+    assert.equal(existsSync(left), false);
+  } finally {
+    await own.remove();
+  }
+});
+
 test('layers and repositories in use are not removed', async () => {
   const error = await refused('BUSY', w.fleet.layerRemove({ repo: 'local', layer: 'base', version: '1' }));
   assert.match(error.message, /template t/);

@@ -1,8 +1,8 @@
 /** Layers and repositories as commands see them: add, list, sync, remove; import, build, show, verify, remove units. */
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { type Progress, StrataError, type UnitId, unitId } from '../base/index.ts';
-import { compareVersions } from '../formats/index.ts';
+import { asStrataError, type Progress, StrataError, type UnitId, unitId } from '../base/index.ts';
+import { compareVersions, parseRelations } from '../formats/index.ts';
 import type { BuildOptions, LayerUnit } from '../layer/contract.ts';
 import { openUnitIndex, sharedImportPool, verifyUnit } from '../layer/index.ts';
 import { addRepository, type Repository, removeRepository } from '../repository/index.ts';
@@ -170,6 +170,19 @@ function unitsAdded(context: FleetContext): void {
   if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context));
 }
 
+/** A unit never changes, so a slip in its relations would stay with it. */
+function checkRelations(field: string, text: string): void {
+  try {
+    parseRelations(text);
+  } catch (error) {
+    const option = `--${field.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    throw new StrataError('USAGE', `${option}: ${asStrataError(error).message}`, {
+      hint: "write it as in 'libc6 (>= 2.36), nginx | apache2'",
+      cause: error,
+    });
+  }
+}
+
 export async function buildLayer(
   context: FleetContext,
   options: Options<'layerBuild'>,
@@ -184,7 +197,9 @@ export async function buildLayer(
   };
   for (const key of ['depends', 'preDepends', 'conflicts', 'provides', 'replaces'] as const) {
     const value = options[key];
-    if (value !== undefined) build[key] = value;
+    if (value === undefined) continue;
+    checkRelations(key, value);
+    build[key] = value;
   }
   if (options.scripts !== undefined) build.scriptsDir = options.scripts;
   if (options.infer) {

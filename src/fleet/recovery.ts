@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
 import { rowsOnDisk } from './appliances.ts';
+import { cleanupConfigure } from './configure/index.ts';
 import type { FleetContext } from './context.ts';
 import { isThere, makeDirectory, namesIn, readJsonIfThere, removeTree } from './files.ts';
 import { followTemplate, reconcileMounts } from './follow.ts';
@@ -102,6 +103,11 @@ export async function settleMounts(
 ): Promise<void> {
   for (const { template, from } of followUps) {
     if (context.templates.has(template)) await followTemplate(context, template, from);
+  }
+  try {
+    await cleanupConfigure(context.root);
+  } catch (error) {
+    notes.push(`containers of a configuration could not be ended: ${asStrataError(error).message}`);
   }
   try {
     await dropScratchMounts(context);
