@@ -4,6 +4,7 @@
  */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
 import type { PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { MountInfo, MountRequest } from '../contract.ts';
@@ -13,6 +14,10 @@ import { bindMount, mountFuse, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import type { MountRecords } from './mount-records.ts';
 import type { ServingThread } from './threads.ts';
+
+/** How long a mount waits for the end of the connection before. */
+const ENDING_MS = 2000;
+const ENDING_POLL_MS = 2;
 
 interface Served {
   thread: ServingThread;
@@ -84,11 +89,20 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
     }
   }
 
-  function mountAgain(found: Served, request: MountRequest): void {
-    const { mountpoint, readOnly } = request;
+  /** What serves a VLFS already. After the last unmount its connection ends, and the thread that serves it hears of that a moment later. */
+  async function alive(id: string): Promise<Served | undefined> {
+    const found = table.get(id);
+    if (found === undefined) return undefined;
     const mounted = new Set(strataMountpoints());
     for (const { path } of found.mountpoints) if (!mounted.has(nameFromText(path))) records.remove(path);
     found.mountpoints = found.mountpoints.filter((m) => mounted.has(nameFromText(m.path)));
+    const until = Date.now() + (found.mountpoints.length === 0 ? ENDING_MS : 0);
+    while (table.get(id) === found && Date.now() < until) await delay(ENDING_POLL_MS);
+    return table.get(id);
+  }
+
+  function mountAgain(found: Served, request: MountRequest): void {
+    const { mountpoint, readOnly } = request;
     const first = found.mountpoints[0];
     if (first === undefined)
       throw new StrataError('BUSY', `${request.id} is still being unmounted`, {
@@ -126,7 +140,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
           `${request.mountpoint} is a mountpoint of ${owner(request.mountpoint)}`,
         );
       await inTurn(request.id, async () => {
-        const found = table.get(request.id);
+        const found = await alive(request.id);
         if (found === undefined) await mountFirst(request);
         else mountAgain(found, request);
       });
