@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { findDaemon, startDaemon } from '../client/index.ts';
 import { RUN_COMMAND } from './commands/run.ts';
 import { candidates } from './completion/candidates.ts';
+import { createPrinter } from './printer.ts';
 import { hoistRunOptions } from './run-words.ts';
 import { renderTable, textWidth } from './table.ts';
 
@@ -334,4 +335,12 @@ test('tables align wide characters and never wrap on a terminal', () => {
   );
   const cut = renderTable(['A', 'B'], [['a', 'a long text']], { width: 8 });
   assert.deepEqual(cut, ['A  B', 'a  a lo…']);
+});
+
+test('text of a package or an appliance cannot drive the terminal', () => {
+  let out = '';
+  const printer = createPrinter({ write: (text) => (out += text) });
+  printer.line('a\x1b[31mb\x9bc\nd\te');
+  printer.table(['NAME'], [['x\x1b]0;title\x07\ny']], 'none');
+  assert.equal(out, 'a\\x1b[31mb\\x9bc\nd\te\nNAME\nx\\x1b]0;title\\x07\\x0ay\n');
 });

@@ -28,3 +28,14 @@ export function formatDuration(ms: number): string {
 export function countOf(count: number, one: string, plural = `${one}s`): string {
   return `${count} ${count === 1 ? one : plural}`;
 }
+
+/**
+ * Text that came from packages, appliances or scripts, as it may stand on a terminal: control characters (but line feeds and tabs) are
+ * written as `\x1b`, so that a name or a description cannot drive the terminal.
+ */
+export function printable(text: string): string {
+  return text.replace(
+    /[^\P{Cc}\n\t]/gu,
+    (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
+}

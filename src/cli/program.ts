@@ -17,6 +17,7 @@ import {
 import { COMMANDS } from './commands/all.ts';
 import { RUN_COMMAND } from './commands/run.ts';
 import { createContext } from './context.ts';
+import { printable } from './format.ts';
 import { createPrinter } from './printer.ts';
 import { hoistRunOptions } from './run-words.ts';
 import { parseCount } from './words.ts';
@@ -187,7 +188,7 @@ function usageError(error: CommanderError): StrataError {
 
 function reportError(error: StrataError, json: boolean): number {
   if (json) process.stdout.write(`${JSON.stringify({ error: error.toJSON() })}\n`);
-  else process.stderr.write(`strata: ${error.message}${error.hint ? `; ${error.hint}` : ''}\n`);
+  else process.stderr.write(printable(`strata: ${error.message}${error.hint ? `; ${error.hint}` : ''}\n`));
   if (process.env['STRATA_DEBUG']) console.error(error);
   return error.exitStatus;
 }

@@ -3,7 +3,7 @@
  * with --json. It never writes to stdout.
  */
 import { noProgress, type Progress, type ProgressEvent } from '../base/index.ts';
-import { formatBytes } from './format.ts';
+import { formatBytes, printable } from './format.ts';
 import { fit } from './table.ts';
 
 /** Between plain lines of the same phase. */
@@ -35,7 +35,7 @@ export function describe(event: ProgressEvent): string {
       : event.totalBytes === undefined
         ? ` (${formatBytes(event.doneBytes)})`
         : ` (${formatBytes(event.doneBytes)} of ${formatBytes(event.totalBytes)})`;
-  return `${event.phase}${count}${bytes}${event.message ? `: ${event.message}` : ''}`;
+  return printable(`${event.phase}${count}${bytes}${event.message ? `: ${event.message}` : ''}`);
 }
 
 function liveReporter(stream: ReporterOptions['stream']): Reporter {

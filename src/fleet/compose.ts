@@ -5,8 +5,8 @@
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { nameToText, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
-import { parseRelations, satisfies } from '../formats/index.ts';
+import { asStrataError, nameToText, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
+import { parseRelations, type Relation, satisfies } from '../formats/index.ts';
 import type { LayerUnit, TreeIndex } from '../layer/contract.ts';
 import { findConflicts, openUnitIndex } from '../layer/index.ts';
 import { S_IFDIR, S_IFMT } from '../sys/index.ts';
@@ -26,7 +26,7 @@ function replacements(units: ComposedUnit[]): Map<UnitId, Set<UnitId>> {
   const replaced = new Map<UnitId, Set<UnitId>>();
   for (const { id, unit } of units) {
     if (!unit.metadata.replaces) continue;
-    for (const relation of parseRelations(unit.metadata.replaces).flat()) {
+    for (const relation of replacesOf(id, unit.metadata.replaces)) {
       const other = byLayer.get(relation.name);
       if (other === undefined || other.id === id) continue;
       const version = other.unit.metadata.version;
@@ -36,6 +36,21 @@ function replacements(units: ComposedUnit[]): Map<UnitId, Set<UnitId>> {
     }
   }
   return replaced;
+}
+
+function replacesOf(id: UnitId, text: string): Relation[] {
+  try {
+    return parseRelations(text).flat();
+  } catch (error) {
+    throw new StrataError(
+      'BAD_FORMAT',
+      `what ${id} replaces cannot be read: ${asStrataError(error).message}`,
+      {
+        hint: `leave ${id} out, or correct its metadata`,
+        cause: error,
+      },
+    );
+  }
 }
 
 /** The units, top first: as given, but a unit that replaces another's files above it. */
