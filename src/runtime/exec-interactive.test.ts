@@ -97,7 +97,7 @@ describe('an interactive container', { skip }, () => {
     const text = execFileSync('cat', [out]).toString();
     assert.match(text, /\/dev\/pts\/0/);
     assert.match(text, /33 99/);
-    assert.equal(status, 4);
+    assert.equal(status, 4, text);
   });
 
   test('without a terminal there is none', async () => {

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { exitStatus, statusWithLog } from './exit-status.ts';
+import { exitStatus, startLog, statusWithLog } from './exit-status.ts';
 
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
@@ -48,7 +48,18 @@ export function execInteractive(argv: string[], env: Record<string, string> = {}
       const status = exitStatus(code, signal);
       if (ended !== null && status === 128 + constants.signals.SIGKILL)
         resolve(128 + constants.signals[ended]);
-      else resolve(statusWithLog(status, bundleDir));
+      else {
+        const log = startLog(bundleDir);
+        if (terminal) {
+          // What a short command has left in its terminal when it ends, crun 1.8 writes as a message.
+          if (log !== '') process.stdout.write(`${log}\n`);
+          const mapped = status === 1 ? statusWithLog(status, bundleDir) : status;
+          resolve(mapped === 125 ? status : mapped);
+          return;
+        }
+        if (status !== 0 && log !== '') process.stderr.write(`strata: the container did not start: ${log}\n`);
+        resolve(statusWithLog(status, bundleDir));
+      }
     });
   });
 }

@@ -10,19 +10,22 @@ export function exitStatus(code: number | null, signal: NodeJS.Signals | null): 
   return 128 + (signal === null ? 0 : constants.signals[signal]);
 }
 
+/** What crun wrote about a command that it could not start; empty when it started. */
+export function startLog(bundleDir: string): string {
+  try {
+    return readFileSync(join(bundleDir, LOG_NAME), 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
 /**
  * crun exits 1 when it cannot start a command at all; its log tells this from the command's own status 1. Gives `status` when the
  * log is empty.
  */
 export function statusWithLog(status: number, bundleDir: string): number {
-  if (status === 0) return status;
-  let log: string;
-  try {
-    log = readFileSync(join(bundleDir, LOG_NAME), 'utf8');
-  } catch {
-    return status;
-  }
+  const log = status === 0 ? '' : startLog(bundleDir);
   if (/executable file .* not found|(open|stat|find) .*: No such file or directory/.test(log)) return 127;
   if (/open executable|exec.*: (Permission denied|Exec format error)|not executable/i.test(log)) return 126;
-  return log.trim() === '' ? status : 125;
+  return log === '' ? status : 125;
 }
