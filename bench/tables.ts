@@ -1,7 +1,7 @@
 /**
  * The paper's tables 1, 2 and 3 (provisioning, updating, storage) on five appliances from the host's Debian archive, beside what one
  * would do instead: mmdebstrap for each machine, cp of an image, dpkg -i on each machine. Rows are interleaved; medians are given.
- * Usage: npm run bench -- tables [--quick] [--keep]     writes the section "Tables" of docs/performance.md
+ * Usage: npm run bench -- tables [--quick] [--runs=N] [--keep]     writes the section "Tables" of docs/performance.md
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { machineLine, median, spread, writeSection } from './support/report.ts';
 
 const project = resolve(import.meta.dirname, '..');
 const quick = process.argv.includes('--quick');
-const runs = quick ? 1 : 3;
+const runs = quick ? 1 : Number(/--runs=(\d+)/.exec(process.argv.join(' '))?.[1] ?? 3);
 const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
 const root = join(work, 'root');
 
