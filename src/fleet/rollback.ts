@@ -31,7 +31,9 @@ export async function rollbackTemplate(
         target === current ? 'USAGE' : 'NOT_FOUND',
         target === current
           ? `template ${name} is at generation ${current} already`
-          : `template ${name} has no generation ${target} before the present one (${current})`,
+          : options.generation === undefined && there.length === 0
+            ? `template ${name} has no generation to go back to`
+            : `template ${name} has no generation ${target} before the present one (${current})`,
         {
           hint: there.length > 0 ? `there are ${there.slice(-10).join(', ')}` : 'it has not been changed yet',
         },
