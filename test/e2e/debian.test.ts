@@ -190,3 +190,13 @@ test('why names the package of a path', async () => {
   assert.match(why.unit, /^main\/git /);
   assert.equal(why.private, false);
 });
+
+test('after all this the files are sound, and gc takes away nothing that is used', async () => {
+  const found = await s.run(['fsck']);
+  assert.equal(found.status, 0, found.stdout + found.stderr);
+  await s.json('gc', '--keep', '1');
+  const after = await s.run(['fsck']);
+  assert.equal(after.status, 0, after.stdout + after.stderr);
+  const verified = await s.run(['run', 'dev-2', '--', 'dpkg', '--verify', 'git', 'perl-base']);
+  assert.equal(verified.status, 0, verified.stdout + verified.stderr);
+});

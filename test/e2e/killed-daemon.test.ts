@@ -112,3 +112,10 @@ test('layer build: the unit is whole or absent', async () => {
     }
   }
 });
+
+test('after all this the files are sound', async () => {
+  for (const args of [['fsck', '--deep'], ['gc', '--keep', '1'], ['fsck']]) {
+    const { status, stdout, stderr } = await s.run(args);
+    assert.equal(status, 0, stdout + stderr);
+  }
+});

@@ -189,3 +189,10 @@ test('stratad and strata-fs can be killed; the next command finds everything as 
   await s.json('update');
   assert.equal(readFileSync(join(dir(3), 'usr/share/tool/z'), 'utf8'), '50\n');
 });
+
+test('after all this the files are sound', async () => {
+  for (const args of [['fsck', '--deep'], ['gc', '--keep', '1'], ['fsck']]) {
+    const { status, stdout, stderr } = await s.run(args);
+    assert.equal(status, 0, stdout + stderr);
+  }
+});
