@@ -274,7 +274,8 @@ test('creates and updates do not wait for gc', { timeout: 120_000 }, () =>
     }
     for (let version = 2; version <= 8; version++) {
       await publish(w, 'base', version);
-      await w.fleet.update({}, noProgress);
+      const { templates } = await w.fleet.update({}, noProgress);
+      assert.equal(templates[0]?.to, version, JSON.stringify(templates));
     }
     const creates = async (prefix: string, until: () => boolean): Promise<number[]> => {
       const times: number[] = [];
