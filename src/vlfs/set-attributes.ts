@@ -18,6 +18,8 @@ import {
   S_IFLNK,
   S_IFMT,
   S_IFREG,
+  S_ISGID,
+  S_ISUID,
   UTIME_NOW,
   UTIME_OMIT,
   utimensat,
@@ -47,11 +49,31 @@ export const FATTR = {
   KILL_SUIDGID: 1 << 11,
 } as const;
 
+const OWNER = FATTR.UID | FATTR.GID;
+const TIMES = FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW;
+const ANYTHING = OWNER | TIMES | FATTR.MODE | FATTR.SIZE | FATTR.KILL_SUIDGID;
+
 const stat = newStat();
 
 export function setattr(core: Core, caller: Caller, node: Node, change: SetAttrIn, out: Attr): number {
-  const result = change.valid & ~(FATTR.FH | FATTR.CTIME) ? applyTo(core, caller, node, change) : 0;
+  if ((change.valid & ANYTHING) === 0) {
+    const left = leftAlone(core, node, out);
+    if (left !== 1) return left;
+  }
+  const result = applyTo(core, caller, node, change);
   return result === 0 ? fillAttr(core, node, out) : result;
+}
+
+/**
+ * A request that names no attribute is a chown to (-1, -1), or comes before fallocate and copy_file_range of somebody who must end set-user-id
+ * bits: both are chown(-1, -1) of the private file. A shared file without such bits is left alone. 0: so it was; 1: it must be done.
+ */
+function leftAlone(core: Core, node: Node, out: Attr): number {
+  const result = fillAttr(core, node, out);
+  if (result < 0) return result;
+  if (node.gone !== null) return 0;
+  const privileged = node.kind === S_IFREG && (out.mode & (S_ISUID | S_ISGID)) !== 0;
+  return (node.successor ?? node).priv || privileged ? 1 : 0;
 }
 
 function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): number {
@@ -115,7 +137,7 @@ function applyToName(core: Core, node: Node, change: SetAttrIn): number {
 function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
   const { valid } = change;
   step(core, 'setattr');
-  if (valid & (FATTR.UID | FATTR.GID)) {
+  if (valid & OWNER || (valid & ANYTHING) === 0) {
     const uid = valid & FATTR.UID ? change.uid : 0xffffffff;
     const gid = valid & FATTR.GID ? change.gid : 0xffffffff;
     const result = fchown(fd, uid, gid);
@@ -130,7 +152,7 @@ function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
     const result = fchmod(fd, change.mode & 0o7777);
     if (result < 0) return result;
   }
-  if (valid & (FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW)) {
+  if (valid & TIMES) {
     const t = timesOf(change);
     return futimens(fd, t.atimeSec, t.atimeNsec, t.mtimeSec, t.mtimeNsec);
   }
@@ -141,7 +163,7 @@ function applyToSpecial(core: Core, parentFd: number, node: Node, change: SetAtt
   const { valid } = change;
   step(core, 'setattr');
   if (valid & FATTR.SIZE) return -E.INVAL;
-  if (valid & (FATTR.UID | FATTR.GID)) {
+  if (valid & OWNER || (valid & ANYTHING) === 0) {
     const uid = valid & FATTR.UID ? change.uid : 0xffffffff;
     const gid = valid & FATTR.GID ? change.gid : 0xffffffff;
     const result = fchownat(parentFd, node.name, uid, gid);
@@ -156,7 +178,7 @@ function applyToSpecial(core: Core, parentFd: number, node: Node, change: SetAtt
     close(fd);
     if (result < 0) return result;
   }
-  if (valid & (FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW)) {
+  if (valid & TIMES) {
     const t = timesOf(change);
     return utimensat(parentFd, node.name, t.atimeSec, t.atimeNsec, t.mtimeSec, t.mtimeNsec);
   }

@@ -94,14 +94,16 @@ assert not elsewhere(lambda: busy(fcntl.lockf, os.open(path, os.O_RDWR), EX | NB
       );
     },
     'fcntl: a lock of a reader stays in the way of writers'(dir) {
-      python(
-        `${HEAD}
+      for (const name of ['f', 'large']) {
+        python(
+          `${HEAD}
 reader = os.open(path, os.O_RDONLY)
 fcntl.lockf(reader, SH | NB)
 assert elsewhere(lambda: busy(fcntl.lockf, os.open(path, os.O_RDWR), EX | NB))
 `,
-        join(dir, 'f'),
-      );
+          join(dir, name),
+        );
+      }
     },
     'locks of open file descriptions'(dir) {
       python(

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
+import { copyFileRange, fallocate } from '../../../src/sys/index.ts';
 import type { Topic } from './behaviour.ts';
-import { ALICE, as, BOB, fails, STAFF, tool, withFile, withUmask } from './behaviour.ts';
+import { ALICE, as, BOB, fails, ok, STAFF, tool, withFile, withUmask } from './behaviour.ts';
 
 const mode = (path: string) => fs.lstatSync(path).mode & 0o7777;
 const inStaff = { ...BOB, groups: [STAFF] };
@@ -163,6 +164,26 @@ export const permissions: Topic = {
       assert.equal(mode(join(dir, 'suid')), 0o777);
       as(BOB, () => fs.closeSync(fs.openSync(join(dir, 'sgid'), 'w')));
       assert.equal(mode(join(dir, 'sgid')), 0o777);
+    },
+    'fallocate and copy_file_range by another than root end set-user-id'(dir) {
+      as(BOB, () => withFile(join(dir, 'suid'), 'r+', (fd) => ok(fallocate(fd, 0, 0, 100))));
+      assert.equal(mode(join(dir, 'suid')), 0o777);
+      fs.chmodSync(join(dir, 'suid'), 0o4777);
+      as(BOB, () =>
+        withFile(join(dir, 'f'), 'r', (from) =>
+          withFile(join(dir, 'suid'), 'r+', (to) => assert.equal(copyFileRange(from, 0, to, 0, 5), 5)),
+        ),
+      );
+      assert.equal(mode(join(dir, 'suid')), 0o777);
+    },
+    'a chown that names nobody changes ctime, and ends set-user-id'(dir) {
+      const nobody = -1 >>> 0;
+      const before = fs.statSync(join(dir, 'suid'), { bigint: true });
+      fs.chownSync(join(dir, 'suid'), nobody, nobody);
+      const after = fs.statSync(join(dir, 'suid'), { bigint: true });
+      assert.deepEqual([after.uid, after.gid, after.mtimeNs], [before.uid, before.gid, before.mtimeNs]);
+      assert.equal(after.mode & 0o7777n, 0o777n);
+      assert.ok(after.ctimeNs > before.ctimeNs);
     },
     'the end of set-user-id shows through a descriptor that is open'(dir) {
       withFile(join(dir, 'suid'), 'r', (reader) => {
