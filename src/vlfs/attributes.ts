@@ -163,10 +163,14 @@ function hiddenWithAncestors(unit: Unit, entry: number, set: ReadonlySet<number>
   return false;
 }
 
-/** How long the kernel may trust the node's attributes: the next write through passthrough ends set-user-id bits without asking. */
+/**
+ * How long the kernel may trust the node's attributes: it sees writes, but not stores through mappings, and the next write through
+ * passthrough ends set-user-id bits without asking.
+ */
 export function attrValidMs(node: Node, attr: Attr): number {
   if (node.writers === 0) return LONG_MS;
-  return attr.mode & (S_ISUID | S_ISGID) ? 0 : WRITTEN_MS;
+  if (attr.mode & (S_ISUID | S_ISGID)) return 0;
+  return node.mappers > 0 ? WRITTEN_MS : LONG_MS;
 }
 
 /** Fills the reply of a lookup and counts it. 0 or a negative errno. */

@@ -235,13 +235,13 @@ function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): nu
     if (place.parent.children!.get(place.name) !== node) attachName(node, place.parent, place.name);
   }
   dropParked(core, node);
-  const heir = node.backing !== null && core.passthrough ? takeOver(core, node) : node;
+  const heir = node.backing !== null && !node.backing.cached ? takeOver(core, node) : node;
   forgetInode(core, node);
   heir.priv = true;
   heir.privIno = stat.ino;
   core.byPrivateIno.set(stat.ino, heir);
   if (heir !== node) return -E.STALE;
-  // Without passthrough the kernel asks for every byte it does not have: open handles go over to the copy.
+  // What is not read by passthrough goes over to the copy: the kernel asks for every byte it does not have.
   if (node.backing !== null) node.backing = null;
   return 0;
 }

@@ -22,8 +22,9 @@ export interface Node {
   /** References of the kernel. */
   lookups: number;
   opens: number;
-  /** Open handles that may write. */
+  /** Open handles that may write, and those of them through which a mapping may (O_RDWR). */
   writers: number;
+  mappers: number;
   /** Files: the shared inode that this is, or was before its copy-up. */
   unit: Unit | null;
   entry: number;
@@ -52,8 +53,11 @@ export interface Node {
 
 /** The open backing file of a node; all opens of a node share one, because the kernel allows one for passthrough. */
 export interface Backing {
+  /** -1: not opened before the first read. */
   fd: number;
   shared: boolean;
+  /** The kernel keeps the content in the mount's page cache; never given to it for passthrough. */
+  cached: boolean;
   writable: boolean;
   /** Somebody opened it for writing. */
   written: boolean;
@@ -118,6 +122,8 @@ export interface Core {
   readonly handles: (Handle | null)[];
   readonly freeHandles: number[];
   passthrough: boolean;
+  /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
+  readonly cachedBytes: number;
   posixAcl: boolean;
   /** Large deletions run on a thread of their own. */
   readonly background: boolean;
@@ -146,6 +152,7 @@ export function newNode(core: Core, kind: number): Node {
     lookups: 0,
     opens: 0,
     writers: 0,
+    mappers: 0,
     unit: null,
     entry: 0,
     priv: false,

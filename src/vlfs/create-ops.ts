@@ -218,7 +218,7 @@ function finishOpen(
   out: EntryOut,
   opened: OpenOut,
 ): number {
-  node.backing = { fd, shared: false, writable: true, written: true, opens: 0 };
+  node.backing = { fd, shared: false, cached: false, writable: true, written: true, opens: 0 };
   opened.fh = addHandle(core, node, node.backing, flags);
   opened.backingFd = core.passthrough ? fd : -1;
   opened.backingReadOnly = false;

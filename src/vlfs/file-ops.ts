@@ -74,11 +74,12 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   if (typeof backing === 'number') return backing;
   if ((flags & O_ACCMODE) !== O_RDONLY && !backing.writable) return -E.ROFS;
   out.fh = addHandle(core, node, backing, flags);
-  out.backingFd = core.passthrough ? backing.fd : -1;
+  out.backingFd = core.passthrough && !backing.cached ? backing.fd : -1;
   out.backingReadOnly = !backing.writable;
   // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
   out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
-  out.keepCache = true;
+  // What a private file has in the page cache may be older than what was written to it through passthrough.
+  out.keepCache = backing.shared || !core.passthrough;
   out.keepsBacking = true;
   return 0;
 }

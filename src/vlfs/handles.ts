@@ -18,6 +18,7 @@ export function addHandle(core: Core, node: Node, backing: Backing | null, flags
   const handle: Handle = { node, backing, flags, snapshot: null };
   node.opens++;
   if ((flags & O_ACCMODE) !== O_RDONLY) node.writers++;
+  if ((flags & O_ACCMODE) === O_RDWR) node.mappers++;
   if (backing !== null) {
     backing.opens++;
     if ((flags & O_ACCMODE) !== O_RDONLY) backing.written = true;
@@ -39,12 +40,15 @@ export function dropHandle(core: Core, fh: number): number {
   const { node, backing } = handle;
   node.opens--;
   if ((handle.flags & O_ACCMODE) !== O_RDONLY) node.writers--;
+  if ((handle.flags & O_ACCMODE) === O_RDWR) node.mappers--;
   if (backing !== null) {
     backing.opens--;
     if (backing.opens === 0) {
       const current = node.backing === backing;
       if (current) node.backing = null;
-      if (current && !backing.written && node.parent !== null && backing.shared === !node.priv)
+      if (backing.cached) {
+        if (backing.fd >= 0) close(backing.fd);
+      } else if (current && !backing.written && node.parent !== null && backing.shared === !node.priv)
         park(core, node, backing);
       else {
         close(backing.fd);
@@ -66,9 +70,12 @@ export function openBacking(core: Core, node: Node): Backing | number {
     return kept;
   }
   if (!node.priv) {
-    const fd = openShared(node.unit!, node.entry);
-    if (fd < 0) return fd;
-    node.backing = { fd, shared: true, writable: false, written: false, opens: 0 };
+    const cached = !core.passthrough || node.unit!.index.size(node.entry) <= core.cachedBytes;
+    // Only of a name that was just confirmed: the file of an old unit may be gone at the first read.
+    const later = cached && node.generation === core.generation;
+    const fd = later ? -1 : openShared(node.unit!, node.entry);
+    if (fd < 0 && !later) return fd;
+    node.backing = { fd, shared: true, cached, writable: false, written: false, opens: 0 };
     return node.backing;
   }
   if (node.parent === null) return -E.STALE;
@@ -81,19 +88,34 @@ export function openBacking(core: Core, node: Node): Backing | number {
     fd = openat(parentFd, node.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   }
   if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
-  node.backing = { fd, shared: false, writable, written: false, opens: 0 };
+  node.backing = { fd, shared: false, cached: false, writable, written: false, opens: 0 };
   return node.backing;
+}
+
+/** The descriptor of a backing, opened now if it was not yet. */
+function opened(node: Node, backing: Backing): number {
+  if (backing.fd >= 0) return backing.fd;
+  const fd = openShared(node.unit!, node.entry);
+  if (fd >= 0) backing.fd = fd;
+  return fd;
+}
+
+/** Before units may go: what is open can be read to the end. */
+export function holdOpenContent(core: Core): void {
+  for (const handle of core.handles) {
+    if (handle?.backing && handle.backing.fd < 0) opened(handle.node, handle.backing);
+  }
 }
 
 /** The descriptor for I/O by a handle. A handle on a shared file that was copied up meanwhile goes over to the copy. */
 export function ioFd(core: Core, handle: Handle): number {
   const { node, backing } = handle;
   if (backing === null) return -E.BADF;
-  if (!backing.shared || !node.priv) return backing.fd;
+  if (!backing.shared || !node.priv) return opened(node, backing);
   const fresh = openBacking(core, node);
-  if (typeof fresh === 'number') return backing.fd;
+  if (typeof fresh === 'number') return opened(node, backing);
   backing.opens--;
-  if (backing.opens === 0) {
+  if (backing.opens === 0 && backing.fd >= 0) {
     close(backing.fd);
     core.onBackingClosed?.(node.id);
   }

@@ -31,20 +31,36 @@ def read(p): return open(p, 'rb').read()
 def write(p, b):
     with open(p, 'wb') as f: f.write(b)
 
-# A reader keeps what it has open; whoever opens later sees the writer's file; st_ino stays.
+# A reader of a small file sees what a writer does, one of a large file keeps what it has open; st_ino stays.
 before = os.stat('etc/a')
 reader = os.open('etc/a', os.O_RDONLY)
 assert os.read(reader, 2) == b'sh'
 with open('etc/a', 'ab') as f: f.write(b'+more')
 assert read('etc/a') == b'shared a+more'
 assert os.stat('etc/a').st_ino == before.st_ino and os.stat('etc/a').st_size == 13
-assert os.pread(reader, 100, 0) == b'shared a'
+assert os.pread(reader, 100, 0) == b'shared a+more'
 assert os.fstat(reader).st_ino == before.st_ino
 os.close(reader)
 second = os.open('etc/a', os.O_RDONLY)
 with open('etc/a', 'ab') as f: f.write(b'!')
 assert os.pread(second, 100, 0) == b'shared a+more!' and os.fstat(second).st_size == 14
 os.close(second)
+large = os.open('etc/large', os.O_RDONLY)
+with open('etc/large', 'r+b') as f: f.write(b'new')
+assert os.pread(large, 3, 0) == b'xxx' and read('etc/large')[:4] == b'newx'
+os.close(large)
+# Mapped and read, then written: all see it, also those who map it afterwards.
+with open('etc/e', 'rb') as f:
+    view = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+    assert view[:6] == b'shared'
+    with open('etc/e', 'r+b') as g: g.write(b'SHARED')
+    assert view[:6] == b'SHARED' and f.read(6) == b'SHARED'
+    view.close()
+with open('etc/e', 'r+b') as g:
+    g.write(b'again')
+    g.flush()
+    os.fsync(g.fileno())
+assert read('etc/e')[:6] == b'againD'
 
 # Changes of attributes through a read-only descriptor, with and without opens.
 fd = os.open('etc/b', os.O_RDONLY)
@@ -66,7 +82,7 @@ with open('etc/map', 'r+b') as f:
     m[0:5] = b'HELLO'
     m.flush()
     m.close()
-assert read('etc/map')[:5] == b'HELLO' and old[:5] == b'hello'
+assert read('etc/map')[:5] == b'HELLO' and old[:5] == b'HELLO'
 old.close()
 stamp = os.stat('etc/map').st_mtime_ns
 time.sleep(0.02)
@@ -262,7 +278,8 @@ async function layer(t: TestPlane): Promise<string> {
   const tree = join(dir, 'filesystem');
   mkdirSync(join(tree, 'etc'), { recursive: true });
   mkdirSync(join(tree, 'tree/sub/deep'), { recursive: true });
-  for (const name of ['a', 'b', 'c', 'd']) writeFileSync(join(tree, 'etc', name), `shared ${name}`);
+  writeFileSync(join(tree, 'etc/large'), 'x'.repeat(100_000));
+  for (const name of ['a', 'b', 'c', 'd', 'e']) writeFileSync(join(tree, 'etc', name), `shared ${name}`);
   writeFileSync(join(tree, 'etc/map'), 'hello map');
   writeFileSync(join(tree, 'etc/gone'), 'gone');
   writeFileSync(join(tree, 'etc/h1'), 'hard');

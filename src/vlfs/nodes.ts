@@ -69,7 +69,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     }
     forgetInode(core, at);
     if (at.children !== null) dropDirectoryFd(at);
-    if (at.backing !== null && at.backing.opens === 0) close(at.backing.fd);
+    if (at.backing !== null && at.backing.opens === 0 && at.backing.fd >= 0) close(at.backing.fd);
     dropParked(core, at);
     at = parent;
   }

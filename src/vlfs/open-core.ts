@@ -18,7 +18,15 @@ import { closeStack, openStack } from './stack.ts';
 import { loadHidden, openDirectory } from './whiteout-sets.ts';
 import { removeTree, workDirOf } from './work-dir.ts';
 
+/**
+ * Passthrough shares a layer's pages between all mounts, but registering the file costs system calls, the kernel asks for its attributes again after
+ * each read, and a reader does not see what a later copy-up writes. So small files are read through the page cache of the mount.
+ */
+const CACHED_BYTES = 64 * 1024;
+
 export interface OpenOptions {
+  /** Shared files up to this size are read through the page cache of the mount (default: 64 KiB), larger ones by passthrough. */
+  cachedBytes?: number;
   /** Called before each change on disk, for fault injection in tests. */
   onStep?: (step: string) => void;
   /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
@@ -72,6 +80,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     handles: [],
     freeHandles: [],
     passthrough: false,
+    cachedBytes: options.cachedBytes ?? CACHED_BYTES,
     posixAcl: false,
     background: options.background ?? false,
     onStep: options.onStep ?? null,
@@ -115,7 +124,7 @@ export function closeCore(core: Core): void {
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null) continue;
     handle.backing.opens--;
-    if (handle.backing.opens === 0) close(handle.backing.fd);
+    if (handle.backing.opens === 0 && handle.backing.fd >= 0) close(handle.backing.fd);
   }
   core.handles.length = 0;
   core.freeHandles.length = 0;

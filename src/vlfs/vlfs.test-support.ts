@@ -188,6 +188,7 @@ export class Client {
   constructor(spec: VlfsSpec, options: VlfsOptions & { passthrough?: boolean } = {}) {
     this.fs = openVlfs(spec, {
       background: false,
+      cachedBytes: 0,
       ...options,
       onFault: (_, error) => this.faults.push(error),
     });

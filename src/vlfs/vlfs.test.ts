@@ -188,20 +188,25 @@ test(
 test(
   'open files keep the old content over a relayer, even when the old unit is deleted',
   sandboxed(async (box) => {
-    const a1 = await box.unit('a', '1', { lib: 'old', 'dir/only-old': 'x' });
-    const a2 = await box.unit('a', '2', { lib: 'new' });
-    const c = new Client(box.spec('one', [a1]), { passthrough: true });
+    const a1 = await box.unit('a', '1', { lib: 'old', large: 'large old', 'dir/only-old': 'x' });
+    const a2 = await box.unit('a', '2', { lib: 'new', large: 'large new' });
+    const c = new Client(box.spec('one', [a1]), { passthrough: true, cachedBytes: 3 });
     const held = c.open('lib', 0);
+    const large = c.open('large', 0);
+    assert.ok(held.out.backingFd < 0 && large.out.backingFd >= 0);
     const dirBefore = c.walk('dir').id;
     c.fs.relayer(stackOf([a2]));
     rmSync(dirname(a1.treeDir), { recursive: true });
     assert.equal(c.readHandle(held), 'old');
+    assert.equal(c.readHandle(large), 'large old');
     assert.equal(c.read('lib'), 'new');
+    assert.equal(c.read('large'), 'large new');
     assert.ok(!c.exists('dir'));
     assert.equal(c.fs.getattr(c.caller, dirBefore, -1, c.stat('lib')), -E.STALE);
     assert.throws(() => c.fs.relayer({ key: 'broken', levels: [a1] }), { code: 'NOT_FOUND' });
     assert.equal(c.read('lib'), 'new', 'a relayer that fails changes nothing');
     c.release(held);
+    c.release(large);
     c.close();
   }),
 );
@@ -318,6 +323,14 @@ test(
     assert.equal(c.fs.open(c.caller, reader.id, 0, reader.out), -E.STALE);
     c.release(reader);
     c.close();
+    const small = new Client(box.spec('three', [a]), { passthrough: true, cachedBytes: 100 });
+    const cached = small.open('f', 0);
+    assert.equal(cached.out.backingFd, -1);
+    small.append('g', '+');
+    assert.equal(small.walk('f').id, cached.id, 'one node for reader and writer');
+    assert.equal(small.readHandle(cached), 'shared+', 'who reads through the page cache sees it');
+    small.release(cached);
+    small.close();
     const plain = new Client(box.spec('two', [a]), { passthrough: false });
     const both = plain.open('f', 0);
     plain.append('f', '+');

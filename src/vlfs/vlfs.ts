@@ -12,7 +12,7 @@ import * as creating from './create-ops.ts';
 import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
-import { dropHandle } from './handles.ts';
+import { dropHandle, holdOpenContent } from './handles.ts';
 import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
@@ -249,6 +249,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       return taken;
     },
     relayer: (stack, privateFiles) => {
+      holdOpenContent(core);
       relayer(core, stack, privateFiles);
       dropAllParked(core);
     },
