@@ -79,26 +79,37 @@ function candidateModes(): { cgroupMode: CgroupMode; cover: string | null }[] {
 }
 
 /**
- * The command that runs crun with `args`, in a mount namespace of its own where this host or `nodevRootfs` asks for it.
+ * The wrapper's mount namespace lives as long as the container. Where mounts do not propagate (a root that is private, as without systemd)
+ * its copies of other appliances' mounts would keep those alive after they were unmounted; so it lets go of all but its own root.
+ */
+const DROP_OTHER_MOUNTS = `case "$0" in
+*[[:space:]\\\\]*) ;;
+*) while read -r _ point type _; do
+  case "$type $point" in "fuse.strata $0") ;; fuse.strata*) printf '%b\\0' "$point" ;; esac
+done </proc/self/mounts | xargs -0 -r umount -lnc || : ;;
+esac`;
+
+/**
+ * The command that runs crun with `args`, in a mount namespace of its own where this host or `rootfs` asks for it.
  * `stateDir` is crun's own directory.
  */
 export function crunCommand(
   tools: RuntimeTools,
   stateDir: string,
   args: string[],
-  nodevRootfs?: string,
+  rootfs?: string,
 ): string[] {
   const manager = tools.cgroupMode === 'none' ? 'disabled' : 'cgroupfs';
   const crun = [tools.crun, `--root=${stateDir}`, `--cgroup-manager=${manager}`, ...args];
   const script: string[] = [];
   if (tools.cover !== null) script.push(`mount -t tmpfs -o size=4k,mode=755 strata ${tools.cover}`);
-  const nodev = tools.cgroupMode === 'none' && nodevRootfs !== undefined;
+  const nodev = tools.cgroupMode === 'none' && rootfs !== undefined;
   if (nodev) script.push('mount --bind "$0" "$0"', 'mount -o remount,bind,nodev "$0"');
   if (script.length === 0) return crun;
-  script.push('exec "$@"');
+  script.push(DROP_OTHER_MOUNTS, 'exec "$@"');
   return [
     ...['unshare', '--mount', '--propagation', 'slave', '--', '/bin/sh', '-euc'],
-    ...[script.join('\n'), nodev ? nodevRootfs : 'strata-runtime', ...crun],
+    ...[script.join('\n'), rootfs ?? 'strata-runtime', ...crun],
   ];
 }
 

@@ -1,0 +1,37 @@
+/** A running container holds its own appliance and no other: what is unmounted meanwhile ends at once and can be mounted again. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { sh, strataRoot } from '../helpers/strata.ts';
+
+const s = strataRoot('lifetime');
+after(() => s.remove());
+
+before(async () => {
+  const tree = join(s.root, 'tree');
+  await sh(`mkdir -p ${tree}/usr/bin ${tree}/tmp && ln -s usr/bin ${tree}/bin && cp /bin/busybox ${tree}/usr/bin/ &&
+    for c in sh sleep touch; do ln -s busybox ${tree}/usr/bin/$c; done`);
+  await s.json('repo', 'add', 'local', join(s.root, 'units'));
+  await s.json('layer', 'build', tree, '--repo', 'local', '--name', 'shell', '--version', '1');
+  await s.json('template', 'create', 't', 'local/shell');
+  await s.json('create', 'm', '--template', 't', '--count', '2');
+});
+
+test('an appliance that was mounted when another container started can be unmounted and mounted again', async () => {
+  const dir = join(s.root, 'view');
+  mkdirSync(dir);
+  await s.json('mount', 'm-1', dir);
+  const container = s.start(['run', 'm-2', '--', 'sh', '-c', 'touch /tmp/runs; sleep 60']);
+  for (let i = 0; i < 100; i++) {
+    await sleep(50);
+    if (existsSync(join(s.root, 'appliances/m-2/private/tmp/runs'))) break;
+  }
+  assert.ok(existsSync(join(s.root, 'appliances/m-2/private/tmp/runs')), 'the container runs');
+  await s.json('umount', 'm-1');
+  await s.json('mount', 'm-1', dir);
+  assert.equal((await s.run(['run', 'm-1', '--', 'sh', '-c', 'exit 5'])).status, 5);
+  await s.json('umount', 'm-1');
+  container.kill('SIGTERM');
+});
