@@ -1,7 +1,7 @@
 /**
  * The paper's tables 1, 2 and 3 (provisioning, updating, storage) on five appliances from the host's Debian archive, beside what one
  * would do instead: mmdebstrap for each machine, cp of an image, dpkg -i on each machine. Rows are interleaved; medians are given.
- * Usage: npm run bench -- tables [--quick] [--runs=N] [--keep]     writes the section "Tables" of docs/performance.md
+ * Usage: npm run bench -- tables [--quick] [--only=NAME] [--runs=N] [--keep]     writes the section "Tables" of docs/performance.md
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,13 +14,14 @@ const runs = quick ? 1 : Number(/--runs=(\d+)/.exec(process.argv.join(' '))?.[1]
 const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
 const root = join(work, 'root');
 
+const only = /--only=(\S+)/.exec(process.argv.join(' '))?.[1];
 const APPLIANCES: { name: string; layers: string[]; recommends: boolean }[] = [
   { name: 'apache', layers: ['apache2'], recommends: false },
   { name: 'mariadb', layers: ['mariadb-server'], recommends: false },
   { name: 'samba', layers: ['samba'], recommends: false },
   { name: 'ssh', layers: ['openssh-server'], recommends: false },
-  ...(quick ? [] : [{ name: 'desktop', layers: ['xfce4'], recommends: true }]),
-];
+  { name: 'desktop', layers: ['xfce4'], recommends: true },
+].filter(({ name }) => (only === undefined ? !(quick && name === 'desktop') : name === only));
 
 interface Timed {
   // biome-ignore lint/suspicious/noExplicitAny: the JSON of the command
@@ -259,6 +260,8 @@ function cleanUp(): void {
   if (!process.argv.includes('--keep')) rmSync(work, { recursive: true, force: true });
 }
 
+const title = only === undefined ? 'Tables' : `Tables: ${only}`;
+const command = ['tables', ...process.argv.slice(2)].join(' ');
 try {
   const rows = provision();
   note('updating');
@@ -289,7 +292,7 @@ try {
     '',
     ...storageTable(rows),
   ];
-  writeSection(join(project, 'docs/performance.md'), 'Tables', 'npm run bench -- tables', lines);
+  writeSection(join(project, 'docs/performance.md'), title, `npm run bench -- ${command}`, lines);
   note('docs/performance.md is written');
 } finally {
   cleanUp();
