@@ -126,6 +126,53 @@ test('layers under a real mount: read, copy-up, whiteout, revert, reset, recover
   );
 });
 
+test('a listing that the kernel keeps follows every change: by programs, relayer, revert and reset', async () => {
+  await withDataPlane(
+    async (t) => {
+      const files = (from: number, to: number, text: string): Record<string, string> =>
+        Object.fromEntries(
+          Array.from({ length: to - from }, (_, i) => [`dir/a-name-of-some-length-${from + i}`, text]),
+        );
+      const base = await unit(t, 'base', '1', { 'dir/base': '' });
+      const one = await unit(t, 'many', '1', files(0, 600, '1'));
+      const two = await unit(t, 'many', '2', files(300, 800, '2'));
+      const mnt = await mounted(t, 'listed', stackOf([one, base]));
+      const expected = new Set(['base', ...Object.keys(files(0, 600, '')).map((path) => path.slice(4))]);
+      // Twice: the second time out of the kernel's memory.
+      const check = (what: string): void => {
+        for (let i = 0; i < 2; i++)
+          assert.deepEqual(readdirSync(join(mnt, 'dir')).sort(), [...expected].sort(), what);
+      };
+      check('at first');
+      const requests = (await t.plane.status()).mounts[0]!.requests;
+      check('again');
+      assert.ok(
+        (await t.plane.status()).mounts[0]!.requests - requests <= 8,
+        'no entries are asked for again',
+      );
+      writeFileSync(join(mnt, 'dir/new'), '');
+      rmSync(join(mnt, 'dir/a-name-of-some-length-599'));
+      expected.add('new').delete('a-name-of-some-length-599');
+      check('after changes by programs');
+      await t.plane.relayer([{ id: 'listed', stack: stackOf([two, base]) }]);
+      expected.clear();
+      for (const path of Object.keys(files(300, 800, ''))) expected.add(path.slice(4));
+      expected.add('base').add('new');
+      check('after a relayer');
+      rmSync(join(mnt, 'dir/a-name-of-some-length-700'));
+      expected.delete('a-name-of-some-length-700');
+      check('after a deletion');
+      await t.plane.revert('listed', ['/dir/a-name-of-some-length-700']);
+      expected.add('a-name-of-some-length-700');
+      check('after a revert');
+      await t.plane.reset('listed', []);
+      expected.delete('new');
+      check('after a reset');
+    },
+    { layered: true },
+  );
+});
+
 test('a write by somebody without privilege ends set-user-id bits and capabilities', async () => {
   await withDataPlane(
     async (t) => {

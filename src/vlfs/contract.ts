@@ -234,6 +234,8 @@ export interface VlfsControl {
   reset(keep: string[]): void;
   /** Names changed by revert and reset since the last call. */
   takeStaleNames(): StaleName[];
+  /** Node ids of directories that were listed since the last call: the kernel may keep their listings (OpenOut.keepCache of opendir). */
+  takeListed(): number[];
   stats(): { openFiles: number };
 }
 

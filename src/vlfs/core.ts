@@ -46,6 +46,8 @@ export interface Node {
   merged: MergedDirectory | null;
   redirect: string | null;
   defaultAcl: boolean;
+  /** The kernel may keep its listing. */
+  listed: boolean;
   /** Descriptor of the private copy, or -1, and when it was used last; see directory-fds.ts. */
   privFd: number;
   privFdUsed: number;
@@ -167,6 +169,7 @@ export function newNode(core: Core, kind: number): Node {
     merged: null,
     redirect: null,
     defaultAcl: false,
+    listed: false,
     privFd: -1,
     privFdUsed: 0,
   };

@@ -22,7 +22,7 @@ export function opendir(core: Core, node: Node, out: OpenOut): number {
   out.backingFd = -1;
   out.backingReadOnly = true;
   out.directIo = false;
-  out.keepCache = false;
+  out.keepCache = true;
   out.keepsBacking = false;
   return 0;
 }
@@ -37,6 +37,7 @@ export function readdir(core: Core, fh: number, cookie: number, sink: DirectoryS
     const taken = takeSnapshot(core, handle.node);
     if (typeof taken === 'number') return taken;
     handle.snapshot = taken;
+    handle.node.listed = true;
   }
   const { names, types, inos } = handle.snapshot;
   for (let i = cookie; i < names.length; i++) {

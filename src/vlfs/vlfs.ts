@@ -44,6 +44,8 @@ export interface Vlfs extends VfsOperations {
   staleNames(stack: StackSpec, privateFiles?: readonly PrivateFile[]): StaleName[];
   /** The names that the kernel must look up again after revert and reset, since the last call. */
   takeStaleNames(): StaleName[];
+  /** Node ids of directories whose listing the kernel may keep, since the last call. */
+  takeListed(): number[];
   /**
    * Exchanges the stack in one step: every lookup afterwards sees the new one; open files keep their content. `privateFiles` are written with
    * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
@@ -246,6 +248,15 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
     takeStaleNames: () => {
       const taken = stale;
       stale = [];
+      return taken;
+    },
+    takeListed: () => {
+      const taken: number[] = [];
+      for (const node of core.nodes.values()) {
+        if (!node.listed) continue;
+        node.listed = false;
+        taken.push(node.id);
+      }
       return taken;
     },
     relayer: (stack, privateFiles) => {

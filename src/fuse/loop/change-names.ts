@@ -5,11 +5,12 @@
  * Relayer: (1) entries are answered with validity 0, (2) another thread expires the names that will change, while requests go on being
  * answered from the old stack (they may hold the locks it waits for), (3) in one turn the stack is exchanged, (4) the names that were
  * answered last before (1) are expired once more: a revalidation may have put its answer in place after (2). From (3) on nobody gets an old name.
+ * Listings that the kernel keeps are dropped with the names.
  */
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { PrivateFile, StackSpec, StaleName } from '../../vlfs/contract.ts';
-import { incEpochMessage, invalEntryMessages } from '../transport/notify.ts';
+import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
 import { finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
 
@@ -37,15 +38,25 @@ function dropAllNames(m: ServedMount): void {
   sys.write(m.fd, message, message.length);
 }
 
-/** Expires names from the pool, then continues; at once when there are none or the connection is gone. */
-function expire(ctx: ServeContext, m: ServedMount, names: StaleName[], then: () => void): void {
-  if (names.length === 0 || m.gone) {
+/** Expires names and drops listings from the pool, then continues; at once when there are none or the connection is gone. */
+function expire(
+  ctx: ServeContext,
+  m: ServedMount,
+  names: StaleName[],
+  listings: number[],
+  then: () => void,
+): void {
+  if ((names.length === 0 && listings.length === 0) || m.gone) {
     then();
     return;
   }
   m.underWay++;
   const expireOnly = m.server.features?.expireOnly === true;
-  const messages = invalEntryMessages(names, expireOnly);
+  const ofNames = invalEntryMessages(names, expireOnly);
+  const ofListings = invalListingMessages(listings);
+  const messages = new Uint8Array(ofNames.length + ofListings.length);
+  messages.set(ofNames);
+  messages.set(ofListings, ofNames.length);
   ctx.pool.run({ kind: 'notify', fuseFd: m.fd, messages }, () => {
     m.underWay--;
     then();
@@ -80,6 +91,7 @@ export function relayerMount(
     }
     m.server.shortLived = true;
     const recent = names === null ? [] : m.server.recentNames();
+    const listings = vlfs.takeListed?.() ?? [];
     const exchange = (): LoopFailure | null => {
       try {
         if (names === null) dropAllNames(m);
@@ -91,10 +103,12 @@ export function relayerMount(
         return failureOf(error);
       }
     };
-    expire(ctx, m, names ?? [], () => {
+    expire(ctx, m, names ?? [], listings, () => {
       const failure = exchange();
       if (failure !== null) return finish(failure);
-      expire(ctx, m, recent, () => finish(null));
+      // Who opened a directory before may have filled its listing again meanwhile.
+      const again = [...new Set([...listings, ...(vlfs.takeListed?.() ?? [])])];
+      expire(ctx, m, recent, again, () => finish(null));
     });
   });
 }
@@ -121,7 +135,7 @@ export function changeMount(
     } catch (error) {
       failure ??= failureOf(error);
     }
-    expire(ctx, m, names, () => {
+    expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
       done(value, failure);
       next();
     });

@@ -5,8 +5,8 @@
 import type { VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
 
 export type ServedVlfs = VfsOperations &
-  Omit<VlfsControl, 'staleNames' | 'takeStaleNames'> &
-  Partial<Pick<VlfsControl, 'staleNames' | 'takeStaleNames'>>;
+  Omit<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed'> &
+  Partial<Pick<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed'>>;
 
 export type OpenServedVlfs = (
   spec: VlfsSpec,

@@ -1,6 +1,7 @@
 /** Handlers of requests on open files and directories: open to release, data, space, and directory reading. */
 import { E } from '../../sys/index.ts';
 import {
+  FOPEN,
   FUSE_FSYNC_FDATASYNC,
   FUSE_OPCODE,
   FUSE_OPEN_KILL_SUIDGID,
@@ -58,7 +59,8 @@ export function opendir(s: Session): number {
   const result = s.ops.opendir(s.caller, s.node, s.open);
   if (result < 0) return result;
   putU64(s.out, PAYLOAD + OPEN_OUT.fh, s.open.fh);
-  s.out.setUint32(PAYLOAD + OPEN_OUT.open_flags, 0, true);
+  const cached = s.open.keepCache && !s.shortLived;
+  s.out.setUint32(PAYLOAD + OPEN_OUT.open_flags, cached ? FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE : 0, true);
   s.out.setInt32(PAYLOAD + OPEN_OUT.backing_id, 0, true);
   s.grant = 'opendir';
   s.grantNode = s.node;

@@ -257,6 +257,7 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
       if (fd < 0) return fd;
       const list = sys.readDirectory(fd);
       if (typeof list === 'number') return list;
+      out.keepCache = false;
       directories.set(fd, [
         { name: '.', type: sys.DT_DIR, ino: 1 },
         { name: '..', type: sys.DT_DIR, ino: 1 },

@@ -53,6 +53,14 @@ export function invalEntryMessages(
   return new Uint8Array(bytes.buffer);
 }
 
+/** One message a directory, one after the other: its listing (and attributes) are asked for again. */
+export function invalListingMessages(directories: readonly number[]): Uint8Array<ArrayBuffer> {
+  const size = OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size;
+  const bytes = new Uint8Array(size * directories.length);
+  for (const [i, node] of directories.entries()) bytes.set(invalInodeMessage(node, true), i * size);
+  return bytes;
+}
+
 /** Attributes of a node, and its cached data too when `data`. */
 export function invalInodeMessage(node: number, data: boolean): Uint8Array {
   const { bytes, view } = message(FUSE_NOTIFY.INVAL_INODE, NOTIFY_INVAL_INODE_OUT.size);
