@@ -6,7 +6,7 @@ import type { Attr, EntryOut } from './contract.ts';
 import { placesOf } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { confirm, refresh } from './lookup.ts';
+import { confirm, PRIVATE, refresh } from './lookup.ts';
 import { entryOf, type HiddenEntries, mergedTimes, unitOf } from './merged-directory.ts';
 import type { Unit } from './stack.ts';
 
@@ -176,7 +176,17 @@ export function attrValidMs(node: Node, attr: Attr): number {
 /** Fills the reply of a lookup and counts it. 0 or a negative errno. */
 export function fillEntry(core: Core, node: Node, out: EntryOut): number {
   const result = fillAttr(core, node, out.attr);
-  if (result < 0) return result;
+  return result < 0 ? result : countEntry(node, out);
+}
+
+/** As fillEntry, for the node that `nodeAt` just gave: its stat is at hand. */
+export function fillFound(core: Core, node: Node, out: EntryOut): number {
+  if (core.where !== PRIVATE || node.children !== null) return fillEntry(core, node, out);
+  statAttr(core.stat, node.ino, out.attr);
+  return countEntry(node, out);
+}
+
+function countEntry(node: Node, out: EntryOut): number {
   out.nodeId = node.id;
   out.generation = 0;
   out.entryValidMs = LONG_MS;

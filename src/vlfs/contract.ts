@@ -175,6 +175,7 @@ export interface VfsOperations {
   flush(caller: Caller, node: number, fh: number): number;
   release(node: number, fh: number): number;
   fsync(caller: Caller, node: number, fh: number, dataOnly: boolean): number;
+  /** ENOSYS: directories need no handles; then readdir and fsyncdir get fh 0, and the kernel does not ask again and keeps listings. */
   opendir(caller: Caller, node: number, out: OpenOut): number;
   readdir(caller: Caller, node: number, fh: number, cookie: number, sink: DirectorySink): number;
   releasedir(node: number, fh: number): number;
@@ -234,7 +235,7 @@ export interface VlfsControl {
   reset(keep: string[]): void;
   /** Names changed by revert and reset since the last call. */
   takeStaleNames(): StaleName[];
-  /** Node ids of directories that were listed since the last call: the kernel may keep their listings (OpenOut.keepCache of opendir). */
+  /** Node ids of directories that were listed since the last call: the kernel may keep their listings. */
   takeListed(): number[];
   stats(): { openFiles: number };
 }

@@ -79,17 +79,8 @@ export interface CopyUp {
 
 export interface Handle {
   node: Node;
-  /** null for directories. */
   backing: Backing | null;
   flags: number;
-  snapshot: Snapshot | null;
-}
-
-/** The names of a directory at the time of its first read. */
-export interface Snapshot {
-  names: string[];
-  types: number[];
-  inos: number[];
 }
 
 export interface Core {

@@ -15,7 +15,7 @@ export function handleOf(core: Core, fh: number): Handle | null {
 
 /** Registers an open; returns its fh. */
 export function addHandle(core: Core, node: Node, backing: Backing | null, flags: number): number {
-  const handle: Handle = { node, backing, flags, snapshot: null };
+  const handle: Handle = { node, backing, flags };
   node.opens++;
   if ((flags & O_ACCMODE) !== O_RDONLY) node.writers++;
   if ((flags & O_ACCMODE) === O_RDWR) node.mappers++;

@@ -5,6 +5,7 @@
 import { close } from '../sys/index.ts';
 import { type Core, forgetShared, type Node } from './core.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
+import { dropListing } from './listings.ts';
 import { dropParked } from './parked-files.ts';
 
 /** Gives a node one more name. */
@@ -68,7 +69,10 @@ export function releaseIfUnused(core: Core, node: Node): void {
       if (other.parent.children!.get(other.name) === at) other.parent.children!.delete(other.name);
     }
     forgetInode(core, at);
-    if (at.children !== null) dropDirectoryFd(at);
+    if (at.children !== null) {
+      dropDirectoryFd(at);
+      dropListing(at);
+    }
     if (at.backing !== null && at.backing.opens === 0 && at.backing.fd >= 0) close(at.backing.fd);
     dropParked(core, at);
     at = parent;

@@ -10,6 +10,7 @@ import { type Core, newNode } from './core.ts';
 import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
+import { dropListing } from './listings.ts';
 import { refresh } from './lookup.ts';
 import { dropAllParked } from './parked-files.ts';
 import { openPrivateDir } from './private-layer.ts';
@@ -129,7 +130,10 @@ export function closeCore(core: Core): void {
   core.handles.length = 0;
   core.freeHandles.length = 0;
   for (const node of core.nodes.values()) {
-    if (node.children !== null) dropDirectoryFd(node);
+    if (node.children !== null) {
+      dropDirectoryFd(node);
+      dropListing(node);
+    }
     dropCopyUp(core, node);
   }
   core.nodes.clear();

@@ -428,7 +428,8 @@ export class Client {
   readdir(path: string, options: { plus?: boolean; pageSize?: number } = {}): string[] {
     const { id } = this.walk(path);
     const out = newOpen();
-    this.#check(this.fs.opendir(this.caller, id, out), path);
+    const opened = this.fs.opendir(this.caller, id, out);
+    if (opened !== -E.NOSYS) this.#check(opened, path);
     const names: string[] = [];
     let cookie = 0;
     for (;;) {

@@ -5,7 +5,7 @@
 
 import type { Name } from '../base/index.ts';
 import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
-import { attrValidMs, fillAttr, fillEntry, fillNegative } from './attributes.ts';
+import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
 import type { PrivateFile, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
@@ -18,7 +18,7 @@ import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
-import * as reading from './readdir.ts';
+import { readdir } from './readdir.ts';
 import { relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
 import { rename } from './rename.ts';
@@ -93,7 +93,7 @@ function operationsOf(core: Core): Operations {
       const bad = checkName(name);
       if (bad < 0) return bad;
       const node = nodeAt(core, parent, name);
-      if (typeof node !== 'number') return fillEntry(core, node, out);
+      if (typeof node !== 'number') return fillFound(core, node, out);
       if (node < 0) return node;
       fillNegative(out);
       return 0;
@@ -173,12 +173,15 @@ function operationsOf(core: Core): Operations {
     flush: () => 0,
     release: (_id, fh) => dropHandle(core, fh),
     fsync: (caller, _id, fh, dataOnly) => files.fsync(core, caller, fh, dataOnly),
-    opendir(_caller, id, out) {
+    opendir(_caller, id) {
       const node = directory(id);
-      return typeof node === 'number' ? node : reading.opendir(core, node, out);
+      return typeof node === 'number' ? node : -E.NOSYS;
     },
-    readdir: (_caller, _id, fh, cookie, sink) => reading.readdir(core, fh, cookie, sink),
-    releasedir: (_id, fh) => dropHandle(core, fh),
+    readdir(_caller, id, _fh, cookie, sink) {
+      const node = directory(id);
+      return typeof node === 'number' ? node : readdir(core, node, cookie, sink);
+    },
+    releasedir: () => 0,
     fsyncdir(caller, id, _fh, dataOnly) {
       const node = directory(id);
       return typeof node === 'number' ? node : fsyncdir(core, caller, node, dataOnly);
