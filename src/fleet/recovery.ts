@@ -2,6 +2,7 @@
  * What happens when a state root is opened: unfinished commands are rolled forward, leftovers of commands that did not commit are
  * thrown away, memory and catalog are filled from the files, and mounts that show an older stack are brought up to date.
  */
+import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
 import { rowsOnDisk } from './appliances.ts';
@@ -19,7 +20,12 @@ const LEFTOVER = /^\.(?:tmp|trash)-/;
 
 /** Directories of a state root. */
 export function makeStateRoot(paths: FleetPaths): void {
-  for (const dir of [paths.root, paths.templates, paths.appliances, paths.machines]) makeDirectory(dir);
+  for (const dir of [paths.root, paths.machines]) makeDirectory(dir);
+  // What appliances wrote stands there as it is, set-user-id programs and devices too: nobody but root may come near.
+  for (const dir of [paths.templates, paths.appliances]) {
+    makeDirectory(dir, 0o700);
+    chmodSync(dir, 0o700);
+  }
   spreadChildren(paths.appliances);
   makeDirectory(paths.mnt, 0o700);
   makeDirectory(join(paths.root, 'run'), 0o700);

@@ -24,6 +24,7 @@ import {
   type ServeContext,
   type ServedMount,
   serveRequests,
+  TURN_MS,
 } from './served-mount.ts';
 import type { OpenServedVlfs, ServedVlfs } from './served-vlfs.ts';
 
@@ -227,9 +228,11 @@ function run(): void {
   }
 }
 
-/** Serves a mount while its requests come within `spinMs` of each other, LOOKS of them at most. Returns how many came in time. */
+/** Serves a mount while its requests come within `spinMs` of each other, LOOKS of them at most and for a turn's time. Returns how many came in time. */
 function look(mount: ServedMount, spinMs: number): number {
+  const end = performance.now() + TURN_MS;
   for (let i = 0; i < LOOKS; i++) {
+    if (performance.now() >= end) return LOOKS;
     const until = performance.now() + spinMs;
     while (serveRequests(ctx, mount, BUDGET) === 0) {
       if (mount.gone || performance.now() >= until) return i;

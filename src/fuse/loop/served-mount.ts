@@ -13,6 +13,9 @@ import { createBackingDevice } from '../transport/device.ts';
 import { invalInodeMessage } from '../transport/notify.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
 
+/** What one mount may take of the thread before the others get their turn, however costly its requests are. */
+export const TURN_MS = 1;
+
 export interface ServedMount {
   readonly id: string;
   readonly vlfs: ServedVlfs;
@@ -68,11 +71,12 @@ export function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** Handles up to `budget` requests. Returns how many there were. */
+/** Handles requests, up to `budget` of them and for about a turn's time. Returns how many there were. */
 export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number): number {
   const { request } = ctx.buffers;
+  const end = performance.now() + TURN_MS;
   for (let served = 0; served < budget; ) {
-    if (m.gone) return served;
+    if (m.gone || (served > 0 && performance.now() >= end)) return served;
     const length = sys.read(m.fd, request, request.length);
     if (length > 0) {
       served++;
