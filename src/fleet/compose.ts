@@ -11,7 +11,7 @@ import type { LayerUnit, TreeIndex } from '../layer/contract.ts';
 import { findConflicts, openUnitIndex } from '../layer/index.ts';
 import { S_IFDIR, S_IFMT } from '../sys/index.ts';
 import type { LevelSpec, StackSpec } from '../vlfs/contract.ts';
-import { configPaths, type GenerationRecord } from './generations.ts';
+import { type ConfigRef, configPaths, type GenerationRecord } from './generations.ts';
 import type { FleetPaths } from './paths.ts';
 import type { Repositories } from './repositories.ts';
 
@@ -191,17 +191,7 @@ export function stackOf(
   repositories: Repositories,
   record: Pick<GenerationRecord, 'units' | 'configs'>,
 ): StackSpec {
-  const levels: LevelSpec[] = [];
-  for (const ref of record.configs) {
-    const { tree, index, whiteouts } = configPaths(paths, ref);
-    levels.push({
-      kind: 'config',
-      id: `config/${ref.owner}`,
-      treeDir: tree,
-      indexFile: index,
-      whiteoutsDir: whiteouts,
-    });
-  }
+  const levels = record.configs.map((ref) => configLevel(paths, ref));
   for (const id of record.units) {
     const dir = repositories.unitDir(id);
     levels.push({
@@ -212,6 +202,21 @@ export function stackOf(
       whiteoutsDir: null,
     });
   }
+  return stackOfLevels(levels);
+}
+
+export function configLevel(paths: FleetPaths, ref: ConfigRef): LevelSpec {
+  const { tree, index, whiteouts } = configPaths(paths, ref);
+  return {
+    kind: 'config',
+    id: `config/${ref.owner}`,
+    treeDir: tree,
+    indexFile: index,
+    whiteoutsDir: whiteouts,
+  };
+}
+
+export function stackOfLevels(levels: LevelSpec[]): StackSpec {
   return { key: stackKey(levels), levels };
 }
 

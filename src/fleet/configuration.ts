@@ -3,15 +3,17 @@
  * that no script needs to see costs no container, and one that no package database needs to see costs nothing at all.
  */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
 import type { StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
+import { configLevel, stackOfLevels } from './compose.ts';
 import { configureTemplate, databaseFiles, needsContainer, type UnitChange } from './configure/index.ts';
 import type { FleetContext } from './context.ts';
 import { operationId } from './context.ts';
 import { isThere, makeDirectory, removeTree } from './files.ts';
 import { type ConfigRef, configPaths } from './generations.ts';
+import { mergeLayerOver } from './layer-merge.ts';
 import { replaceBeneath } from './replace-beneath.ts';
 import { copyTree } from './tree-copy.ts';
 
@@ -78,12 +80,11 @@ function unitChanges(
   return changes;
 }
 
-/** Puts the former config layer (or an empty one) into the staging directory. */
+/** Puts the former config layer (or an empty one) into the staging directory; its files are further names of the former ones. */
 export async function stageFormerConfig(
   context: FleetContext,
   former: ConfigRef | null,
   stageDir: string,
-  how: 'copy' | 'link',
 ): Promise<{ tree: string; whiteouts: string }> {
   const tree = join(stageDir, 'config');
   const whiteouts = join(stageDir, 'whiteouts');
@@ -93,8 +94,8 @@ export async function stageFormerConfig(
     return { tree, whiteouts };
   }
   const from = configPaths(context.paths, former);
-  await copyTree(from.tree, tree, { how });
-  if (isThere(from.whiteouts)) await copyTree(from.whiteouts, whiteouts, { how });
+  await copyTree(from.tree, tree, { how: 'link' });
+  if (isThere(from.whiteouts)) await copyTree(from.whiteouts, whiteouts, { how: 'link' });
   else mkdirSync(whiteouts, { mode: 0o755 });
   return { tree, whiteouts };
 }
@@ -106,42 +107,66 @@ export async function stageFormerConfig(
 export async function makeConfigLayer(context: FleetContext, input: ConfigurationInput): Promise<boolean> {
   const { kind, changes } = configurationKind(context, input);
   if (kind === 'none') return false;
-  const { tree, whiteouts } = await stageFormerConfig(
-    context,
-    input.former,
-    input.stageDir,
-    kind === 'run' ? 'copy' : 'link',
-  );
-  const spec: VlfsSpec = {
-    name: input.what,
-    privateDir: tree,
-    whiteoutsDir: whiteouts,
-    stack: input.stack,
-    readOnly: false,
-  };
-  pruneWhiteouts(spec);
-  if (kind === 'files') {
-    for (const { path, content } of databaseFiles(changes, input.previousStatus)) {
-      replaceBeneath(tree, path, Buffer.from(content));
-    }
+  if (kind === 'run' && input.former === null) {
+    const { tree, whiteouts } = await stageFormerConfig(context, null, input.stageDir);
+    await runConfiguration(context, input, changes, { tree, whiteouts, stack: input.stack });
     return true;
   }
-  await runConfiguration(context, input, spec, changes);
+  const scratch = kind === 'run' ? await runOverFormer(context, input, changes) : null;
+  const { tree, whiteouts } = await stageFormerConfig(context, input.former, input.stageDir);
+  pruneWhiteouts(scratchSpec(input, { tree, whiteouts, stack: input.stack }));
+  if (scratch === null) {
+    for (const { path, content } of databaseFiles(changes, input.previousStatus))
+      replaceBeneath(tree, path, Buffer.from(content));
+    return true;
+  }
+  await mergeLayerOver(scratch, { tree, whiteouts }, input.former!.owner, 'link');
+  removeTree(scratch.dir);
   return true;
+}
+
+/** Where a configuration run writes, and over what. */
+interface Scratch {
+  tree: string;
+  whiteouts: string;
+  stack: StackSpec;
+}
+
+/**
+ * Runs over the former config layer, which is only read, so that the cost is that of what the run changes. Returns where the changes
+ * are, in a directory that is to be removed.
+ */
+async function runOverFormer(
+  context: FleetContext,
+  input: ConfigurationInput,
+  changes: UnitChange[],
+): Promise<Scratch & { dir: string }> {
+  const dir = join(input.stageDir, 'run');
+  const tree = join(dir, 'private');
+  const whiteouts = join(dir, 'whiteouts');
+  for (const made of [dir, tree, whiteouts]) mkdirSync(made, { mode: 0o755 });
+  const former = configLevel(context.paths, input.former!);
+  const stack = stackOfLevels([former, ...input.stack.levels]);
+  await runConfiguration(context, input, changes, { tree, whiteouts, stack });
+  return { tree, whiteouts, stack, dir };
+}
+
+function scratchSpec(input: ConfigurationInput, { tree, whiteouts, stack }: Scratch): VlfsSpec {
+  return { name: input.what, privateDir: tree, whiteoutsDir: whiteouts, stack, readOnly: false };
 }
 
 async function runConfiguration(
   context: FleetContext,
   input: ConfigurationInput,
-  spec: VlfsSpec,
   changes: UnitChange[],
+  scratch: Scratch,
 ): Promise<void> {
   const id = `.scratch-${operationId()}`;
   const rootfs = join(context.paths.mnt, id);
   makeDirectory(rootfs, 0o700);
   const plane = await context.dataPlane();
   try {
-    await plane.mount({ id, mountpoint: rootfs, vlfs: spec, readOnly: false });
+    await plane.mount({ id, mountpoint: rootfs, vlfs: scratchSpec(input, scratch), readOnly: false });
     try {
       const result = await configureTemplate({
         root: context.root,
@@ -157,7 +182,7 @@ async function runConfiguration(
     }
   } finally {
     removeTree(rootfs);
-    removeTree(join(input.stageDir, 'work'));
+    removeTree(join(dirname(scratch.tree), 'work'));
   }
 }
 

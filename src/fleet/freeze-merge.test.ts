@@ -5,9 +5,8 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import type { LevelSpec, VlfsSpec } from '../vlfs/contract.ts';
 import { Client, makeSandbox } from '../vlfs/vlfs.test-support.ts';
-import { mergePrivateOver } from './layer-merge.ts';
+import { mergeLayerOver } from './layer-merge.ts';
 import { copyTree } from './tree-copy.ts';
-import { mergeWhiteouts } from './whiteout-merge.ts';
 
 const box = makeSandbox();
 after(() => box.remove());
@@ -48,8 +47,12 @@ async function freezes(asTemplate: Change, asAppliance: Change): Promise<void> {
   };
   await copyTree(template.privateDir, frozen.privateDir, { how: 'copy' });
   await copyTree(template.whiteoutsDir, frozen.whiteoutsDir, { how: 'copy' });
-  await mergePrivateOver(appliance.privateDir, frozen.privateDir, join(appliance.whiteoutsDir, 'config/web'));
-  mergeWhiteouts(appliance.whiteoutsDir, frozen.whiteoutsDir);
+  await mergeLayerOver(
+    { tree: appliance.privateDir, whiteouts: appliance.whiteoutsDir },
+    { tree: frozen.privateDir, whiteouts: frozen.whiteoutsDir },
+    'web',
+    'copy',
+  );
   const after = box.spec(`two${id}`, [await box.config('web', frozen), base]);
   assert.deepEqual(
     change(after, () => {}),

@@ -113,7 +113,7 @@ test('a copy keeps owners, hard links, holes, xattrs and odd names; a whiteout s
   mkdirSync(join(at, 'set/d'), { recursive: true });
   sh('mknod f c 0 0; mknod d/e c 0 0', join(at, 'set'));
   mkdirSync(join(at, 'empty'));
-  await mergePrivateOver(join(at, 'empty'), join(at, 'to'), join(at, 'set'));
+  await mergePrivateOver(join(at, 'empty'), join(at, 'to'), { hidden: join(at, 'set') });
   assert.equal(sh('ls -A d; ls g', join(at, 'to')), 'g\n');
 });
 

@@ -4,11 +4,14 @@
  * merge, and a directory renamed by `redirect` takes the lower layer's part of it along. The private layer is only read.
  */
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
-import { type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
+import { removeTree } from './files.ts';
+import type { Owner } from './paths.ts';
+import { type CopyOptions, type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
 import { BENEATH, latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
-import { openSet, removeMarked, removeMarkedDirectories } from './whiteout-merge.ts';
+import { mergeWhiteouts, openSet, removeMarked, removeMarkedDirectories } from './whiteout-merge.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
@@ -42,6 +45,28 @@ async function withDirectories<T>(
   }
 }
 
+/** A private or config layer on disk: its tree, and its whiteout sets by level. */
+export interface LayerDirs {
+  tree: string;
+  whiteouts: string;
+}
+
+/**
+ * Merges a private layer with its whiteouts over the config layer of `owner`, which is changed in place; files that other trees hold too
+ * are replaced, never written. `how`: 'link' when nothing writes to the private layer any more.
+ */
+export async function mergeLayerOver(
+  from: LayerDirs,
+  to: LayerDirs,
+  owner: Owner,
+  how: CopyOptions['how'],
+): Promise<void> {
+  const own = join('config', owner);
+  await mergePrivateOver(from.tree, to.tree, { hidden: join(from.whiteouts, own), how });
+  mergeWhiteouts(from.whiteouts, to.whiteouts);
+  removeTree(join(to.whiteouts, own));
+}
+
 /**
  * Merges the private layer `from` over the config layer `to`, which is changed in place. `hidden`: the private layer's whiteout set of that
  * config layer; what it hides goes first.
@@ -49,7 +74,7 @@ async function withDirectories<T>(
 export async function mergePrivateOver(
   from: string,
   to: string,
-  hidden: string | null = null,
+  { hidden = null, how = 'copy' }: { hidden?: string | null; how?: CopyOptions['how'] } = {},
 ): Promise<void> {
   await withDirectories(from, to, async (fromFd, toFd) => {
     const set = hidden === null ? null : openSet(hidden);
@@ -61,7 +86,7 @@ export async function mergePrivateOver(
       if (set !== null) removeMarkedDirectories(set, toFd);
       clearHidden(fromFd, toFd, 0);
       place(toFd, moves);
-      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how: 'copy' }), '', 0);
+      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how }), '', 0);
       for (const move of moves) mark(toFd, move);
     } finally {
       if (set !== null) sys.close(set);

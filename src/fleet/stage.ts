@@ -20,9 +20,8 @@ import {
   readConfigFile,
 } from './generations.ts';
 import type { JournalStep } from './journal.ts';
-import { mergePrivateOver } from './layer-merge.ts';
+import { mergeLayerOver } from './layer-merge.ts';
 import { inState, type Owner, ownerDir } from './paths.ts';
-import { mergeWhiteouts } from './whiteout-merge.ts';
 
 export interface StageInput {
   owner: Owner;
@@ -184,10 +183,13 @@ async function stageFrozen(
   former: ConfigRef | null,
   dir: string,
 ): Promise<void> {
-  const { tree, whiteouts } = await stageFormerConfig(context, former, dir, 'copy');
-  await mergePrivateOver(freeze.privateDir, tree, join(freeze.whiteoutsDir, 'config', input.owner));
-  mergeWhiteouts(freeze.whiteoutsDir, whiteouts);
-  removeTree(join(whiteouts, 'config', input.owner));
+  const made = await stageFormerConfig(context, former, dir);
+  await mergeLayerOver(
+    { tree: freeze.privateDir, whiteouts: freeze.whiteoutsDir },
+    made,
+    input.owner,
+    'copy',
+  );
 }
 
 /** Journal steps that make a staged generation the current one of an owner that exists. */
