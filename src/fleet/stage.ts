@@ -5,7 +5,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { LIMITS, type Progress, StrataError, type UnitId } from '../base/index.ts';
-import { writeTreeIndex } from '../layer/index.ts';
+import { openTreeIndex, type ScanOptions, writeTreeIndex } from '../layer/index.ts';
+import { AT_FDCWD, newStat, statAt } from '../sys/index.ts';
 import { type ComposedUnit, checkConflicts, orderUnits, stackOf } from './compose.ts';
 import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
 import { type FleetContext, operationId } from './context.ts';
@@ -14,6 +15,7 @@ import { isThere, removeTree, syncDirectory, syncFileSystem, writeNewFile } from
 import { pinGenerations } from './gc-pins.ts';
 import {
   type ConfigRef,
+  configPaths,
   type Definition,
   type GenerationRecord,
   ownConfig,
@@ -172,8 +174,23 @@ async function stageConfig(
     });
     if (!isMade) return former;
   }
-  await writeTreeIndex(join(dir, 'config.index'), join(dir, 'config'), { overlay: true });
+  await writeTreeIndex(join(dir, 'config.index'), join(dir, 'config'), {
+    overlay: true,
+    ...(former !== null ? { knownDigest: digestsOf(configPaths(context.paths, former)) } : {}),
+  });
   return made;
+}
+
+/** Digests of files that a staged config layer has in common with the former one: the same inode at the same path. */
+function digestsOf(former: { tree: string; index: string }): NonNullable<ScanOptions['knownDigest']> {
+  const index = openTreeIndex(former.index);
+  const tree = Buffer.from(former.tree).toString('latin1');
+  const was = newStat();
+  return (path, { dev, ino }) => {
+    const entry = index.find(path);
+    if (entry < 0 || statAt(AT_FDCWD, `${tree}/${path}`, was) < 0) return null;
+    return was.dev === dev && was.ino === ino ? index.digest(entry) : null;
+  };
 }
 
 async function stageFrozen(

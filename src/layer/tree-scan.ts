@@ -45,6 +45,8 @@ export interface ScanOptions {
   overlay?: boolean;
   /** Compute the SHA-256 of every regular file; default true. */
   digests?: boolean;
+  /** The digest of a regular file's content where it is known already, so that it need not be read. */
+  knownDigest?: (path: Name, stat: Readonly<Stat>) => Digest | null;
 }
 
 /** All entries of the tree at `dir` (root first), as an async function that lets the event loop run every few milliseconds. */
@@ -69,7 +71,7 @@ export function scanTreeSync(dir: string, options: ScanOptions = {}): TreeEntry[
 }
 
 function* scanSteps(dir: string, options: ScanOptions): Generator<void, TreeEntry[]> {
-  const { overlay = false, digests = true } = options;
+  const { overlay = false, digests = true, knownDigest = () => null } = options;
   const root = openat(AT_FDCWD, Buffer.from(dir).toString('latin1'), O_PATH | O_DIRECTORY | O_CLOEXEC);
   checked(root, 'open', dir);
   const entries: TreeEntry[] = [];
@@ -112,7 +114,10 @@ function* scanSteps(dir: string, options: ScanOptions): Generator<void, TreeEntr
             entry.size = target.length;
           } else if (type === S_IFREG && digests) {
             const known = entry.inode === undefined ? undefined : digestOfInode.get(entry.inode as string);
-            entry.digest = known ?? (yield* digestFile(fd, name, `${dir}/${childPath}`, stat.size));
+            entry.digest =
+              known ??
+              knownDigest(childPath, stat) ??
+              (yield* digestFile(fd, name, `${dir}/${childPath}`, stat.size));
             if (entry.inode !== undefined) digestOfInode.set(entry.inode as string, entry.digest);
           }
           entries.push(entry);

@@ -10,7 +10,7 @@ import { noProgress, type Progress } from '../../base/index.ts';
 import { runContainer, STATUS_TIMED_OUT } from '../../runtime/index.ts';
 import { aptSourcesSeed } from './apt-sources.ts';
 import type { ConfigFile, ConfigureInput, ConfigureResult } from './contract.ts';
-import { DIVERT, driverScript, stagedScript, WORK } from './driver.ts';
+import { DIVERT, driverScript, POLICY, stagedScript, WORK } from './driver.ts';
 import { failureFromSteps, lastLines } from './failure.ts';
 import { CONTAINER_PREFIX, cleanupConfigureOnce, inUse, WORK_PREFIX } from './leftovers.ts';
 import { type Plan, planConfigure, type Step } from './plan.ts';
@@ -99,7 +99,8 @@ async function stageWork(work: string, plan: Plan, seeds: ConfigFile[], version:
   const put = async (path: string, content: string | Uint8Array, mode = 0o644) => {
     const file = join(work, path);
     await mkdir(dirname(file), { recursive: true });
-    await writeFile(file, content, { mode });
+    await writeFile(file, content);
+    await chmod(file, mode); // Whatever the umask is: some are put in place as they are.
   };
   await put(
     'driver',
@@ -115,6 +116,7 @@ async function stageWork(work: string, plan: Plan, seeds: ConfigFile[], version:
   for (const step of plan.steps) await stageScripts(step, put);
   if (!plan.dpkg) return;
   await put('bin/dpkg-divert', DIVERT, 0o755);
+  await put('policy-rc.d', POLICY, 0o755);
   await put('status', plan.statusBefore);
   await put('extended_states', plan.extendedStates);
   await put('triggers-File', plan.triggers.file);

@@ -8,6 +8,9 @@ import type { Plan, Step } from './plan.ts';
 import { scriptLabel } from './plan.ts';
 import { DPKG_SCRIPT, type ScriptName, type UnitFacts } from './unit-facts.ts';
 
+/** What a service that a script wants to start is told: not here. */
+export const POLICY = '#!/bin/sh\nexit 101\n';
+
 export const WORK = '/dev/strata-configure';
 export const FAILED = 100;
 
@@ -42,8 +45,8 @@ configure() {
 }
 place() {
   [ -e "$2" ] && cmp -s "${WORK}/$1" "$2" && return 0
-  mkdir -p "\${2%/*}" && cp "${WORK}/$1" "$2.strata-new" && chmod 644 "$2.strata-new" &&
-    mv -f "$2.strata-new" "$2" || fail database 1
+  [ -d "\${2%/*}" ] || mkdir -p "\${2%/*}" || fail database 1
+  cp -p "${WORK}/$1" "$2.strata-new" && mv -f "$2.strata-new" "$2" || fail database 1
 }
 md5sums() {
   m_info=/var/lib/dpkg/info/$1
@@ -61,28 +64,33 @@ seed() {
 
 const DPKG_BEFORE = `
 mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers /var/lib/dpkg/alternatives \\
-  /var/lib/dpkg/parts /var/log || fail database 1
+  /var/lib/dpkg/parts /var/log /usr/sbin || fail database 1
 for f in status diversions statoverride; do [ -e /var/lib/dpkg/$f ] || : >/var/lib/dpkg/$f; done
 [ -e /var/lib/dpkg/info/format ] || echo 1 >/var/lib/dpkg/info/format
 alternatives_log=; [ -e /var/log/alternatives.log ] && alternatives_log=kept
 dpkg_log=; [ -e /var/log/dpkg.log ] && dpkg_log=kept
 policy=; [ -e /usr/sbin/policy-rc.d ] && { policy=kept; mv /usr/sbin/policy-rc.d /usr/sbin/policy-rc.d.strata-old; }
-mkdir -p /usr/sbin; printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
+cp -p ${WORK}/policy-rc.d /usr/sbin/ || fail database 1
 `;
 
+/** Few processes: each costs about as much as a maintainer script. */
 const DPKG_AFTER = `
-rm -f /usr/sbin/policy-rc.d
 [ -n "$policy" ] && mv /usr/sbin/policy-rc.d.strata-old /usr/sbin/policy-rc.d
-dpkg-query -W -f '\${db:Status-Abbrev}\${binary:Package}\\n' >/tmp/.strata-states || fail audit 1
-if grep -v '^ii ' /tmp/.strata-states; then echo 'these packages are not configured'; fail audit 1; fi
+states=$(dpkg-query -W -f '\${db:Status-Abbrev}') || fail audit 1
+case $states in *[!i\\ ]*)
+  dpkg-query -W -f '\${db:Status-Abbrev}\${binary:Package}\\n' | grep -v '^ii '
+  echo 'these packages are not configured'
+  fail audit 1
+esac
 [ -s /etc/machine-id ] && : >/etc/machine-id
-rm -f /var/lib/dbus/machine-id /var/cache/apt/*.bin /var/lib/dpkg/*-old /var/cache/debconf/*-old \\
+set -- /var/lib/dbus/machine-id /var/cache/apt/*.bin /var/lib/dpkg/*-old /var/cache/debconf/*-old \\
   /var/cache/ldconfig/aux-cache /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- \\
   /var/lib/systemd/random-seed /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend /var/lib/dpkg/triggers/Lock \\
-  /etc/.pwd.lock /run/adduser /var/log/bootstrap.log
-rm -rf /tmp/* /tmp/.[!.]*
-[ -n "$alternatives_log" ] || rm -f /var/log/alternatives.log
-[ -n "$dpkg_log" ] || rm -f /var/log/dpkg.log
+  /etc/.pwd.lock /run/adduser /var/log/bootstrap.log /tmp/* /tmp/.[!.]*
+[ -n "$policy" ] || set -- "$@" /usr/sbin/policy-rc.d
+[ -n "$alternatives_log" ] || set -- "$@" /var/log/alternatives.log
+[ -n "$dpkg_log" ] || set -- "$@" /var/log/dpkg.log
+rm -rf -- "$@"
 `;
 
 /** The whole driver. `seeds` are the paths that are put in place when they do not exist; staged as seed/N. */
