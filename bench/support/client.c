@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -176,6 +177,37 @@ int main(int argc, char **argv) {
       for (ssize_t got; (got = read(fd, buffer, sizeof buffer)) > 0;) bytes += got;
       if (pass == 1) report(bytes >> 20);
     }
+  } else if (strcmp(row, "read-once") == 0) {
+    int fd = open(dir, O_RDONLY);
+    if (fd < 0) fail("open", dir);
+    long long bytes = 0;
+    begin();
+    for (ssize_t got; (got = read(fd, buffer, sizeof buffer)) > 0;) bytes += got;
+    report(bytes >> 20);
+  } else if (strcmp(row, "map") == 0) {
+    /* One byte of every page, through a private mapping. */
+    int fd = open(dir, O_RDONLY);
+    if (fd < 0) fail("open", dir);
+    off_t size = lseek(fd, 0, SEEK_END);
+    begin();
+    volatile char *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (at == MAP_FAILED) fail("mmap", dir);
+    for (off_t i = 0; i < size; i += 4096) (void)at[i];
+    report(size >> 20);
+  } else if (strcmp(row, "start") == 0) {
+    /* Starts the program at DIR n times. */
+    int status;
+    begin();
+    for (long i = 0; i < n; i++) {
+      pid_t child = fork();
+      if (child == 0) {
+        dup2(2, 1);
+        execv(dir, argv + 3);
+        fail("start", dir);
+      }
+      if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", dir);
+    }
+    report(n);
   } else if (strcmp(row, "random") == 0) {
     int fd = open(dir, O_RDONLY);
     if (fd < 0) fail("open", dir);

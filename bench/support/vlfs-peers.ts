@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type OwnedDataPlane, startDataPlane } from '../../src/fuse/index.ts';
 import { MNT_DETACH, mount, umount } from '../../src/sys/index.ts';
-import type { StackSpec } from '../../src/vlfs/contract.ts';
+import type { CacheMode, StackSpec } from '../../src/vlfs/contract.ts';
 
 /** A mounted peer: where the shared tree is seen, where new files may be made, and which process serves it (null: the kernel). */
 export interface Mounted {
@@ -170,7 +170,7 @@ export function mergerfsPeer(work: string, copy: string): Peer {
 
 /** Strata's data plane as stratad starts it; every mount has an appliance of its own. */
 export interface StrataPlane {
-  peer(name: string, stack: StackSpec): Peer;
+  peer(name: string, stack: StackSpec, cache?: CacheMode): Peer;
   stop(): Promise<void>;
 }
 
@@ -180,7 +180,7 @@ export async function strataPlane(work: string): Promise<StrataPlane> {
   const plane: OwnedDataPlane = await startDataPlane(root);
   const { pid } = await plane.status();
   return {
-    peer: (name, stack) => ({
+    peer: (name, stack, cache) => ({
       name,
       async mount() {
         const { dir, upper: privateDir, mnt } = places(work);
@@ -189,7 +189,14 @@ export async function strataPlane(work: string): Promise<StrataPlane> {
         await plane.mount({
           id: dir,
           mountpoint: mnt,
-          vlfs: { name, privateDir, whiteoutsDir: join(dir, 'whiteouts'), stack, readOnly: false },
+          vlfs: {
+            name,
+            privateDir,
+            whiteoutsDir: join(dir, 'whiteouts'),
+            stack,
+            readOnly: false,
+            ...(cache === undefined ? {} : { cache }),
+          },
           readOnly: false,
         });
         return {

@@ -17,6 +17,7 @@ const version = Type.String({ minLength: 1, maxLength: LIMITS.objectNameChars })
 const path = Type.String({ minLength: 1, maxLength: LIMITS.pathBytes });
 const relations = Type.String({ maxLength: 1 << 20 });
 const patterns = Type.Array(Type.String({ minLength: 1, maxLength: 1024 }), { maxItems: 10_000 });
+const cache = Type.Optional(Type.Union([Type.Literal('shared'), Type.Literal('exact')]));
 const kind = Type.Union([
   Type.Literal('dir'),
   Type.Literal('apt'),
@@ -122,6 +123,7 @@ export const REQUEST_SCHEMAS = {
       dir: path,
       door: Type.Optional(Type.Union([Type.Literal('fuse'), Type.Literal('sealed')])),
       readOnly: Type.Optional(Type.Boolean()),
+      cache,
     },
     STRICT,
   ),
@@ -133,6 +135,7 @@ export const REQUEST_SCHEMAS = {
       network: Type.Union([Type.Literal('host'), Type.Literal('none')]),
       terminal: Type.Boolean(),
       env: Type.Optional(Type.Record(Type.String(), Type.String())),
+      cache,
     },
     STRICT,
   ),

@@ -6,7 +6,7 @@ import type { Progress } from '../base/index.ts';
 import type { UnitMetadata } from '../formats/contract.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { RepositoryConfig, RepositoryKind } from '../repository/contract.ts';
-import type { DiffEntry } from '../vlfs/contract.ts';
+import type { CacheMode, DiffEntry } from '../vlfs/contract.ts';
 
 export interface LdfLine {
   repo: string;
@@ -225,6 +225,8 @@ export interface Fleet {
     dir: string;
     door?: 'fuse' | 'sealed';
     readOnly?: boolean;
+    /** The fuse door only; default: that of its other mounts, else shared. */
+    cache?: CacheMode;
   }): Promise<{ name: string; dir: string }>;
   umount(o: { target: string; force?: boolean }): Promise<{ unmounted: string[] }>;
   prepareRun(o: {
@@ -233,6 +235,7 @@ export interface Fleet {
     network: 'host' | 'none';
     terminal: boolean;
     env?: Record<string, string>;
+    cache?: CacheMode;
   }): Promise<RunPreparation>;
   finishRun(runId: string): Promise<void>;
 

@@ -25,7 +25,15 @@ export function fakePlane(): FakePlane {
     async mount(request) {
       const { id, mountpoint, vlfs, readOnly } = request;
       plane.requests.push(request);
-      plane.mounts.push({ id, mountpoint, stackKey: vlfs.stack.key, readOnly, requests: 0, openFiles: 0 });
+      plane.mounts.push({
+        id,
+        mountpoint,
+        stackKey: vlfs.stack.key,
+        readOnly,
+        cache: vlfs.cache ?? 'shared',
+        requests: 0,
+        openFiles: 0,
+      });
     },
     async unmount(mountpoint, { force }) {
       if (plane.busy.has(mountpoint) && !force) throw new StrataError('BUSY', `${mountpoint} is busy`);

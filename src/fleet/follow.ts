@@ -4,7 +4,7 @@
  */
 import { StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
-import type { PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 import { pruneWhiteouts } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { stackOf } from './compose.ts';
@@ -25,9 +25,21 @@ export function applianceStack(context: FleetContext, row: CatalogRow): StackSpe
   return stackOf(context.paths, context.repositories, applianceDefinition(context, row).record);
 }
 
-export function vlfsSpec(context: FleetContext, row: CatalogRow, readOnly = false): VlfsSpec {
+export function vlfsSpec(
+  context: FleetContext,
+  row: CatalogRow,
+  { readOnly = false, cache }: { readOnly?: boolean | undefined; cache?: CacheMode | undefined } = {},
+): VlfsSpec {
   const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
-  return { name: row.name, privateDir, whiteoutsDir, stack: applianceStack(context, row), readOnly };
+  const stack = applianceStack(context, row);
+  return {
+    name: row.name,
+    privateDir,
+    whiteoutsDir,
+    stack,
+    readOnly,
+    ...(cache === undefined ? {} : { cache }),
+  };
 }
 
 interface Move {

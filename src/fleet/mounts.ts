@@ -10,7 +10,7 @@ import type { Fleet } from './contract.ts';
 import { namesIn } from './files.ts';
 import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { type ApplianceMount, allMounts } from './mount-list.ts';
+import { type ApplianceMount, allMounts, refuseOtherCache } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
 import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed-door.ts';
 import { settleSealed } from './sealed-settle.ts';
@@ -25,6 +25,15 @@ export async function mountAppliance(
     throw new StrataError('USAGE', `${options.dir} is not an absolute path`, {
       hint: 'give the mountpoint from / on',
     });
+  }
+  if (options.door === 'sealed' && options.cache !== undefined) {
+    throw new StrataError(
+      'USAGE',
+      '--cache is for the door fuse; what the sealed door shows is cached by the kernel alone',
+      {
+        hint: 'leave out --cache or --door sealed',
+      },
+    );
   }
   const { name } = applianceRow(context, options.name);
   refuseOwnPlaces(context, resolve(options.dir));
@@ -69,9 +78,10 @@ async function readyForMount(
       hint: `its private layer has one door at a time; first: strata umount ${other.dir}`,
     });
   }
+  refuseOtherCache(mounts, name, options.cache);
   const row = applianceRow(context, name);
   settleSealed(context, name, applianceDefinition(context, row).record);
-  const spec = vlfsSpec(context, row, options.readOnly ?? false);
+  const spec = vlfsSpec(context, row, options);
   if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
     pruneWhiteouts(spec);
   return spec;

@@ -6,13 +6,14 @@ import { rmdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import { cleanupStale, listContainers, prepareBundle, removeBundle } from '../runtime/index.ts';
+import type { CacheMode } from '../vlfs/contract.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { Fleet, RunPreparation } from './contract.ts';
 import { makeDirectory, replaceFile } from './files.ts';
 import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { allMounts } from './mount-list.ts';
+import { allMounts, refuseOtherCache } from './mount-list.ts';
 import { type RunRecord, runMountpoint, runRecordFile, runRecords } from './run-records.ts';
 import { refuseSealed, settleSealed } from './sealed-settle.ts';
 
@@ -31,7 +32,7 @@ export async function prepareRun(
   const { name } = applianceRow(context, options.name);
   return context.locks.with([applianceLock(name)], async () => {
     const rootfs = runMountpoint(context, name);
-    await mountForRun(context, name, rootfs);
+    await mountForRun(context, name, rootfs, options.cache);
     const runId = `strata-${name.replaceAll(/[^A-Za-z0-9_.-]/g, '-').slice(0, 64)}-${operationId()}`;
     const record: RunRecord = { format: 1, runId, name, startedAt: Date.now() };
     makeDirectory(context.paths.runs, 0o700);
@@ -61,16 +62,22 @@ export async function prepareRun(
   });
 }
 
-async function mountForRun(context: FleetContext, name: string, rootfs: string): Promise<void> {
+async function mountForRun(
+  context: FleetContext,
+  name: string,
+  rootfs: string,
+  cache: CacheMode | undefined,
+): Promise<void> {
   await context.locks.with([COMMIT], async () => {
     const mounts = await allMounts(context);
     refuseSealed(context, name);
+    refuseOtherCache(mounts, name, cache);
     settleSealed(context, name, applianceDefinition(context, applianceRow(context, name)).record);
     if (mounts.some((mount) => mount.dir === rootfs)) return;
     makeDirectory(rootfs, 0o755);
     await reconcileMounts(context);
     const plane = await context.dataPlane();
-    const spec = vlfsSpec(context, applianceRow(context, name));
+    const spec = vlfsSpec(context, applianceRow(context, name), { cache });
     await plane.mount({ id: name, mountpoint: rootfs, vlfs: spec, readOnly: false });
   });
 }

@@ -2,7 +2,7 @@
  * The data plane as the control plane sees it: one process (strata-fs) that serves every mounted VLFS. stratad starts it,
  * talks to it over a unix socket (one JSON value a line), and finds it again after its own restart.
  */
-import type { PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 
 export interface MountRequest {
   /** Appliance name: one mount each VLFS instance; further mountpoints of the same appliance share the instance by bind mount. */
@@ -17,6 +17,7 @@ export interface MountInfo {
   mountpoint: string;
   stackKey: string;
   readOnly: boolean;
+  cache: CacheMode;
   /** Requests served, for status. */
   requests: number;
   openFiles: number;

@@ -1,5 +1,5 @@
 /** statx(2) and statfs(2), decoded into reusable records. statx has one layout on every architecture. */
-import { AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW } from './constants.ts';
+import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW } from './constants.ts';
 import { cstr, libc, orErrno } from './libc.ts';
 
 /** Times in seconds and nanoseconds; rdev and dev as the kernel's new_encode_dev (what FUSE and st_rdev hold for 12+20 bits). */
@@ -47,6 +47,7 @@ const statxCall = libc.func(
   'int statx(int dirfd, const void *path, int flags, unsigned int mask, void *out)',
 );
 const STATX_BASIC_STATS = 0x7ff;
+const AT_STATX_DONT_SYNC = 0x4000;
 const buffer = new Uint8Array(256);
 const view = new DataView(buffer.buffer);
 
@@ -104,6 +105,16 @@ export function fstat(fd: number, out: Stat): number {
   if (result < 0) return orErrno(result);
   decode(out);
   return 0;
+}
+
+const device = newStat();
+
+/** The device number of a mountpoint, by a statx that asks no file server for anything; a negative errno. */
+export function deviceAt(path: string): number {
+  const result = statxCall(AT_FDCWD, cstr(path), AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0, buffer);
+  if (result < 0) return orErrno(result);
+  decode(device);
+  return device.dev;
 }
 
 export interface StatFs {

@@ -261,6 +261,12 @@ export interface StackSpec {
   levels: LevelSpec[];
 }
 
+/**
+ * What a reader of a shared file sees when another program copies it up while it is open: `exact` the new content, as on ext4, because every read goes
+ * through the page cache of the mount; `shared` the old content for larger files, which all mounts read through one page cache, the layer's.
+ */
+export type CacheMode = 'exact' | 'shared';
+
 export interface VlfsSpec {
   /** The appliance's name, for messages. */
   name: string;
@@ -270,6 +276,8 @@ export interface VlfsSpec {
   whiteoutsDir: string;
   stack: StackSpec;
   readOnly: boolean;
+  /** Default: shared. */
+  cache?: CacheMode;
 }
 
 export interface DiffEntry {

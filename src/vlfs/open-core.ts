@@ -26,7 +26,7 @@ import { removeTree, workDirOf } from './work-dir.ts';
 const CACHED_BYTES = 64 * 1024;
 
 export interface OpenOptions {
-  /** Shared files up to this size are read through the page cache of the mount (default: 64 KiB), larger ones by passthrough. */
+  /** Shared files up to this size are read through the page cache of the mount (default: by the spec's cache mode), larger ones by passthrough. */
   cachedBytes?: number;
   /** Called before each change on disk, for fault injection in tests. */
   onStep?: (step: string) => void;
@@ -81,7 +81,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     handles: [],
     freeHandles: [],
     passthrough: false,
-    cachedBytes: options.cachedBytes ?? CACHED_BYTES,
+    cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
     posixAcl: false,
     background: options.background ?? false,
     onStep: options.onStep ?? null,

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { CommandSpec } from '../command.ts';
 import { flag, maybe, text, word } from '../words.ts';
+import { CACHE_OPTION, cacheOption } from './cache-option.ts';
 
 export const MOUNT_COMMANDS: CommandSpec[] = [
   {
@@ -21,6 +22,7 @@ export const MOUNT_COMMANDS: CommandSpec[] = [
         description:
           "fuse (default) follows updates at once; sealed is the kernel's own overlay of one moment",
       },
+      CACHE_OPTION,
       { long: '--read-only', description: 'refuse every write' },
     ],
     examples: [
@@ -32,6 +34,7 @@ export const MOUNT_COMMANDS: CommandSpec[] = [
         name: word(invocation, 0),
         dir: resolve(word(invocation, 1)),
         ...maybe('door', text(invocation, 'door') as 'fuse' | 'sealed' | undefined),
+        ...cacheOption(invocation),
         ...(flag(invocation, 'readOnly') ? { readOnly: true } : {}),
       });
       return { json: result, human: (print) => print.line(`${result.name} is mounted at ${result.dir}`) };

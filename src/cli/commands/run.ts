@@ -5,6 +5,7 @@
 import { StrataError } from '../../base/index.ts';
 import type { CommandSpec, Invocation } from '../command.ts';
 import { text, texts, word, wordList } from '../words.ts';
+import { CACHE_OPTION, cacheOption } from './cache-option.ts';
 
 /** bash when the appliance has it, else sh. */
 const SHELL = ['/bin/sh', '-c', '[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh'];
@@ -42,6 +43,7 @@ async function run(invocation: Invocation): Promise<null> {
     network,
     terminal,
     env: { ...(terminal && term ? { TERM: term } : {}), ...env },
+    ...cacheOption(invocation),
   });
   try {
     const { execInteractive } = await import('../../runtime/index.ts');
@@ -76,6 +78,7 @@ export const RUN_COMMAND: CommandSpec = {
       choices: NETWORKS,
       description: "host (default): the host's network; none: only a loopback",
     },
+    CACHE_OPTION,
     {
       long: '--env',
       value: 'NAME=VALUE',

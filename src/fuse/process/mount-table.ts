@@ -6,11 +6,11 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { MountInfo, MountRequest } from '../contract.ts';
 import type { RelayerOutcome, ServedStatus } from '../loop/messages.ts';
 import type { Features } from '../server/init.ts';
-import { bindMount, mountFuse, unmount } from '../transport/device.ts';
+import { bindMount, mountFuse, setReadAhead, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import type { MountRecords } from './mount-records.ts';
 import type { ServingThread } from './threads.ts';
@@ -22,6 +22,7 @@ const ENDING_POLL_MS = 2;
 interface Served {
   thread: ServingThread;
   mountpoints: { path: string; readOnly: boolean }[];
+  cache: CacheMode;
 }
 
 export interface MountTable {
@@ -68,6 +69,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
 
   async function mountFirst(request: MountRequest): Promise<void> {
     const { id, vlfs, mountpoint } = request;
+    const cache = vlfs.cache ?? 'shared';
     const thread = serving.reduce((least, t) => (t.load < least.load ? t : least));
     thread.load++;
     try {
@@ -76,12 +78,13 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
       try {
         records.put(request);
         fd = mountFuse(nameFromText(mountpoint), request.readOnly);
+        if (cache === 'exact') setReadAhead(nameFromText(mountpoint));
       } catch (error) {
         records.remove(mountpoint);
         await thread.send({ kind: 'drop', id });
         throw error;
       }
-      table.set(id, { thread, mountpoints: [{ path: mountpoint, readOnly: request.readOnly }] });
+      table.set(id, { thread, mountpoints: [{ path: mountpoint, readOnly: request.readOnly }], cache });
       await thread.send({ kind: 'serve', id, fd });
     } catch (error) {
       thread.load--;
@@ -108,7 +111,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
       throw new StrataError('BUSY', `${request.id} is still being unmounted`, {
         hint: 'end the programs that use it and try again',
       });
-    records.put(request);
+    records.put({ ...request, vlfs: { ...request.vlfs, cache: found.cache } });
     try {
       bindMount(nameFromText(first.path), nameFromText(mountpoint), readOnly);
     } catch (error) {
@@ -177,6 +180,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
       const all = (await Promise.all(serving.map((t) => t.send<ServedStatus[]>({ kind: 'status' })))).flat();
       const mounts = all.flatMap(({ id, stackKey, requests, openFiles }) =>
         (table.get(id)?.mountpoints ?? []).map(({ path, readOnly }) => ({
+          cache: table.get(id)!.cache,
           id,
           mountpoint: path,
           stackKey,

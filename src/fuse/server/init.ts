@@ -78,7 +78,8 @@ export function handleInit(s: Session): number {
   const flags = offered & WANTED & (extended ? -1 : ~FUSE_INIT.INIT_EXT);
   const flags2 = offered2 & WANTED2;
 
-  out.setUint32(PAYLOAD + INIT_OUT.max_readahead, view.getUint32(body + INIT_IN.max_readahead, true), true);
+  // A limit; the kernel's default is smaller.
+  out.setUint32(PAYLOAD + INIT_OUT.max_readahead, MAX_WRITE_BYTES, true);
   out.setUint32(PAYLOAD + INIT_OUT.flags, flags >>> 0, true);
   out.setUint16(PAYLOAD + INIT_OUT.max_background, MAX_BACKGROUND, true);
   out.setUint16(PAYLOAD + INIT_OUT.congestion_threshold, CONGESTION_THRESHOLD, true);

@@ -2,12 +2,15 @@
  * /dev/fuse: mount(2) of a connection, its removal, further mountpoints by bind mount, and passthrough backing files. The descriptor is
  * non-blocking. The process that serves a mount must never look inside it; mount(2) and umount2(2) themselves are safe.
  */
+import { writeFileSync } from 'node:fs';
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import { FUSE_DEV_IOC_BACKING_CLOSE, FUSE_DEV_IOC_BACKING_OPEN } from '../abi/constants.ts';
 import { BACKING_MAP } from '../abi/layout.ts';
 import type { BackingDevice } from '../server/backing-table.ts';
+import { MAX_WRITE_BYTES } from '../server/buffers.ts';
 
+const READ_AHEAD_BYTES = MAX_WRITE_BYTES;
 /** Shown by findmnt as source and type. */
 const SOURCE = 'strata';
 const SUBTYPE = 'strata';
@@ -26,6 +29,19 @@ export function mountFuse(mountpoint: string, readOnly: boolean): number {
   if (errno === 0) return fd;
   sys.close(fd);
   throw failure(`mount at ${mountpoint}`, errno, 'the mountpoint must be an existing directory');
+}
+
+/**
+ * Lets the kernel read ahead a whole request of what it reads through the page cache of a mount that was just made. Its own default is an eighth of
+ * that, and each request costs a round trip. Where sysfs is read-only it stays at the default.
+ */
+export function setReadAhead(mountpoint: string): void {
+  const device = sys.deviceAt(mountpoint);
+  if (device < 0) return;
+  const name = `${sys.majorOf(device)}:${sys.minorOf(device)}`;
+  try {
+    writeFileSync(`/sys/class/bdi/${name}/read_ahead_kb`, String(READ_AHEAD_BYTES / 1024));
+  } catch {}
 }
 
 /** Shows an existing mount at a second directory. */

@@ -1,7 +1,7 @@
 /**
  * Where the contract of a file system is run: a plain directory of the host (the oracle), and one mounted appliance with the planted objects in its
- * private layer, in a shared software layer (whose directories a second layer holds too), and in its template's config layer. The
- * mount is served by another process.
+ * private layer, in a shared software layer (whose directories a second layer holds too), and in its template's config layer; and a second appliance
+ * with the exact cache mode. The mounts are served by another process.
  */
 import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -101,6 +101,8 @@ export async function openPlaces({ strata, at }: Workshop, topics: readonly Topi
   await strata.json('template', 'freeze', 't', '--from', 'seed');
   await strata.json('create', 'a', '--template', 't');
   await strata.json('mount', 'a', at('mnt'));
+  await strata.json('create', 'b', '--template', 't');
+  await strata.json('mount', 'b', at('exact'), '--cache', 'exact');
   const place = (name: string, root: string, plantsLate: boolean): Place => ({
     name,
     plantsLate,
@@ -115,6 +117,7 @@ export async function openPlaces({ strata, at }: Workshop, topics: readonly Topi
       place('the private layer', at('mnt/private'), true),
       place('a shared layer', at('mnt/shared'), false),
       place('the config layer', at('mnt/config'), false),
+      place('a shared layer, cached exactly', at('exact/shared'), false),
     ],
   };
 }

@@ -15,6 +15,7 @@ import { opens } from './opens.ts';
 import { permissions } from './permissions.ts';
 import { openPlaces, openWorkshop, type Place } from './places.ts';
 import { rangeCopies } from './range-copies.ts';
+import { readers } from './readers.ts';
 import { renames } from './renames.ts';
 import { space } from './space.ts';
 import { sparseFiles } from './sparse-files.ts';
@@ -34,6 +35,7 @@ const topics: readonly Topic[] = [
   opens,
   mappings,
   sparseFiles,
+  readers,
   rangeCopies,
   locks,
   specialFiles,
@@ -43,7 +45,13 @@ const topics: readonly Topic[] = [
   space,
 ];
 
-const PLACES = ['a plain directory', 'the private layer', 'a shared layer', 'the config layer'];
+const PLACES = [
+  'a plain directory',
+  'the private layer',
+  'a shared layer',
+  'the config layer',
+  'a shared layer, cached exactly',
+];
 const workshop = openWorkshop();
 let places: Place[] = [];
 
