@@ -57,7 +57,7 @@ function expire(
   const messages = new Uint8Array(ofNames.length + ofListings.length);
   messages.set(ofNames);
   messages.set(ofListings, ofNames.length);
-  ctx.pool.run({ kind: 'notify', fuseFd: m.fd, messages }, () => {
+  ctx.pool.run(m, { kind: 'notify', fuseFd: m.fd, messages }, () => {
     m.underWay--;
     then();
     finishIfIdle(ctx, m);

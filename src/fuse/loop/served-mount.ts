@@ -133,7 +133,7 @@ function defer(ctx: ServeContext, m: ServedMount, length: number): void {
   m.waiting.set(job, [bytes]);
   m.underWay++;
   const { done: _done, ...plain } = job as SlowJob & { done?: unknown };
-  ctx.pool.run(plain as SlowJob, (result) => jobEnded(ctx, m, job, result));
+  ctx.pool.run(m, plain as SlowJob, (result) => jobEnded(ctx, m, job, result));
 }
 
 /** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */

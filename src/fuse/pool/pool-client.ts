@@ -1,5 +1,6 @@
 /**
- * The serving thread's side of the blocking pool: gives a job to the thread with the fewest of our jobs and calls back when it is done. The
+ * The serving thread's side of the blocking pool: gives a job to the thread with the fewest of our jobs and calls back when it is done. An
+ * owner (a mount) has at most half of the threads at a time; more of its jobs wait, so that the others' do not. The
  * last port is kept for notifies, which may wait for kernel locks that only an ordinary job's end releases.
  */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
@@ -7,15 +8,18 @@ import type { PoolJob } from './jobs.ts';
 import type { PoolRequest, PoolResult } from './pool-main.ts';
 
 export interface PoolClient {
-  run(job: PoolJob, done: (result: number) => void): void;
+  run(owner: object, job: PoolJob, done: (result: number) => void): void;
   /** Calls back for all that has ended; to be called when the done eventfd rings. */
   drain(): void;
 }
 
 export function createPoolClient(ports: MessagePort[]): PoolClient {
   const waiting = new Map<number, { port: number; done: (result: number) => void }>();
+  /** Jobs of an owner that are under way, and those that come after. */
+  const shares = new Map<object, { running: number; later: (() => void)[] }>();
   const load = ports.map(() => 0);
   const notifier = ports.length - 1;
+  const share = Math.max(1, notifier >> 1);
   let nextJob = 1;
 
   function choose(job: PoolJob): number {
@@ -25,16 +29,37 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
     return best;
   }
 
+  function post(job: PoolJob, done: (result: number) => void): void {
+    const port = choose(job);
+    const jobNo = nextJob++;
+    waiting.set(jobNo, { port, done });
+    load[port]!++;
+    ports[port]!.postMessage(
+      { jobNo, job } satisfies PoolRequest,
+      job.kind === 'notify' ? [job.messages.buffer] : [],
+    );
+  }
+
   return {
-    run(job, done) {
-      const port = choose(job);
-      const jobNo = nextJob++;
-      waiting.set(jobNo, { port, done });
-      load[port]!++;
-      ports[port]!.postMessage(
-        { jobNo, job } satisfies PoolRequest,
-        job.kind === 'notify' ? [job.messages.buffer] : [],
-      );
+    run(owner, job, done) {
+      if (job.kind === 'notify') return post(job, done);
+      let mine = shares.get(owner);
+      if (mine === undefined) {
+        mine = { running: 0, later: [] };
+        shares.set(owner, mine);
+      }
+      const { later } = mine;
+      const start = (): void => {
+        mine.running++;
+        post(job, (result) => {
+          mine.running--;
+          later.shift()?.();
+          if (mine.running === 0) shares.delete(owner);
+          done(result);
+        });
+      };
+      if (mine.running < share) start();
+      else later.push(start);
     },
     drain() {
       for (const port of ports) {

@@ -13,11 +13,14 @@ import type { Features } from '../server/init.ts';
 import { bindMount, mountFuse, setReadAhead, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import type { MountRecords } from './mount-records.ts';
+import type { ThreadGroups } from './thread-groups.ts';
 import type { ServingThread } from './threads.ts';
 
 /** How long a mount waits for the end of the connection before. */
 const ENDING_MS = 2000;
 const ENDING_POLL_MS = 2;
+/** How long the status waits for a thread. */
+const STATUS_MS = 500;
 
 interface Served {
   thread: ServingThread;
@@ -40,9 +43,10 @@ export interface MountTable {
   unmountAll(force: boolean): Promise<string[]>;
 }
 
-export function createMountTable(serving: ServingThread[], records: MountRecords): MountTable {
+export function createMountTable(threads: ThreadGroups, records: MountRecords): MountTable {
   const table = new Map<string, Served>();
   const queues = new Map<string, Promise<unknown>>();
+  const lastStatus = new WeakMap<ServingThread, ServedStatus[]>();
 
   /** Runs `work` after all earlier work on this VLFS. */
   function inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
@@ -62,6 +66,21 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
     return found;
   }
 
+  /** What a thread serves; as it was before, when the thread waits for a disk. */
+  async function statusOf(thread: ServingThread): Promise<ServedStatus[]> {
+    const answer = thread.send<ServedStatus[]>({ kind: 'status' }).then((now) => {
+      lastStatus.set(thread, now);
+      return now;
+    });
+    const late = new AbortController();
+    const known = delay(STATUS_MS, lastStatus.get(thread) ?? [], { signal: late.signal }).catch(() => []);
+    try {
+      return await Promise.race([answer, known]);
+    } finally {
+      late.abort();
+    }
+  }
+
   function owner(mountpoint: string): string | undefined {
     for (const [id, { mountpoints }] of table) if (mountpoints.some((m) => m.path === mountpoint)) return id;
     return undefined;
@@ -70,8 +89,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
   async function mountFirst(request: MountRequest): Promise<void> {
     const { id, vlfs, mountpoint } = request;
     const cache = vlfs.cache ?? 'shared';
-    const thread = serving.reduce((least, t) => (t.load < least.load ? t : least));
-    thread.load++;
+    const thread = await threads.join(vlfs);
     try {
       await thread.send({ kind: 'open', id, spec: vlfs });
       let fd: number;
@@ -87,7 +105,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
       table.set(id, { thread, mountpoints: [{ path: mountpoint, readOnly: request.readOnly }], cache });
       await thread.send({ kind: 'serve', id, fd });
     } catch (error) {
-      thread.load--;
+      threads.leave(thread);
       throw error;
     }
   }
@@ -177,7 +195,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
     revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
     async status() {
-      const all = (await Promise.all(serving.map((t) => t.send<ServedStatus[]>({ kind: 'status' })))).flat();
+      const all = (await Promise.all(threads.all().map(statusOf))).flat();
       const mounts = all.flatMap(({ id, stackKey, requests, openFiles }) =>
         (table.get(id)?.mountpoints ?? []).map(({ path, readOnly }) => ({
           cache: table.get(id)!.cache,
@@ -195,7 +213,7 @@ export function createMountTable(serving: ServingThread[], records: MountRecords
     gone(id) {
       const found = table.get(id);
       if (found === undefined) return;
-      found.thread.load--;
+      threads.leave(found.thread);
       table.delete(id);
       // A connection that was aborted leaves dead mounts; one that was unmounted by hand leaves none.
       const left = new Set(found.mountpoints.length > 0 ? strataMountpoints() : []);

@@ -8,7 +8,8 @@ import { createLog } from './log.ts';
 import { openMountRecords } from './mount-records.ts';
 import { createMountTable, type MountTable } from './mount-table.ts';
 import { dataPlanePaths } from './paths.ts';
-import { startThreads } from './threads.ts';
+import { createThreadGroups } from './thread-groups.ts';
+import { startThreads, type ThreadOptions } from './threads.ts';
 import { createLineReader, encodeLine, unpackRelayer, type WireRelayer, type WireRequest } from './wire.ts';
 
 export interface DataPlaneOptions {
@@ -37,7 +38,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   const log = createLog(paths.log);
   protect(log);
 
-  const threads = startThreads({
+  const threadOptions: ThreadOptions = {
     vlfsModule: options.vlfsModule,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     onGone: (id) => {
@@ -50,10 +51,13 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
       log(`${what} died; strata-fs ends, stratad starts it again`);
       process.kill(process.pid, 'SIGKILL');
     },
-  });
+  };
+  const threads = createThreadGroups(options.root, startThreads(threadOptions), () =>
+    startThreads({ ...threadOptions, count: 1 }),
+  );
   const records = openMountRecords(paths);
   records.sweep();
-  const mounts: MountTable = createMountTable(threads.serving, records);
+  const mounts: MountTable = createMountTable(threads, records);
   let ending = false;
   let ended = false;
 
@@ -148,7 +152,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   // Ended by hand or by the init system: what is busy goes on being served.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void shutdown(false));
   process.on('SIGHUP', () => {});
-  log(`serves ${options.root} as process ${process.pid} with ${threads.serving.length} threads`);
+  log(`serves ${options.root} as process ${process.pid} with ${threads.all().length} threads`);
 }
 
 function protect(log: (line: string) => void): void {

@@ -1,5 +1,5 @@
 /**
- * The threads of strata-fs, seen from its main thread: serving threads (one a core, at most four) and the blocking pool that they share. A command
+ * Threads of strata-fs, seen from its main thread: serving threads and the blocking pool that they share. A command
  * to a serving thread goes through a MessagePort and an eventfd, since that thread sleeps in epoll_wait, not in Node's event loop.
  */
 import { availableParallelism } from 'node:os';
@@ -18,6 +18,8 @@ export interface ServingThread {
 export interface ThreadOptions {
   vlfsModule: string;
   spinUs: number;
+  /** Serving threads; default: one a core, at most four. */
+  count?: number;
   onGone(id: string): void;
   onLog(line: string): void;
   /** A thread died; the process cannot go on. */
@@ -31,8 +33,8 @@ export interface Threads {
 }
 
 const MAX_SERVING_THREADS = 4;
-/** Two for slow jobs and one for notifies, which may wait for locks. */
-const POOL_THREADS = 3;
+/** Four for slow jobs (of which one mount gets two) and one for notifies, which may wait for locks. */
+const POOL_THREADS = 5;
 
 export function failureToError(failure: LoopFailure): StrataError {
   return new StrataError(failure.code, failure.message, { hint: failure.hint });
@@ -49,7 +51,7 @@ export function startThreads(options: ThreadOptions): Threads {
     worker.on('exit', died('a pool thread'));
     return worker;
   });
-  const count = Math.min(MAX_SERVING_THREADS, availableParallelism());
+  const count = options.count ?? Math.min(MAX_SERVING_THREADS, availableParallelism());
   const workers: Worker[] = [];
   const serving = Array.from({ length: count }, () => startServing());
 
