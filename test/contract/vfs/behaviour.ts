@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, lstatSync, openSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 
 export interface Topic {
@@ -84,6 +84,12 @@ export function withFile<T>(path: string, flags: string | number, use: (fd: numb
   } finally {
     closeSync(fd);
   }
+}
+
+/** st_ino of a path (a symlink is not followed) or a descriptor, in all its 64 bits. */
+export function inoOf(file: string | number): bigint {
+  return (typeof file === 'number' ? fstatSync(file, { bigint: true }) : lstatSync(file, { bigint: true }))
+    .ino;
 }
 
 /** Runs a Python program for the calls that neither Node nor src/sys has; it must exit 0. Returns what it printed. */

@@ -1,7 +1,7 @@
 /**
- * Where the contract of a file system is run: a plain directory of the host (the oracle), and one mounted appliance with the planted objects in its
- * private layer, in a shared software layer (whose directories a second layer holds too), and in its template's config layer; and a second appliance
- * with the exact cache mode. The mounts are served by another process.
+ * Where the contract of a file system is run: a plain directory of the host (the oracle), and an appliance behind each door, with the planted objects
+ * in its private layer, in a shared software layer (whose directories a second layer holds too), and in its template's config layer; and one
+ * behind the FUSE door with the exact cache mode. FUSE mounts are served by another process.
  */
 import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,21 +10,24 @@ import { AT_FDCWD, newStat, statAt, utimensat } from '../../../src/sys/index.ts'
 import { mountsBelow, type StrataRoot, sh, strataRoot } from '../../helpers/strata.ts';
 import { ok, type Topic } from './behaviour.ts';
 
+/** Where the planted objects are, and the door they are reached by; null: a directory of the host. */
 export interface Place {
   name: string;
-  /** The directory of a topic's n-th behaviour. */
-  dirOf(topic: Topic, n: number): string;
-  /** Planted when the behaviour begins; otherwise everything is there before the mount. */
-  plantsLate: boolean;
+  /** By what the objects are reached ('exact': the FUSE door with that cache mode); null: directly. */
+  door: 'fuse' | 'exact' | 'sealed' | null;
+  /** What holds the planted objects; null: the place itself, when a behaviour begins. Otherwise they are there before the mount. */
+  layer: 'shared' | 'config' | null;
 }
 
-export interface Places {
-  places: Place[];
-  /** The mounted appliance's name and mountpoint. */
-  appliance: string;
-  mount: string;
-  strata: StrataRoot;
-}
+export const PLACES: readonly Place[] = [
+  { name: 'a plain directory', door: null, layer: null },
+  ...(['fuse', 'sealed'] as const).flatMap((door) => [
+    { name: `the private layer, ${door} door`, door, layer: null },
+    { name: `a shared layer, ${door} door`, door, layer: 'shared' as const },
+    { name: `the config layer, ${door} door`, door, layer: 'config' as const },
+  ]),
+  { name: 'a shared layer, fuse door, cached exactly', door: 'exact', layer: 'shared' },
+];
 
 function dirIn(root: string, topic: Topic, n: number): string {
   return join(root, topic.name, String(n));
@@ -80,9 +83,14 @@ export function openWorkshop(): Workshop {
   };
 }
 
-/** Builds the layers and mounts the appliance. `strata.remove()` ends everything, also when this throws. */
-export async function openPlaces({ strata, at }: Workshop, topics: readonly Topic[]): Promise<Places> {
-  for (const name of ['plain', 'mnt', 'seed', 'tree/private', 'tree/config', 'under'])
+/** The directory of a topic's n-th behaviour. */
+export function dirAt({ at }: Workshop, place: Place, topic: Topic, n: number): string {
+  return dirIn(join(at(place.door ?? 'plain'), place.layer ?? 'private'), topic, n);
+}
+
+/** Builds the layers and mounts an appliance at each door. `remove()` of the workshop ends everything, also when this throws. */
+export async function openPlaces({ strata, at }: Workshop, topics: readonly Topic[]): Promise<void> {
+  for (const name of ['seed', 'tree/private', 'tree/config', 'under'])
     mkdirSync(at(name), { recursive: true });
   await strata.json('repo', 'add', 'local', at('units'));
   plantAll(at('tree/shared'), topics);
@@ -99,25 +107,12 @@ export async function openPlaces({ strata, at }: Workshop, topics: readonly Topi
   plantAll(at('seed/config'), topics);
   await strata.json('umount', 'seed');
   await strata.json('template', 'freeze', 't', '--from', 'seed');
-  await strata.json('create', 'a', '--template', 't');
-  await strata.json('mount', 'a', at('mnt'));
-  await strata.json('create', 'b', '--template', 't');
-  await strata.json('mount', 'b', at('exact'), '--cache', 'exact');
-  const place = (name: string, root: string, plantsLate: boolean): Place => ({
-    name,
-    plantsLate,
-    dirOf: (topic, n) => dirIn(root, topic, n),
-  });
-  return {
-    strata,
-    appliance: 'a',
-    mount: at('mnt'),
-    places: [
-      place('a plain directory', at('plain'), true),
-      place('the private layer', at('mnt/private'), true),
-      place('a shared layer', at('mnt/shared'), false),
-      place('the config layer', at('mnt/config'), false),
-      place('a shared layer, cached exactly', at('exact/shared'), false),
-    ],
-  };
+  for (const [door, ...options] of [
+    ['fuse'],
+    ['exact', '--cache', 'exact'],
+    ['sealed', '--door', 'sealed'],
+  ] as const) {
+    await strata.json('create', door, '--template', 't');
+    await strata.json('mount', door, at(door), ...options);
+  }
 }

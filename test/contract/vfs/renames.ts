@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { AT_FDCWD, RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2 } from '../../../src/sys/index.ts';
 import type { Topic } from './behaviour.ts';
-import { fails, ok, refused, withFile } from './behaviour.ts';
+import { fails, inoOf, ok, refused, withFile } from './behaviour.ts';
 
 const text = (path: string) => fs.readFileSync(path, 'utf8');
 const move = (from: string, to: string, flags = 0) => renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
@@ -34,10 +34,10 @@ export const renames: Topic = {
   behaviours: {
     'a file replaces a file at once, and who had that open keeps it'(dir) {
       withFile(join(dir, 'g'), 'r', (fd) => {
-        const { ino } = fs.statSync(join(dir, 'f'));
+        const ino = inoOf(join(dir, 'f'));
         fs.renameSync(join(dir, 'f'), join(dir, 'g'));
         assert.equal(text(join(dir, 'g')), 'f');
-        assert.equal(fs.statSync(join(dir, 'g')).ino, ino);
+        assert.equal(inoOf(join(dir, 'g')), ino);
         fails('ENOENT', () => fs.statSync(join(dir, 'f')));
         assert.equal(fs.readFileSync(fd, 'utf8'), 'g');
         assert.equal(fs.fstatSync(fd).nlink, 0);
@@ -69,10 +69,10 @@ export const renames: Topic = {
       assert.equal(text(join(dir, 'g')), 'f');
     },
     'EXCHANGE of two files'(dir) {
-      const [f, g] = [fs.statSync(join(dir, 'f')).ino, fs.statSync(join(dir, 'g')).ino];
+      const [f, g] = [inoOf(join(dir, 'f')), inoOf(join(dir, 'g'))];
       ok(move(join(dir, 'f'), join(dir, 'g'), RENAME_EXCHANGE));
       assert.deepEqual([text(join(dir, 'f')), text(join(dir, 'g')), text(join(dir, 'f2'))], ['g', 'f', 'f']);
-      assert.deepEqual([fs.statSync(join(dir, 'f')).ino, fs.statSync(join(dir, 'g')).ino], [g, f]);
+      assert.deepEqual([inoOf(join(dir, 'f')), inoOf(join(dir, 'g'))], [g, f]);
     },
     'EXCHANGE of a file and a directory, of two directories, of a file with nothing'(dir) {
       ok(move(join(dir, 'g'), join(dir, 'd'), RENAME_EXCHANGE));
@@ -102,15 +102,15 @@ export const renames: Topic = {
       fails('ENOENT', () => fs.statSync(join(dir, 'tree')));
     },
     'a directory moves with everything below it, again and again'(dir) {
-      const { ino } = fs.statSync(join(dir, 'tree'));
-      const leaf = fs.statSync(join(dir, 'tree/a/b/c/leaf')).ino;
+      const ino = inoOf(join(dir, 'tree'));
+      const leaf = inoOf(join(dir, 'tree/a/b/c/leaf'));
       fs.renameSync(join(dir, 'tree'), join(dir, 'moved'));
       fs.renameSync(join(dir, 'moved'), join(dir, 'other/again'));
       fs.renameSync(join(dir, 'other/again/a/b'), join(dir, 'd/b'));
       assert.equal(text(join(dir, 'd/b/c/leaf')), 'leaf');
       assert.deepEqual(list(join(dir, 'other')), ['again', 'again/a', 'again/a/second']);
-      assert.equal(fs.statSync(join(dir, 'other/again')).ino, ino);
-      assert.equal(fs.statSync(join(dir, 'd/b/c/leaf')).ino, leaf);
+      assert.equal(inoOf(join(dir, 'other/again')), ino);
+      assert.equal(inoOf(join(dir, 'd/b/c/leaf')), leaf);
       fs.writeFileSync(join(dir, 'd/b/c/leaf'), 'changed');
       fs.renameSync(join(dir, 'd/b'), join(dir, 'other/again/a/b'));
       fs.renameSync(join(dir, 'other/again'), join(dir, 'tree'));

@@ -1,4 +1,4 @@
-/** The contract of a file system, over a plain directory and over the FUSE door: private, shared and config files behave the same. */
+/** The contract of a file system, over a plain directory and over both doors: private, shared and config files behave the same. */
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
@@ -13,7 +13,7 @@ import { mappings } from './mappings.ts';
 import { names } from './names.ts';
 import { opens } from './opens.ts';
 import { permissions } from './permissions.ts';
-import { openPlaces, openWorkshop, type Place } from './places.ts';
+import { dirAt, openPlaces, openWorkshop, PLACES } from './places.ts';
 import { rangeCopies } from './range-copies.ts';
 import { readers } from './readers.ts';
 import { renames } from './renames.ts';
@@ -45,33 +45,22 @@ const topics: readonly Topic[] = [
   space,
 ];
 
-const PLACES = [
-  'a plain directory',
-  'the private layer',
-  'a shared layer',
-  'the config layer',
-  'a shared layer, cached exactly',
-];
 const workshop = openWorkshop();
-let places: Place[] = [];
 
-before(async () => {
-  places = (await openPlaces(workshop, topics)).places;
-});
+before(() => openPlaces(workshop, topics));
 after(() => workshop.remove());
 
-for (const [p, where] of PLACES.entries()) {
+for (const place of PLACES) {
   for (const topic of topics) {
-    describe(`${topic.name} in ${where}`, () => {
+    describe(`${topic.name} in ${place.name}`, () => {
       for (const [n, [name, behaviour]] of Object.entries(topic.behaviours).entries()) {
         test(name, async () => {
-          const place = places[p]!;
-          const dir = place.dirOf(topic, n);
-          if (place.plantsLate) {
+          const dir = dirAt(workshop, place, topic, n);
+          if (place.layer === null) {
             mkdirSync(dir, { recursive: true });
             topic.plant(dir);
           }
-          const reason = knownDifference(where, topic.name, name);
+          const reason = knownDifference(place, topic.name, name);
           if (reason === null) return await behaviour(dir);
           await assert.rejects(async () => behaviour(dir), `it works now: ${reason}`);
         });
