@@ -34,7 +34,7 @@ export interface LinkPlace {
 /** All visible names of a shared file: those that were looked up, and those that the index knows and that still show this inode. */
 export function placesOf(core: Core, node: Node): LinkPlace[] {
   if (node.parent === null) return [];
-  const places: LinkPlace[] = [{ parent: node.parent, name: node.name }, ...(node.moreNames ?? [])];
+  const places: LinkPlace[] = [{ parent: node.parent, name: node.name }, ...(node.moreNames?.values() ?? [])];
   const unit = node.unit!;
   const { index } = unit;
   const count = index.nlink(node.entry);

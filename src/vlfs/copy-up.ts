@@ -252,7 +252,7 @@ function takeOver(core: Core, node: Node): Node {
   heir.ino = node.ino;
   heir.unit = node.unit;
   heir.entry = node.entry;
-  const names = [{ parent: node.parent!, name: node.name }, ...(node.moreNames ?? [])];
+  const names = [{ parent: node.parent!, name: node.name }, ...(node.moreNames?.values() ?? [])];
   node.successor = heir;
   node.lookups++; // Keeps it alive while its names go.
   for (const place of names) {

@@ -17,8 +17,8 @@ export interface Node {
   /** Where the object has a name; null: the root, or nowhere any more. */
   parent: Node | null;
   name: string;
-  /** Further names that were looked up (hard links). */
-  moreNames: { parent: Node; name: string }[] | null;
+  /** Further names that were looked up (hard links), by `nameKey`; there may be tens of thousands. */
+  moreNames: Map<string, { parent: Node; name: string }> | null;
   /** References of the kernel. */
   lookups: number;
   opens: number;

@@ -69,6 +69,22 @@ const SCENARIOS: Record<string, Scenario> = {
     },
     act: (c) => c.rmdir('etc'),
   },
+  'removal of a directory that was renamed': {
+    setup(c) {
+      c.rename('dir', 'moved');
+      c.unlink('moved/sub/x');
+      c.rmdir('moved/sub');
+      for (const name of c.readdir('moved')) c.unlink(`moved/${name}`);
+    },
+    act: (c) => c.rmdir('moved'),
+  },
+  'removal of a file where a directory was renamed away': {
+    setup(c) {
+      c.rename('etc', 'moved');
+      c.mknod('etc', 0o100644);
+    },
+    act: (c) => c.unlink('etc'),
+  },
   'link of a shared file': { act: (c) => c.link('etc/a', 'etc/a2') },
   reset: {
     setup(c) {

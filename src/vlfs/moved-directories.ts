@@ -52,3 +52,13 @@ export function placesOfLayerPath(core: Core, path: string): string[][] {
   }
   return places;
 }
+
+/** Whether some renamed directory shows this directory of the layers. */
+export function isMovedAway(core: Core, path: string): boolean {
+  return movedDirectories(core).some(({ from }) => from === path);
+}
+
+/** An empty directory at this path went. */
+export function forgetMoved(core: Core, path: string | null): void {
+  core.moved = core.moved?.filter(({ to }) => to !== path) ?? null;
+}

@@ -8,6 +8,8 @@ import { dropDirectoryFd } from './directory-fds.ts';
 import { dropListing } from './listings.ts';
 import { dropParked } from './parked-files.ts';
 
+const nameKey = (parent: Node, name: string): string => `${parent.id}/${name}`;
+
 /** Gives a node one more name. */
 export function attachName(node: Node, parent: Node, name: string): void {
   parent.children!.set(name, node);
@@ -16,10 +18,8 @@ export function attachName(node: Node, parent: Node, name: string): void {
     node.parent = parent;
     node.name = name;
   } else if (node.parent !== parent || node.name !== name) {
-    node.moreNames ??= [];
-    if (!node.moreNames.some((other) => other.parent === parent && other.name === name)) {
-      node.moreNames.push({ parent, name });
-    }
+    node.moreNames ??= new Map();
+    node.moreNames.set(nameKey(parent, name), { parent, name });
   }
 }
 
@@ -28,16 +28,13 @@ export function detachName(core: Core, parent: Node, name: string): void {
   const node = parent.children!.get(name);
   if (node === undefined) return;
   parent.children!.delete(name);
-  if (node.moreNames !== null) {
-    node.moreNames = node.moreNames.filter((other) => other.parent !== parent || other.name !== name);
-    if (node.moreNames.length === 0) node.moreNames = null;
-  }
   if (node.parent === parent && node.name === name) {
-    const next = node.moreNames?.pop();
-    if (node.moreNames?.length === 0) node.moreNames = null;
-    node.parent = next?.parent ?? null;
-    node.name = next?.name ?? '';
-  }
+    const next = node.moreNames?.entries().next().value;
+    node.parent = next?.[1].parent ?? null;
+    node.name = next?.[1].name ?? '';
+    if (next !== undefined) node.moreNames!.delete(next[0]);
+  } else node.moreNames?.delete(nameKey(parent, name));
+  if (node.moreNames?.size === 0) node.moreNames = null;
   if (node.children !== null) dropDirectoryFd(node);
   if (node.parent === null) dropParked(core, node);
   releaseIfUnused(core, node);
@@ -65,7 +62,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     if (!core.nodes.delete(at.id)) return;
     const parent: Node | null = at.parent;
     if (parent?.children?.get(at.name) === at) parent.children.delete(at.name);
-    for (const other of at.moreNames ?? []) {
+    for (const other of at.moreNames?.values() ?? []) {
       if (other.parent.children!.get(other.name) === at) other.parent.children!.delete(other.name);
     }
     forgetInode(core, at);

@@ -177,6 +177,16 @@ function vlfsTree(c: Client): Record<string, Shown> {
   );
 }
 
+/** d_ino is st_ino, also for what was not looked up before. */
+function checkListedNumbers(c: Client, shown: Record<string, Shown>): void {
+  for (const dir of ['', ...Object.keys(shown).filter((at) => shown[at]!.kind === 'dir')]) {
+    for (const { name: entry, ino } of c.entries(dir)) {
+      if (entry === '.') assert.equal(ino, c.stat(dir).ino);
+      else if (entry !== '..') assert.equal(ino, c.stat(`${dir}/${entry}`).ino, `${dir}/${entry}`);
+    }
+  }
+}
+
 /** The test's client does not follow symlinks on the way. */
 function throughSymlink(root: string, at: string): boolean {
   const parts = at.split('/');
@@ -241,9 +251,11 @@ async function play(
     }
     const final = hostTree(host);
     assert.deepEqual(vlfsTree(c), final, 'at the end');
+    checkListedNumbers(c, final);
     const inos = Object.keys(final).map((at) => [at, c.stat(at).ino]);
     c.close();
     c = new Client(spec, { passthrough });
+    checkListedNumbers(c, final);
     assert.deepEqual(vlfsTree(c), final, 'opened again');
     assert.deepEqual(
       Object.keys(final).map((at) => [at, c.stat(at).ino]),

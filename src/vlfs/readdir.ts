@@ -5,7 +5,7 @@
  */
 
 import type { Name } from '../base/index.ts';
-import { close, DT_DIR, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
+import { close, type DirectoryEntry, DT_DIR, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
 import { fillFound, newAttr } from './attributes.ts';
 import type { DirectorySink, EntryOut } from './contract.ts';
 import type { Core, Node } from './core.ts';
@@ -22,6 +22,7 @@ import {
   unitOf,
   visibleOf,
 } from './merged-directory.ts';
+import { releaseIfUnused } from './nodes.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
@@ -139,22 +140,31 @@ function addPrivate(core: Core, node: Node, entries: ListedEntry[], seen: Set<st
   if (fd < 0) return fd;
   const found = readDirectory(fd);
   if (typeof found !== 'number') {
-    const shared = node.merged === null ? null : namesOf(node.merged);
     for (const { name, type, ino } of found) {
       seen.add(name);
       if (isWhiteoutEntry(fd, name, type)) continue;
-      const shown = shownIno(node, fd, name, ino, shared?.has(name) === true);
-      entries.push({ name, cookie: cookieOf(name), type, ino: shown });
+      entries.push({
+        name,
+        cookie: cookieOf(name),
+        type,
+        ino: shownIno(core, node, fd, { name, type, ino }),
+      });
     }
   }
   close(fd);
   return typeof found === 'number' ? found : 0;
 }
 
-/** d_ino of a private entry: what st_ino will be. Only entries that may be copies are asked for their number. */
-function shownIno(node: Node, fd: number, name: string, ino: number, mayBeCopy: boolean): number {
+/** d_ino of a private entry: what st_ino will be. A copy says its own, and may have any name; a directory may show that of the layers. */
+function shownIno(core: Core, node: Node, fd: number, { name, type, ino }: DirectoryEntry): number {
   const known = node.children!.get(name);
   if (known?.priv && known.privIno === ino) return known.ino;
-  const kept = mayBeCopy ? decodeIno(getxattrAt(fd, name, INO_XATTR)) : 0;
-  return kept > 0 ? kept : privateIno(ino);
+  const kept = decodeIno(getxattrAt(fd, name, INO_XATTR));
+  if (kept > 0) return kept;
+  if (type !== DT_DIR) return privateIno(ino);
+  const directory = nodeAt(core, node, name);
+  if (typeof directory === 'number') return privateIno(ino);
+  const shown = directory.ino;
+  releaseIfUnused(core, directory);
+  return shown;
 }

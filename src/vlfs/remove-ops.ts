@@ -2,18 +2,33 @@
  * unlink and rmdir. A shared original is hidden by whiteouts in the set of each layer that holds it, before the private copy goes; so at
  * every instant one sees before or after. Who holds a removed object keeps it.
  */
-import { close, DT_CHR, E, newStat, readDirectory, S_IFCHR, S_IFMT, statAt, unlinkat } from '../sys/index.ts';
+import {
+  close,
+  DT_CHR,
+  E,
+  mknodat,
+  newStat,
+  RENAME_EXCHANGE,
+  readDirectory,
+  renameat2,
+  S_IFCHR,
+  S_IFMT,
+  statAt,
+  unlinkat,
+} from '../sys/index.ts';
 import { fillAttr, newAttr, statAttr } from './attributes.ts';
 import type { Attr } from './contract.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { checkName, nodeAt, PRIVATE, refresh, uncovered } from './lookup.ts';
 import { namesOf, visibleOf } from './merged-directory.ts';
-import { detachName, forgetInode, releaseIfUnused } from './nodes.ts';
+import { forgetMoved } from './moved-directories.ts';
+import { detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
+import { freeOldPlace, hideOldPlace, leavesWhiteout } from './old-places.ts';
 import { privateDirectory, touchDirectory } from './private-layer.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
-import { discard } from './work-dir.ts';
+import { discard, removeTree, temporaryName, workFd } from './work-dir.ts';
 
 export function unlink(core: Core, parent: Node, name: string): number {
   if (core.readOnly) return -E.ROFS;
@@ -31,6 +46,12 @@ export function unlink(core: Core, parent: Node, name: string): number {
   }
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
+  if (priv && leavesWhiteout(core, parent, name)) {
+    const replaced = replaceByPrivateWhiteout(core, parentFd, name);
+    if (replaced < 0) return replaced;
+    loseName(core, node, parent, name, last);
+    return 0;
+  }
   const hidden = hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
   if (priv) {
@@ -40,6 +61,19 @@ export function unlink(core: Core, parent: Node, name: string): number {
   } else touchDirectory(parentFd);
   loseName(core, node, parent, name, last);
   return 0;
+}
+
+/** A private object makes way for a private whiteout, in one step. */
+function replaceByPrivateWhiteout(core: Core, parentFd: number, name: string): number {
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  const made = mknodat(work, temporary, S_IFCHR, 0);
+  if (made < 0) return made;
+  step(core, 'remove: whiteout');
+  const exchanged = renameat2(work, temporary, parentFd, name, RENAME_EXCHANGE);
+  removeTree(work, temporary);
+  return exchanged;
 }
 
 export function rmdir(core: Core, parent: Node, name: string): number {
@@ -54,14 +88,18 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const last = lastAttr(core, node);
-  const hidden = hide(core, uncovered(core, parent, name));
+  const keepsHidden = node.priv && leavesWhiteout(core, parent, name);
+  const hidden = keepsHidden ? 0 : hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
-  core.moved = null;
+  const oldPlace = hideOldPlace(core, node);
+  if (typeof oldPlace === 'number') return oldPlace;
   if (node.priv) {
-    const gone = discard(core, parentFd, name);
+    const gone = keepsHidden ? replaceByPrivateWhiteout(core, parentFd, name) : discard(core, parentFd, name);
     if (gone < 0) return gone;
   } else touchDirectory(parentFd);
+  if (node.redirect !== null) forgetMoved(core, pathOf(core, parent, name));
   loseName(core, node, parent, name, last);
+  if (oldPlace !== null) freeOldPlace(core, oldPlace);
   node.priv = false;
   node.merged = null;
   return 0;

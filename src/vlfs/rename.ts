@@ -24,6 +24,7 @@ import { hideBeyond } from './hide-beyond.ts';
 import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, uncovered } from './lookup.ts';
 import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
+import { freeOldPlace, hideOldPlace, leavesWhiteout } from './old-places.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
 import { checkEmpty, lastAttr, loseName } from './remove-ops.ts';
@@ -129,25 +130,29 @@ function move(
   if (fromFd < 0) return fromFd;
   const toFd = privateDirectory(core, to.parent);
   if (toFd < 0) return toFd;
+  const oldPlace = replaced?.children ? hideOldPlace(core, replaced) : null;
+  if (typeof oldPlace === 'number') return oldPlace;
   if (replaced?.children && replaced.priv) {
     const emptied = emptyPrivate(core, replaced);
     if (emptied < 0) return emptied;
   }
   const left = uncovered(core, from.parent, from.name);
-  const leavesWhiteout = source.children !== null && source.merged !== null && left.length > 0;
-  if (!leavesWhiteout && left.length > 0) {
+  const movesShared = source.children !== null && source.merged !== null && left.length > 0;
+  const leaves = movesShared || leavesWhiteout(core, from.parent, from.name);
+  if (!leaves && left.length > 0) {
     const hidden = hide(core, left);
     if (hidden < 0) return hidden;
   }
   if (source.children === null) noteOrigin(core, fromFd, from.name, to);
   const last = replaced === null ? null : lastAttr(core, replaced);
-  core.moved = null;
+  if (source.children !== null) core.moved = null;
   step(core, 'rename');
-  const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout });
+  const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout: leaves });
   if (moved < 0) return moved;
   if (replaced !== null) loseName(core, replaced, to.parent, to.name, last);
   if (source.children === null) hideLinks(core, to);
   moveNode(core, source, from, to);
+  if (oldPlace !== null) freeOldPlace(core, oldPlace);
   return 0;
 }
 

@@ -94,6 +94,18 @@ export function makeSandbox(): Sandbox {
   };
 }
 
+/** A test's body with a sandbox, which is removed afterwards. */
+export function sandboxed(body: (box: Sandbox) => Promise<void>): () => Promise<void> {
+  return async () => {
+    const box = makeSandbox();
+    try {
+      await body(box);
+    } finally {
+      box.remove();
+    }
+  };
+}
+
 export function stackOf(levels: LevelSpec[]): StackSpec {
   return { key: levels.map((level) => `${level.id}@${level.treeDir}@${level.indexFile}`).join('\n'), levels };
 }
@@ -426,28 +438,39 @@ export class Client {
 
   /** Names in a directory without '.' and '..', sorted. `pageSize`: entries that fit into one reply. */
   readdir(path: string, options: { plus?: boolean; pageSize?: number } = {}): string[] {
+    return this.entries(path, options)
+      .map(({ name }) => name)
+      .filter((name) => name !== '.' && name !== '..')
+      .sort();
+  }
+
+  /** The entries of a directory as they come, with d_ino (st_ino for plus). */
+  entries(
+    path: string,
+    options: { plus?: boolean; pageSize?: number } = {},
+  ): { name: string; ino: number }[] {
     const { id } = this.walk(path);
     const out = newOpen();
     const opened = this.fs.opendir(this.caller, id, out);
     if (opened !== -E.NOSYS) this.#check(opened, path);
-    const names: string[] = [];
+    const found: { name: string; ino: number }[] = [];
     let cookie = 0;
     for (;;) {
       let room = options.pageSize ?? 1000;
       const before = cookie;
       const sink: DirectorySink = {
         plus: options.plus ?? false,
-        add(name, _ino, _type, next) {
+        add(name, ino, _type, next) {
           if (room === 0) return false;
           room--;
-          names.push(name);
+          found.push({ name, ino });
           cookie = next;
           return true;
         },
         hasRoomFor: () => room > 0,
-        addPlus(name, next) {
+        addPlus(name, next, _type, entry) {
           room--;
-          names.push(name);
+          found.push({ name, ino: entry.attr.ino });
           cookie = next;
         },
       };
@@ -455,7 +478,7 @@ export class Client {
       if (cookie === before) break;
     }
     this.fs.releasedir(id, out.fh);
-    return names.filter((name) => name !== '.' && name !== '..').sort();
+    return found;
   }
 
   /** Every path with what it is: for comparing whole trees. */

@@ -4,51 +4,12 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } f
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { E } from '../sys/index.ts';
-import { diffVlfs, privateUsage, pruneWhiteouts, whoOwns } from './index.ts';
-import { Client, type ErrnoError, makeSandbox, type Sandbox, stackOf } from './vlfs.test-support.ts';
-
-function sandboxed(body: (box: Sandbox) => Promise<void>): () => Promise<void> {
-  return async () => {
-    const box = makeSandbox();
-    try {
-      await body(box);
-    } finally {
-      box.remove();
-    }
-  };
-}
+import { diffVlfs, privateUsage, whoOwns } from './index.ts';
+import { Client, type ErrnoError, sandboxed, stackOf } from './vlfs.test-support.ts';
 
 function fails(errno: number, run: () => unknown): void {
   assert.throws(run, (error: ErrnoError) => error.errno === -errno);
 }
-
-test(
-  'a deletion lasts as long as the layer version it hides',
-  sandboxed(async (box) => {
-    const a1 = await box.unit('a', '1', { 'etc/conf': 'one', 'bin/tool': 'one', 'share/doc/x': 'x' });
-    const a2 = await box.unit('a', '2', { 'etc/conf': 'two', 'bin/tool': 'two', 'share/doc/x': 'x2' });
-    const b = await box.unit('b', '1', { 'bin/other': 'b', 'share/doc/y': 'y' });
-    const spec = box.spec('one', [a1, b]);
-    const c = new Client(spec);
-    c.unlink('bin/tool');
-    c.unlink('bin/other');
-    for (const path of ['share/doc/x', 'share/doc/y']) c.unlink(path);
-    c.rmdir('share/doc');
-    assert.ok(existsSync(join(spec.whiteoutsDir, 'main/a_1/bin/tool')));
-    assert.deepEqual(
-      readdirSync(join(spec.whiteoutsDir, 'main/b_1/share')),
-      ['doc'],
-      'one mark for a directory',
-    );
-    assert.deepEqual(c.readdir('bin'), []);
-    c.fs.relayer(stackOf([a2, b]));
-    assert.deepEqual(c.readdir('bin'), ['tool'], 'the upgraded file is back, that of the other layer is not');
-    assert.deepEqual(c.readdir('share/doc'), ['x']);
-    assert.ok(!existsSync(join(spec.whiteoutsDir, 'main/a_1')), 'the set went with its layer');
-    c.close();
-    assert.equal(pruneWhiteouts({ ...spec, stack: stackOf([a2]) }), 1);
-  }),
-);
 
 test(
   'a private-only file leaves nothing when it goes; a file over a whiteout keeps the whiteout',
@@ -461,6 +422,27 @@ test(
       assert.equal(names.length, 900);
       assert.equal(new Set(names).size, 900);
     }
+    c.close();
+  }),
+);
+
+test(
+  'the cost of a name does not grow with the other names of its file',
+  sandboxed(async (box) => {
+    const c = new Client(box.spec('one', []));
+    c.write('f', 'linked');
+    const hundred = (name: string): number => {
+      const before = process.cpuUsage();
+      for (let i = 0; i < 100; i++) c.link('f', `${name}${i}`);
+      for (let i = 0; i < 100; i++) c.unlink(`${name}${i}`);
+      const { user, system } = process.cpuUsage(before);
+      return user + system;
+    };
+    const few = Math.min(...['a', 'b', 'c'].map(hundred));
+    for (let i = 0; i < 30_000; i++) c.link('f', `l${i}`);
+    const many = Math.min(...['a', 'b', 'c'].map(hundred));
+    assert.ok(many < 5 * few, `${few} us for one name, ${many} us for 30,000`);
+    assert.equal(c.stat('l29999').nlink, 30_001);
     c.close();
   }),
 );
