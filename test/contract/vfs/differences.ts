@@ -39,6 +39,7 @@ const ACL =
   'overlayfs changes the access control list of a lower file only if the file system below could (ovl_set_acl), and EROFS cannot';
 const LINKS =
   'copy-up of one name of a hard-linked file leaves the others behind (overlayfs without an index)';
+const MAPPED = 'a mapping that was made before a copy-up goes on showing the lower file (overlayfs)';
 const UNNAMED =
   'overlayfs tells the link count that the lower file has, and cannot copy up a file without a name';
 
@@ -56,6 +57,8 @@ const SEALED_SHARED: Record<string, string> = {
   'hard-links: who holds the file open through one name sees writes through another': LINKS,
   'hard-links: names in a directory that is renamed': LINKS,
   'hard-links: a hundred links': LINKS,
+  'readers: mappings see what is written': MAPPED,
+  'readers: mappings see what is written (small)': MAPPED,
   'renames: two names of one file: nothing happens': LINKS,
   'renames: EXCHANGE of two files': LINKS,
   'renames: a file replaces a file at once, and who had that open keeps it': `${LINKS}; ${UNNAMED}`,
