@@ -7,6 +7,7 @@
 import {
   close,
   E,
+  fremovexattr,
   fsetxattr,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
@@ -94,7 +95,7 @@ function prepare(core: Core, caller: Caller, node: Node, to: End, covered: boole
     const set = fsetxattr(fd, REDIRECT, Buffer.from(redirect, 'latin1'));
     if (set < 0) return set;
     node.redirect = redirect;
-  } else if (covered || candidatesAt(to.parent, to.name).length > 0) {
+  } else if (covered || uncovered(core, to.parent, to.name).length > 0) {
     step(core, 'rename: opaque');
     const set = fsetxattr(fd, OPAQUE, YES);
     if (set < 0) return set;
@@ -153,7 +154,22 @@ function move(
   if (source.children === null) hideLinks(core, to);
   moveNode(core, source, from, to);
   if (oldPlace !== null) freeOldPlace(core, oldPlace);
+  if (source.children !== null && source.merged === null && !covered) unveil(core, source, from, to);
   return 0;
+}
+
+/**
+ * A directory of the appliance came to a name that layers have: it was made opaque so that nothing of theirs shows in it at once. From now on whiteouts
+ * in their sets do that, so that the next version of a layer is seen. Best effort: the rename is done.
+ */
+function unveil(core: Core, source: Node, from: End, to: End): void {
+  const mayBeOpaque =
+    candidatesAt(to.parent, to.name).length + candidatesAt(from.parent, from.name).length > 0;
+  if (!mayBeOpaque || leavesWhiteout(core, to.parent, to.name)) return;
+  const fd = directoryFd(core, source);
+  if (fd < 0 || hide(core, uncovered(core, to.parent, to.name)) < 0) return;
+  step(core, 'rename: not opaque');
+  fremovexattr(fd, OPAQUE);
 }
 
 function moveNames(
