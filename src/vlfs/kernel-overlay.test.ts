@@ -1,0 +1,140 @@
+/**
+ * The format of the private layer is that of overlayfs: the kernel's own overlayfs over the private layer, the whiteout sets and the units shows the
+ * tree that the VLFS shows, after random operations. What it cannot express is stated in docs/formats/private-layer.md.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { AT_FDCWD, getxattrAt, listxattrAt, MNT_DETACH, splitXattrList, umount } from '../sys/index.ts';
+import type { VlfsSpec } from './contract.ts';
+import { isInternal } from './internal-xattrs.ts';
+import { REDIRECTS_XATTR } from './lookup.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from './operations.test-support.ts';
+import { Client, ErrnoError, type Sandbox, sandboxed } from './vlfs.test-support.ts';
+
+/** The levels for overlayfs, top first: each unit below the whiteouts that hide parts of it. */
+function lowerDirs(spec: VlfsSpec): string[] {
+  const { levels } = spec.stack;
+  const dirs = [spec.privateDir];
+  for (const [i, level] of levels.entries()) {
+    const sets = [spec.whiteoutsDir, ...levels.slice(0, i).map((upper) => upper.whiteoutsDir)];
+    for (const dir of sets) {
+      const set = dir === null ? null : join(dir, level.id.replaceAll(' ', '_'));
+      if (set !== null && fs.existsSync(set)) dirs.push(set);
+    }
+    dirs.push(level.treeDir);
+  }
+  return dirs;
+}
+
+/** What `look` finds while overlayfs is mounted over the files of a VLFS. */
+function throughOverlayfs<T>(box: Sandbox, spec: VlfsSpec, look: (root: string) => T): T {
+  const at = join(box.dir, 'overlayfs');
+  fs.mkdirSync(at, { recursive: true });
+  const lower = `lowerdir=${lowerDirs(spec).join(':')}`;
+  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `ro,redirect_dir=follow,${lower}`, at]);
+  try {
+    return look(at);
+  } finally {
+    umount(at, MNT_DETACH);
+  }
+}
+
+type Shown = Record<string, string>;
+
+function pathsBelow(root: string, dir = ''): string[] {
+  return fs.readdirSync(join(root, dir), { withFileTypes: true }).flatMap((entry) => {
+    const path = join(dir, entry.name);
+    return entry.isDirectory() ? [path, ...pathsBelow(root, path)] : [path];
+  });
+}
+
+function treeBelow(root: string): Shown {
+  const shown: Shown = {};
+  for (const path of pathsBelow(root).sort()) {
+    const at = join(root, path);
+    const s = fs.lstatSync(at, { bigint: true });
+    const list = listxattrAt(AT_FDCWD, at);
+    const xattrs = (typeof list === 'number' ? [] : splitXattrList(list))
+      .filter((name) => !isInternal(name))
+      .map((name) => `${name}=${Buffer.from(getxattrAt(AT_FDCWD, at, name) as Uint8Array).toString('hex')}`);
+    const content = s.isFile()
+      ? fs.readFileSync(at, 'latin1')
+      : s.isSymbolicLink()
+        ? fs.readlinkSync(at, 'latin1')
+        : '';
+    const times = s.isDirectory() ? '' : s.mtimeNs;
+    shown[path] = [s.mode.toString(8), s.uid, s.gid, s.rdev, times, content, ...xattrs].join(' ');
+  }
+  return shown;
+}
+
+/** The same of a VLFS. */
+function treeOf(c: Client): Shown {
+  const shown: Shown = {};
+  for (const path of Object.keys(c.tree()).sort()) {
+    const { mode, uid, gid, rdev, mtimeSec, mtimeNsec } = c.stat(path);
+    const kind = mode & 0o170000;
+    const content = kind === 0o100000 ? c.read(path) : kind === 0o120000 ? c.readlink(path) : '';
+    const times = kind === 0o040000 ? '' : BigInt(mtimeSec) * 1_000_000_000n + BigInt(mtimeNsec);
+    const xattrs = c
+      .listxattr(path)
+      .map((name) => `${name}=${Buffer.from(c.getxattr(path, name), 'latin1').toString('hex')}`);
+    shown[path] = [mode.toString(8), uid, gid, rdev, times, content, ...xattrs].join(' ');
+  }
+  return shown;
+}
+
+/** A directory that was deleted after some directory was renamed is an opaque directory in the sets, which overlayfs shows empty. */
+function withoutOpaqueMarks(kernel: Shown, ours: Shown): Shown {
+  return Object.fromEntries(
+    Object.entries(kernel).filter(([path, what]) => path in ours || !what.startsWith('40')),
+  );
+}
+
+function play(box: Sandbox, spec: VlfsSpec, operations: readonly Operation[]): void {
+  let c = new Client(spec);
+  for (const one of operations) {
+    if (one.op === 'remount') continue;
+    try {
+      onVlfs(c, one);
+    } catch (error) {
+      if (!(error instanceof ErrnoError)) throw error;
+    }
+  }
+  c.close();
+  c = new Client(spec);
+  try {
+    const ours = treeOf(c);
+    const kernel = throughOverlayfs(box, spec, treeBelow);
+    const redirects = typeof getxattrAt(AT_FDCWD, spec.privateDir, REDIRECTS_XATTR) !== 'number';
+    assert.deepEqual(redirects ? withoutOpaqueMarks(kernel, ours) : kernel, ours);
+  } finally {
+    c.close();
+  }
+}
+
+test(
+  "the kernel's overlayfs shows the private layer as the VLFS does",
+  sandboxed(async (box) => {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    const template = box.spec('template', levels);
+    const t = new Client(template);
+    t.unlink('d/a');
+    t.write('d/b', 'configured');
+    t.rename('e/e', 'd/moved');
+    t.unlink('c/a');
+    t.close();
+    const stacks = [levels, [await box.config('t', template), ...levels]];
+    let run = 0;
+    fc.assert(
+      fc.property(fc.array(operation, { minLength: 3, maxLength: 30 }), fc.nat(1), (operations, stack) => {
+        play(box, box.spec(`r${run++}`, stacks[stack]!), operations);
+      }),
+      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+    );
+  }),
+);
