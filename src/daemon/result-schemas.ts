@@ -84,7 +84,7 @@ const progress = Type.Object({
 });
 
 export const RESULT_SCHEMAS = {
-  repoAdd: Type.Object(repository),
+  repoAdd: Type.Object({ ...repository, made_source: Type.Boolean() }),
   repoList: Type.Array(Type.Object({ ...repository, local: count })),
   repoSync: Type.Object({ name: text, units: count, added: count, removed: count }),
   repoRemove: nothing,

@@ -148,7 +148,8 @@ export interface Fleet {
       keyFile?: string;
     },
     progress: Progress,
-  ): Promise<RepositoryConfig & { units: number }>;
+    /** `made_source`: the source directory was not there and was made. */
+  ): Promise<RepositoryConfig & { units: number; made_source: boolean }>;
   repoList(): Promise<(RepositoryConfig & { units: number; local: number })[]>;
   repoSync(
     name: string,

@@ -139,7 +139,7 @@ export async function collectLeftovers(run: GcRun, held: HeldLocks): Promise<voi
   const repos = join(root, 'repos');
   const trash = namesIn(repos)
     .filter((name) => {
-      const pid = /^\.trash-.+-(\d+)-\d+$/.exec(name)?.[1];
+      const pid = /^\.(?:tmp|trash)-.+-(\d+)-\d+$/.exec(name)?.[1];
       return pid !== undefined && isOwnerDead(Number(pid), join(repos, name));
     })
     .map((name) => leftover(join(repos, name), `repos/${name}`));

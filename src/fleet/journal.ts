@@ -2,7 +2,8 @@
  * The intent journal: one command's changes as a list of idempotent steps in ROOT/journal/ID.json. Everything a command makes
  * is first staged (and synced) beside its place; writing the record is the moment of commit; then the steps are done and the
  * record is removed. Keeps true: a record found at open is rolled forward, so kill -9 anywhere leaves before or after. At most one
- * record exists at a time (the caller holds the commit lock), and its removal is durable before the next one's steps begin.
+ * record exists at a time (the caller holds the commit lock), and its removal is durable before the command is acknowledged, so a power
+ * cut never repeats a command over what was done after it.
  */
 import { randomBytes } from 'node:crypto';
 import { renameSync, rmSync } from 'node:fs';
@@ -124,6 +125,7 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     finish(id) {
       onStep('before-finish');
       rmSync(join(dir, `${id}.json`), { force: true });
+      syncDirectory(dir);
       onStep('finished');
     },
     async recover() {

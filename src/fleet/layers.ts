@@ -23,11 +23,11 @@ export async function addRepo(
   progress: Progress,
 ): Promise<Result<'repoAdd'>> {
   return context.locks.with([repositoryLock(options.name)], async () => {
-    const config = await addRepository(context.root, options, progress);
+    const { config, madeSource } = await addRepository(context.root, options, progress);
     try {
       context.repositories.reload();
       const units = await context.repositories.get(config.name).offered();
-      return { ...config, units: units.length };
+      return { ...config, units: units.length, made_source: madeSource };
     } catch (error) {
       await removeRepository(context.root, config.name);
       context.repositories.reload();

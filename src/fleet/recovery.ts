@@ -3,12 +3,12 @@
  * thrown away, memory and catalog are filled from the files, and mounts that show an older stack are brought up to date.
  */
 import { chmodSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
 import { rowsOnDisk } from './appliances.ts';
 import { cleanupConfigure } from './configure/index.ts';
 import type { FleetContext } from './context.ts';
-import { isThere, makeDirectory, namesIn, readJsonIfThere, removeTree } from './files.ts';
+import { isThere, makeDirectory, namesIn, readJsonIfThere, removeTree, syncDirectory } from './files.ts';
 import { followTemplate, reconcileMounts } from './follow.ts';
 import { currentGeneration, listGenerations, readDefinition } from './generations.ts';
 import type { FollowUp } from './journal.ts';
@@ -20,12 +20,14 @@ const LEFTOVER = /^\.(?:tmp|trash)-/;
 
 /** Directories of a state root. */
 export function makeStateRoot(paths: FleetPaths): void {
+  const isNew = !isThere(paths.templates);
   for (const dir of [paths.root, paths.machines]) makeDirectory(dir);
   // What appliances wrote stands there as it is, set-user-id programs and devices too: nobody but root may come near.
   for (const dir of [paths.templates, paths.appliances]) {
     makeDirectory(dir, 0o700);
     chmodSync(dir, 0o700);
   }
+  if (isNew) for (const dir of [paths.root, dirname(paths.root)]) syncDirectory(dir);
   spreadChildren(paths.appliances);
   makeDirectory(paths.mnt, 0o700);
   makeDirectory(join(paths.root, 'run'), 0o700);

@@ -28,7 +28,10 @@ async function withArchive(
     archive.add(packages);
     archive.publish();
     archive.update();
-    const repository = openRepository(root, await addRepository(root, { name: 'main', source: 'apt:tiny' }));
+    const repository = openRepository(
+      root,
+      (await addRepository(root, { name: 'main', source: 'apt:tiny' })).config,
+    );
     await body(archive, repository, root);
   } finally {
     archive.close();
@@ -115,7 +118,10 @@ test('a package that is damaged although its checksum is right', () => {
         : s;
     archive.publish();
     archive.update();
-    const repository = openRepository(root, await addRepository(root, { name: 'main', source: 'apt:tiny' }));
+    const repository = openRepository(
+      root,
+      (await addRepository(root, { name: 'main', source: 'apt:tiny' })).config,
+    );
     await assert.rejects(repository.ensure(refs(GOOD, BAD)), failsWith('BAD_FORMAT', /before the end/));
     await assertClean(repository);
   })().finally(() => {
@@ -152,7 +158,10 @@ test('a suite that the host does not have is refused, the ones it has are named'
       await assert.rejects(addRepository(root, { name: 'x', source }), (e: StrataError) => {
         return e.code === 'NOT_FOUND' && e.hint!.includes('suites here: tiny');
       });
-    assert.equal((await addRepository(root, { name: 'x', source: 'apt:tiny/main' })).source, 'apt:tiny/main');
+    assert.equal(
+      (await addRepository(root, { name: 'x', source: 'apt:tiny/main' })).config.source,
+      'apt:tiny/main',
+    );
   }));
 
 test('a host without lists gets them; new lists are noticed without a sync', () =>
@@ -160,7 +169,9 @@ test('a host without lists gets them; new lists are noticed without a sync', () 
     rmSync(join(archive.dir, 'apt/lists'), { recursive: true });
     mkdirSync(join(archive.dir, 'apt/lists/partial'), { recursive: true });
     const events: ProgressEvent[] = [];
-    const config = await addRepository(root, { name: 'fresh', source: 'apt:tiny' }, (e) => events.push(e));
+    const { config } = await addRepository(root, { name: 'fresh', source: 'apt:tiny' }, (e) =>
+      events.push(e),
+    );
     assert.ok(events.some((e) => e.message?.includes('apt-get update')));
     const repository = openRepository(root, config);
     assert.equal((await repository.offered()).length, 1);
@@ -233,7 +244,7 @@ test('a full disk is NO_SPACE, and leaves the repository as it was', () =>
       try {
         const repository = openRepository(
           small,
-          await addRepository(small, { name: 'main', source: 'apt:tiny' }),
+          (await addRepository(small, { name: 'main', source: 'apt:tiny' })).config,
         );
         const full = (e: StrataError): boolean => e.code === 'NO_SPACE' && e.hint !== undefined;
         // The first does not even fit as a package, the second not as a package and a unit.

@@ -3,7 +3,7 @@
  * file atomically; a directory without a whole repo.json is no repository. Must not touch units.
  */
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { isAbsolute, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { asStrataError, checkObjectName, FormatError, StrataError } from '../base/index.ts';
 import { syncDirectory, writeFileDurably } from '../layer/index.ts';
 import { parseAptSource } from './apt-source.ts';
@@ -82,23 +82,53 @@ function checkedDirectory(source: string): string {
   return dir;
 }
 
-/** Writes repos/NAME/repo.json. A source directory that does not exist is made: a repository is born. Throws EXISTS. */
-export function writeConfig(root: string, config: RepositoryConfig): void {
+/**
+ * Writes repos/NAME/repo.json. A source directory that does not exist is made, where its parent exists: a repository is born. `madeSource` tells.
+ * Throws EXISTS, NOT_FOUND.
+ */
+export function writeConfig(root: string, config: RepositoryConfig): { madeSource: boolean } {
   const dir = repositoryDir(root, config.name);
-  const file = join(dir, 'repo.json');
-  if (existsSync(file)) {
+  const repos = dirname(dir);
+  if (existsSync(join(dir, 'repo.json'))) {
     throw new StrataError('EXISTS', `there is already a repository ${config.name}`, {
       hint: `choose another name, or remove it: strata repo remove ${config.name}`,
     });
   }
+  const text = `${JSON.stringify(config, null, 2)}\n`;
+  const staged = join(repos, `.tmp-${config.name}-${process.pid}-${Date.now()}`);
   try {
-    mkdirSync(dir, { recursive: true });
-    if (config.kind === 'dir') mkdirSync(config.source, { recursive: true });
-    syncDirectory(join(root, 'repos'));
+    mkdirSync(repos, { recursive: true });
+    syncDirectory(root);
+    const madeSource = config.kind === 'dir' && makeSource(config.source, dir);
+    if (existsSync(dir)) {
+      // Its source, or what an earlier repository of that name left.
+      writeFileDurably(join(dir, 'repo.json'), text);
+      return { madeSource };
+    }
+    mkdirSync(staged);
+    writeFileDurably(join(staged, 'repo.json'), text);
+    renameSync(staged, dir);
+    syncDirectory(repos);
+    return { madeSource };
   } catch (error) {
+    rmSync(staged, { recursive: true, force: true });
     throw asStrataError(error);
   }
-  writeFileDurably(file, `${JSON.stringify(config, null, 2)}\n`);
+}
+
+/** True when the directory was not there. A missing parent is a slip of the hand, but in the repository's own directory. */
+function makeSource(source: string, ownDir: string): boolean {
+  if (existsSync(source)) return false;
+  const parent = dirname(source);
+  if (`${source}/`.startsWith(`${ownDir}/`)) mkdirSync(parent, { recursive: true });
+  if (!existsSync(parent)) {
+    throw new StrataError('NOT_FOUND', `there is no directory ${parent}, so no repository ${source} in it`, {
+      hint: `correct the path, or first: mkdir -p ${source}`,
+    });
+  }
+  mkdirSync(source);
+  syncDirectory(parent);
+  return true;
 }
 
 /** Reads repos/NAME/repo.json; null when it is no repository. Throws FormatError when the file is damaged. */

@@ -42,13 +42,23 @@ function age(source: string): void {
 
 test('a source that does not exist is made; removing the repository leaves it', () =>
   withSource(async (_, dir) => {
-    const source = join(dir, 'new/born');
-    const config = await addRepository(dir, { name: 'local', source });
+    const source = join(dir, 'born');
+    const { config, madeSource } = await addRepository(dir, { name: 'local', source });
+    assert.equal(madeSource, true);
     assert.deepEqual(await openRepository(dir, config).offered(), []);
-    const ownSource = await addRepository(dir, { name: 'own', source: join(dir, 'repos/own/layers') });
+    const own = await addRepository(dir, { name: 'own', source: join(dir, 'repos/own/layers') });
     await removeRepository(dir, 'local');
     await removeRepository(dir, 'own');
-    assert.ok(existsSync(source) && existsSync(ownSource.source));
+    assert.ok(existsSync(source) && existsSync(own.config.source));
+    assert.deepEqual(listRepositories(dir), []);
+  }));
+
+test('a source whose parent is missing is a slip: nothing is made, and the parent is named', () =>
+  withSource(async (_, dir) => {
+    const source = join(dir, 'no/such/layers');
+    const adding = addRepository(dir, { name: 'local', source });
+    await assert.rejects(adding, { code: 'NOT_FOUND', message: new RegExp(`no directory ${dir}/no/such`) });
+    assert.ok(!existsSync(join(dir, 'no')));
     assert.deepEqual(listRepositories(dir), []);
   }));
 
@@ -77,7 +87,7 @@ test('bad sources are refused with what is supported', () =>
 
 test('the Layers file has a stanza for each unit, is used by its stamp and rebuilt when it is wrong', () =>
   withSource(async (source, dir) => {
-    const config = await addRepository(dir, { name: 'local', source });
+    const { config } = await addRepository(dir, { name: 'local', source });
     await openRepository(dir, config).sync();
     const file = join(source, 'Layers');
     const text = readFileSync(file, 'utf8');
@@ -111,7 +121,7 @@ test('the Layers file has a stanza for each unit, is used by its stamp and rebui
 
 test('an unchanged directory is not read again; a changed one is', () =>
   withSource(async (source, dir) => {
-    const repository = openRepository(dir, await addRepository(dir, { name: 'local', source }));
+    const repository = openRepository(dir, (await addRepository(dir, { name: 'local', source })).config);
     await repository.sync();
     age(source);
     const first = await repository.offered();
@@ -137,7 +147,7 @@ test('damaged units are left out and told, the others are offered', () =>
     mkdirSync(join(source, 'other_9'));
     writeFileSync(join(source, 'other_9/metadata'), 'Layer: alpha\nVersion: 3\n');
     const messages: string[] = [];
-    const repository = openRepository(dir, await addRepository(dir, { name: 'local', source }));
+    const repository = openRepository(dir, (await addRepository(dir, { name: 'local', source })).config);
     assert.deepEqual((await repository.sync((e) => messages.push(e.message ?? ''))).units, 2);
     assert.equal(messages.filter((m) => m.startsWith('left out')).length, 2);
   }));
@@ -149,7 +159,7 @@ test('a read-only source works, its database stays as it is', () =>
     execFileSync('mount', ['--bind', '-o', 'ro', source, mounted]);
     try {
       execFileSync('mount', ['-o', 'remount,bind,ro', mounted]);
-      const config = await addRepository(dir, { name: 'share', source: mounted });
+      const { config } = await addRepository(dir, { name: 'share', source: mounted });
       const repository = openRepository(dir, config);
       assert.equal((await repository.offered()).length, 2);
       assert.equal((await repository.ensure([{ layer: 'alpha', version: '2' }])).length, 1);
@@ -167,7 +177,7 @@ test('a read-only source works, its database stays as it is', () =>
 
 test('a source that has vanished is named, and works again when it is back', () =>
   withSource(async (source, dir) => {
-    const repository = openRepository(dir, await addRepository(dir, { name: 'local', source }));
+    const repository = openRepository(dir, (await addRepository(dir, { name: 'local', source })).config);
     await repository.sync();
     renameSync(source, `${source}-away`);
     const gone = (e: StrataError): boolean =>

@@ -86,7 +86,9 @@ export function openDirRepository(root: string, config: RepositoryConfig): Repos
       a.layer === b.layer ? compareVersions(a.version, b.version) : a.layer < b.layer ? -1 : 1,
     );
     writeLayersFile(source, stamp, units);
-    return remember({ dirKey: dirKey(), stamp, units });
+    // The Layers file changed the directory's time; another process may have, too, since the names were read.
+    const key = dirKey();
+    return remember({ dirKey: listing().stamp === stamp ? key : '', stamp, units });
   }
 
   function remember(fresh: DirIndex): DirIndex {

@@ -27,16 +27,15 @@ export function openRepository(root: string, config: RepositoryConfig): Reposito
 }
 
 /**
- * Checks and writes a repository's configuration. A directory that does not exist is made; an apt suite must be one that the host's sources
- * have. Throws USAGE, BAD_NAME, EXISTS, UNSUPPORTED, NOT_FOUND; then nothing was written.
+ * Checks and writes a repository's configuration. A directory that does not exist is made (`madeSource`); an apt suite must be one that the host's
+ * sources have. Throws USAGE, BAD_NAME, EXISTS, UNSUPPORTED, NOT_FOUND; then nothing was written.
  */
 export async function addRepository(
   root: string,
   options: AddRepositoryOptions,
   progress: Progress = noProgress,
-): Promise<RepositoryConfig> {
+): Promise<{ config: RepositoryConfig; madeSource: boolean }> {
   const config = checkedConfig(options);
   if (config.kind === 'apt') await listsOfSource(config.source, progress);
-  writeConfig(root, config);
-  return config;
+  return { config, ...writeConfig(root, config) };
 }

@@ -72,8 +72,9 @@ export function sh(script: string, timeoutMs = 120_000): Promise<Outcome> {
   return execute('/bin/sh', ['-c', script], { timeoutMs });
 }
 
-export function strataRoot(prefix: string): StrataRoot {
-  const root = mkdtempSync(join(tmpdir(), `strata-${prefix}-`));
+/** `dir`: the state root, instead of a temporary one. */
+export function strataRoot(prefix: string, dir?: string): StrataRoot {
+  const root = dir ?? mkdtempSync(join(tmpdir(), `strata-${prefix}-`));
   const children = new Set<ChildProcess>();
   const run: StrataRoot['run'] = (args, options = {}) =>
     execute(bin, ['--root', root, ...args], {

@@ -19,7 +19,7 @@ export const REPO_COMMANDS: CommandSpec[] = [
     path: 'repo add',
     summary: 'Add a layer repository',
     details:
-      "SOURCE is a directory of layer units, `apt:SUITE` (this host's own apt sources), or a URL. Nothing is downloaded that is not used: units are mirrored when a template needs them.",
+      "SOURCE is a directory of layer units (made when only its last part is missing), `apt:SUITE` (this host's own apt sources), or a URL. Nothing is downloaded that is not used: units are mirrored when a template needs them.",
     args: [
       { name: 'NAME', description: 'name for the repository', kind: 'text' },
       { name: 'SOURCE', description: 'a directory, apt:SUITE or a URL', kind: 'dir' },
@@ -66,8 +66,10 @@ export const REPO_COMMANDS: CommandSpec[] = [
       });
       return {
         json: result,
-        human: (print) =>
-          print.line(`repository ${result.name} (${result.kind}) offers ${countOf(result.units, 'unit')}`),
+        human: (print) => {
+          if (result.made_source) print.line(`made the directory ${result.source}, which was not there`);
+          print.line(`repository ${result.name} (${result.kind}) offers ${countOf(result.units, 'unit')}`);
+        },
       };
     },
   },

@@ -54,6 +54,7 @@ export async function prepareRepositories({ context, narrator }: Story): Promise
           hint: 'run the quickstart in another place: --root DIR',
         });
       }
+      mkdirSync(dir, { recursive: true });
       if (!local) await context.call('repoAdd', { name: 'local', source: dir, kind: 'dir' });
       if (local) narrator.reuse();
       narrator.say(local ? 'already there' : 'added');

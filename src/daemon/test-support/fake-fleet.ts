@@ -35,7 +35,7 @@ export function createFakeFleet(root: string): FakeFleet {
       if (repos.has(o.name)) throw new StrataError('EXISTS', `repository ${o.name} exists already`);
       progress({ phase: 'index', done: 1, total: 2 });
       progress({ phase: 'index', done: 2, total: 2 });
-      const config = { kind: 'dir' as const, allow: [], deny: [], ...o, units: 2 };
+      const config = { kind: 'dir' as const, allow: [], deny: [], ...o, units: 2, made_source: false };
       repos.set(o.name, config);
       return config;
     },

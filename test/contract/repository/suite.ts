@@ -63,7 +63,7 @@ export function testRepositoryKind(under: KindUnderTest): void {
     const fixture = under.open();
     try {
       await fixture.publish(SAMPLES);
-      const config = await addRepository(root, { name: 'main', source: fixture.source, ...options });
+      const { config } = await addRepository(root, { name: 'main', source: fixture.source, ...options });
       await body(openRepository(root, config), fixture, root);
     } finally {
       fixture.close();
