@@ -1,6 +1,6 @@
 /** Replays power cuts: for each cut makes the image that the disk then holds and has a prober look at it; equal states are opened once. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { closeSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { StateFound } from './check-state.ts';
@@ -64,8 +64,10 @@ export interface ReplayOptions {
   apart: string[];
   /** Every how many different states gc runs, too. */
   gcEvery: number;
-  /** Which cuts, ascending by `at`. */
-  choose(records: LogRecord[]): Cut[];
+  /** Which cuts: passes over the log, in each of them ascending by `at`. */
+  choose(records: LogRecord[]): Cut[][];
+  /** No other pass begins after this time. */
+  budgetMs: number;
 }
 
 /** The disk must be closed. Gives each result to `onResult`; returns how many states differed. */
@@ -73,59 +75,62 @@ export async function replay(options: ReplayOptions, onResult: (result: Replayed
   const { disk, work } = options;
   const log = openSync(disk.logFile, 'r');
   const records = readLog(log, statSync(disk.logFile).size);
-  const cuts = options.choose(records);
   const known = new Map<string, Promise<StateFound | string>>();
-  const synced = join(work, 'synced');
-  execFileSync('cp', ['--sparse=always', disk.baseFile, synced]);
-  let syncedTo = 0;
-  let next = 0;
-
-  async function work1(prober: Prober): Promise<void> {
-    for (;;) {
-      const cut = cuts[next++];
-      if (cut === undefined) return;
-      // Up to here no turn of the event loop: images are made one after the other.
-      let flush = cut.at;
-      while (flush > 0 && records[flush - 1]!.offset !== SYNC) flush--;
-      if (flush > syncedTo) applyRecords(synced, log, records.slice(syncedTo, flush));
-      syncedTo = Math.max(flush, syncedTo);
-      execFileSync('cp', ['--sparse=always', synced, prober.image]);
-      const pick = cut.part === 'all' ? null : random(cut.part);
-      applyRecords(
-        prober.image,
-        log,
-        records.slice(flush, cut.at),
-        pick === null ? undefined : () => pick() < 0.5,
-      );
-      const position = cut.at === 0 ? 0 : records[cut.at - 1]!.end;
-      const result: Replayed = { cut, position, found: null, error: null };
-      const { digest, error } = await prober.ask({ do: 'mount', image: prober.image });
-      if (digest === undefined) result.error = error ?? 'no digest';
-      else {
-        if (!known.has(digest))
-          known.set(
-            digest,
-            prober
-              .ask({ do: 'check', gc: known.size % options.gcEvery === 0 })
-              .then((answer) => answer.found ?? answer.error ?? 'no answer'),
-          );
-        const found = await known.get(digest)!;
-        if (typeof found === 'string') result.error = found;
-        else result.found = found;
-        const unmounted = await prober.ask({ do: 'unmount' });
-        result.error ??= unmounted.error ?? null;
-      }
-      onResult(result);
-    }
-  }
-
   const probers = [0, 1].map((number) => startProber(options, work, number));
+  const began = performance.now();
   try {
-    await Promise.all(probers.map(work1));
+    for (const [number, cuts] of options.choose(records).entries()) {
+      if (number > 0 && performance.now() - began > options.budgetMs) break;
+      const makeImage = imageMaker({ disk, log, records, file: join(work, 'synced') });
+      const left = cuts.values();
+      const tryAll = async (prober: Prober): Promise<void> => {
+        for (const cut of left) {
+          makeImage(cut, prober.image);
+          onResult(await look(prober, cut));
+        }
+      };
+      await Promise.all(probers.map(tryAll));
+    }
   } finally {
     closeSync(log);
     await Promise.all(probers.map((prober) => prober.end()));
-    rmSync(synced, { force: true });
   }
   return known.size;
+
+  async function look(prober: Prober, cut: Cut): Promise<Replayed> {
+    const position = cut.at === 0 ? 0 : records[cut.at - 1]!.end;
+    const { digest, error } = await prober.ask({ do: 'mount', image: prober.image });
+    if (digest === undefined) return { cut, position, found: null, error: error ?? 'no digest' };
+    const check = () =>
+      prober
+        .ask({ do: 'check', gc: known.size % options.gcEvery === 0 })
+        .then((answer) => answer.found ?? answer.error ?? 'no answer');
+    if (!known.has(digest)) known.set(digest, check());
+    const found = await known.get(digest)!;
+    const unmounted = await prober.ask({ do: 'unmount' });
+    if (typeof found === 'string') return { cut, position, found: null, error: found };
+    return { cut, position, found, error: unmounted.error ?? null };
+  }
+}
+
+/** Makes images of cuts whose `at` ascends, beginning with the base image. */
+function imageMaker(options: {
+  disk: LoggedDisk;
+  log: number;
+  records: LogRecord[];
+  /** For the image as of the last flush. */
+  file: string;
+}): (cut: Cut, imageFile: string) => void {
+  const { disk, log, records, file } = options;
+  execFileSync('cp', ['--sparse=always', disk.baseFile, file]);
+  let syncedTo = 0;
+  return ({ at, part }, imageFile) => {
+    let flush = at;
+    while (flush > 0 && records[flush - 1]!.offset !== SYNC) flush--;
+    if (flush > syncedTo) applyRecords(file, log, records.slice(syncedTo, flush));
+    syncedTo = Math.max(flush, syncedTo);
+    execFileSync('cp', ['--sparse=always', file, imageFile]);
+    const pick = part === 'all' ? () => 0 : random(part);
+    applyRecords(imageFile, log, records.slice(flush, at), () => pick() < 0.5);
+  };
 }
