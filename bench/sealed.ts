@@ -13,7 +13,7 @@ import type { StackSpec, VlfsSpec } from '../src/vlfs/contract.ts';
 import { mountSealed, prepareSealed, releaseSealedImages } from '../src/vlfs/index.ts';
 import { machineLine, median, spread, writeSection } from './support/report.ts';
 import { cleanUp, overlayPeer, type Peer } from './support/vlfs-peers.ts';
-import { type Measured, ROWS, type Tools } from './support/vlfs-rows.ts';
+import { clientRow, ROWS, type Row, type Tools } from './support/vlfs-rows.ts';
 import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
 
 const { values: options } = parseArgs({
@@ -24,7 +24,8 @@ const { values: options } = parseArgs({
     'no-write': { type: 'boolean', default: false },
   },
 });
-const runs = Number(options.runs ?? (options.quick ? 1 : 5));
+const rounds = Number(options.runs ?? (options.quick ? 6 : 24));
+const HEAVY_ROUNDS = 6;
 const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
 const note = (text: string) => process.stderr.write(`bench: ${text}\n`);
 
@@ -99,33 +100,45 @@ const number = (value: number) =>
     : value.toPrecision(value >= 100 ? 3 : 2).replace(/\.0$/, '');
 const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
 
-async function measure(peers: Peer[], tools: Tools, rows: typeof ROWS): Promise<string[]> {
+/** Rows of this bench only. */
+const FIRST_OPEN: Row = {
+  name: 'first open+read+close, shared files',
+  unit: 'ops/s',
+  run: (m, t) => clientRow(m, t, 'read-files', join(m.tree, 'usr'), '1'),
+};
+
+/** Every order of three, so that each peer comes as often after each other. */
+const ORDERS = [
+  [0, 1, 2],
+  [2, 1, 0],
+  [1, 2, 0],
+  [0, 2, 1],
+  [2, 0, 1],
+  [1, 0, 2],
+] as const;
+
+async function measure(peers: Peer[], tools: Tools, rows: Row[]): Promise<string[]> {
   const mounts = new Map<string, number[]>(peers.map((peer) => [peer.name, []]));
-  const results = new Map<string, Map<string, Measured[]>>(
+  const results = new Map<string, Map<string, number[]>>(
     rows.map((row) => [row.name, new Map(peers.map((peer) => [peer.name, []]))]),
   );
-  for (let run = 0; run < runs; run++) {
-    note(`run ${run + 1} of ${runs}`);
-    const order = peers.map((_, i) => peers[(i + run) % peers.length]!);
+  for (let round = 0; round < rounds; round++) {
     const mounted = [];
-    for (const peer of order) {
+    for (const i of ORDERS[round % 6]!) {
+      const peer = peers[i]!;
       await (await peer.mount()).unmount();
       const m = await peer.mount();
       mounts.get(peer.name)!.push(m.mountMs);
       mounted.push({ peer, m });
     }
     for (const row of rows) {
-      for (const { peer, m } of mounted) {
-        results.get(row.name)!.get(peer.name)!.push(row.run(m, tools));
-        if (row.unit !== 'ops/s') execFileSync('sync', ['-f', work]);
-      }
+      if (row.unit !== 'ops/s' && round >= HEAVY_ROUNDS) continue;
+      for (const { peer, m } of mounted) results.get(row.name)!.get(peer.name)!.push(row.run(m, tools).rate);
     }
     for (const { m } of mounted) await m.unmount();
   }
   const names = peers.map((peer) => peer.name);
   const [overlay, one, many] = names as [string, string, string];
-  const ratio = (of: Map<string, Measured[]>, a: string, b: string) =>
-    (median(of.get(a)!.map((m) => m.rate)) / median(of.get(b)!.map((m) => m.rate))).toFixed(2);
   return [
     line(['row', ...names, '1 layer / overlayfs', `${LAYERS} layers / overlayfs`]),
     line(['---', ...names.map(() => '---:'), '---:', '---:']),
@@ -133,12 +146,16 @@ async function measure(peers: Peer[], tools: Tools, rows: typeof ROWS): Promise<
     ...rows.map((row) => {
       const of = results.get(row.name)!;
       const shown = names.map((name) =>
-        spread(
-          of.get(name)!.map((m) => (row.unit === 'ms' ? 1000 / m.rate : m.rate)),
-          number,
-        ),
+        number(median(of.get(name)!.map((rate) => (row.unit === 'ms' ? 1000 / rate : rate)))),
       );
-      return line([`${row.name}, ${row.unit}`, ...shown, ratio(of, one, overlay), ratio(of, many, overlay)]);
+      const ratios = [one, many].map((name) => {
+        const r = of
+          .get(name)!
+          .map((rate, i) => rate / of.get(overlay)![i]!)
+          .sort((a, b) => a - b);
+        return `${median(r).toFixed(3)} (${r[r.length >> 2]!.toFixed(2)} to ${r[(r.length * 3) >> 2]!.toFixed(2)})`;
+      });
+      return line([`${row.name}, ${row.unit}`, ...shown, ...ratios]);
     }),
   ];
 }
@@ -152,7 +169,10 @@ try {
   const entries = execFileSync('find', [merged, '-printf', 'x']).length;
   const image = await makeImage(many, entries);
   const texts = options.rows?.split(',');
-  const rows = ROWS.filter(({ name }) => texts === undefined || texts.some((text) => name.includes(text)));
+  const at = ROWS.findIndex(({ name }) => name.startsWith('open+read'));
+  const rows = ROWS.toSpliced(at, 0, FIRST_OPEN).filter(
+    ({ name }) => texts === undefined || texts.some((text) => name.includes(text)),
+  );
   const tools: Tools = {
     client,
     work,

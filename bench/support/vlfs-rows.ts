@@ -36,7 +36,7 @@ export interface Tools {
 
 const LIMIT_MS = 120_000;
 
-function client(m: Mounted, tools: Tools, ...args: string[]): Measured {
+export function clientRow(m: Mounted, tools: Tools, ...args: string[]): Measured {
   const env = m.pid === null ? process.env : { ...process.env, SERVER: String(m.pid) };
   const child = spawnSync(tools.client, args, { encoding: 'utf8', timeout: LIMIT_MS, env });
   if (child.status !== 0) throw new Error(`${args.join(' ')} in ${m.tree}: ${child.error ?? child.stderr}`);
@@ -59,7 +59,7 @@ function postmark(m: Mounted, tools: Tools): Measured {
     commands,
     `set location ${location}\nset number ${files}\nset transactions ${transactions}\nset size 512 10240\nset report terse\nrun\nquit\n`,
   );
-  const whole = client(m, tools, 'run', location, 'postmark', commands);
+  const whole = clientRow(m, tools, 'run', location, 'postmark', commands);
   return {
     rate: whole.rate * transactions,
     cpuUs: whole.cpuUs / transactions,
@@ -73,67 +73,67 @@ export const ROWS: Row[] = [
   {
     name: 'negative lookup',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'absent', join(m.tree, BUSY_DIRECTORY), String(2 * t.files), 'absent-'),
+    run: (m, t) => clientRow(m, t, 'absent', join(m.tree, BUSY_DIRECTORY), String(2 * t.files), 'absent-'),
   },
   {
     name: 'negative lookup again',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'absent', join(m.tree, BUSY_DIRECTORY), String(2 * t.files), 'absent-'),
+    run: (m, t) => clientRow(m, t, 'absent', join(m.tree, BUSY_DIRECTORY), String(2 * t.files), 'absent-'),
   },
-  { name: 'first find', unit: 'ops/s', run: (m, t) => client(m, t, 'find', m.tree) },
-  { name: 'second find', unit: 'ops/s', run: (m, t) => client(m, t, 'find', m.tree) },
+  { name: 'first find', unit: 'ops/s', run: (m, t) => clientRow(m, t, 'find', m.tree) },
+  { name: 'second find', unit: 'ops/s', run: (m, t) => clientRow(m, t, 'find', m.tree) },
   {
     name: 'open+read+close, shared files',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'read-files', join(m.tree, 'usr'), '2'),
+    run: (m, t) => clientRow(m, t, 'read-files', join(m.tree, 'usr'), '2'),
   },
   {
     name: CREATE,
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'create', freshDirectory(m), String(t.files)),
+    run: (m, t) => clientRow(m, t, 'create', freshDirectory(m), String(t.files)),
   },
   {
     name: 'stat',
     unit: 'ops/s',
     needs: [CREATE],
-    run: (m, t) => client(m, t, 'stat', freshDirectory(m), String(t.files)),
+    run: (m, t) => clientRow(m, t, 'stat', freshDirectory(m), String(t.files)),
   },
   {
     name: 'open+read+close, own files',
     needs: [CREATE],
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'read-files', freshDirectory(m), '2'),
+    run: (m, t) => clientRow(m, t, 'read-files', freshDirectory(m), '2'),
   },
   {
     name: 'rename',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'rename', freshDirectory(m), String(t.files)),
+    run: (m, t) => clientRow(m, t, 'rename', freshDirectory(m), String(t.files)),
   },
   {
     name: 'unlink',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'unlink', freshDirectory(m), String(t.files)),
+    run: (m, t) => clientRow(m, t, 'unlink', freshDirectory(m), String(t.files)),
   },
   { name: 'postmark', unit: 'ops/s', run: postmark },
   {
     name: 'sequential read',
     unit: 'MiB/s',
-    run: (m, t) => client(m, t, 'sequential', join(m.tree, LARGE_FILE)),
+    run: (m, t) => clientRow(m, t, 'sequential', join(m.tree, LARGE_FILE)),
   },
   {
     name: 'random 4 KiB reads',
     unit: 'ops/s',
-    run: (m, t) => client(m, t, 'random', join(m.tree, LARGE_FILE), String(20 * t.files)),
+    run: (m, t) => clientRow(m, t, 'random', join(m.tree, LARGE_FILE), String(20 * t.files)),
   },
   {
     name: 'write 256 MiB',
     unit: 'MiB/s',
-    run: (m, t) => client(m, t, 'write', freshDirectory(m), String(LARGE_MIB)),
+    run: (m, t) => clientRow(m, t, 'write', freshDirectory(m), String(LARGE_MIB)),
   },
   {
     name: 'first write to a shared 64 MiB file',
     unit: 'ms',
     changesShared: true,
-    run: (m, t) => client(m, t, 'first-write', join(m.tree, SHARED_FILE)),
+    run: (m, t) => clientRow(m, t, 'first-write', join(m.tree, SHARED_FILE)),
   },
 ];

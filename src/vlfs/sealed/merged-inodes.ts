@@ -169,8 +169,8 @@ function fileInode(view: View, ref: Reference, dataPath: string): ErofsInode {
     });
   }
   inode.xattrs = new Map<Name, Uint8Array>([
-    [METACOPY as Name, EMPTY],
     [REDIRECT as Name, Buffer.from(dataPath, 'latin1')],
+    [METACOPY as Name, EMPTY],
     ...(inode.xattrs ?? []),
   ]);
   return inode;
