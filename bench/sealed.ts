@@ -195,7 +195,7 @@ try {
       resolve(import.meta.dirname, '../docs/performance.md'),
       'Sealed door',
       'npm run bench -- sealed',
-      [`${machineLine()} ${runs} interleaved runs; median (min to max).`, '', ...lines],
+      [`${machineLine()} ${rounds} interleaved rounds; median (min to max).`, '', ...lines],
     );
     note('docs/performance.md is written');
   }

@@ -1,10 +1,11 @@
 /** What an appliance changed, and taking it back: diff, revert, reset; and why a path or a layer is there. */
 import { parseUnitId, StrataError } from '../base/index.ts';
 import type { SolvedUnit } from '../resolver/contract.ts';
-import type { DiffEntry } from '../vlfs/contract.ts';
+import type { DiffEntry, VlfsSpec } from '../vlfs/contract.ts';
 import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { CatalogRow } from './catalog.ts';
+import { stackOf } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { WhyResult } from './contract.ts';
 import { layerNames, refExplicitLayers } from './definitions.ts';
@@ -13,14 +14,32 @@ import { applianceDefinition, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { applianceDirs } from './private-files.ts';
+import { hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
 import { refuseSealed, settleSealed } from './sealed-settle.ts';
 
 export async function diffAppliance(
   context: FleetContext,
   options: { name: string; path?: string | undefined },
 ): Promise<{ entries: DiffEntry[] }> {
-  const spec = vlfsSpec(context, applianceRow(context, options.name));
+  const spec = await shownSpec(context, applianceRow(context, options.name));
   return { entries: diffVlfs(spec, options.path ?? '/') };
+}
+
+/** What the appliance shows now: a sealed mount keeps its stack; when one has ended, what it left is settled first. */
+async function shownSpec(context: FleetContext, row: CatalogRow): Promise<VlfsSpec> {
+  const { name } = row;
+  if (!hasSealedRecord(context, name)) return vlfsSpec(context, row);
+  return context.locks.with([applianceLock(name), COMMIT], async () => {
+    try {
+      settleSealed(context, name, applianceDefinition(context, row).record);
+    } catch (error) {
+      if (!(error instanceof StrataError)) throw error;
+    }
+    const record = sealedRecord(context, name);
+    const shown = record === null ? null : sealedGeneration(context, record);
+    const spec = vlfsSpec(context, row);
+    return shown === null ? spec : { ...spec, stack: stackOf(context.paths, context.repositories, shown) };
+  });
 }
 
 /** Runs one of two ways to change an appliance's private layer: through the data plane when it is mounted, on the files when not. */
@@ -90,7 +109,7 @@ export async function explainWhy(
 }
 
 async function whyPath(context: FleetContext, row: CatalogRow, path: string): Promise<WhyResult> {
-  const spec = vlfsSpec(context, row);
+  const spec = await shownSpec(context, row);
   const moved = /^\/(bin|sbin|lib|lib32|lib64|libx32)\//.test(path) ? `/usr${path}` : path;
   let owner = whoOwns(spec, path);
   if (owner.unit === null && !owner.private && moved !== path) owner = whoOwns(spec, moved);

@@ -47,7 +47,7 @@ export async function mountAppliance(
   return context.locks.with(locks, async () => {
     const spec = await readyForMount(context, name, dir, options);
     if (options.door === 'sealed') {
-      await openSealedDoor(context, spec, applianceDefinition(context, applianceRow(context, name)), dir);
+      await openSealed(context, spec, dir);
     } else {
       await reconcileMounts(context);
       const plane = await context.dataPlane();
@@ -55,6 +55,15 @@ export async function mountAppliance(
     }
     return { name, dir };
   });
+}
+
+async function openSealed(context: FleetContext, spec: VlfsSpec, dir: string): Promise<void> {
+  try {
+    await openSealedDoor(context, spec, applianceDefinition(context, applianceRow(context, spec.name)), dir);
+  } catch (error) {
+    settleNow(context, spec.name);
+    throw error;
+  }
 }
 
 /** Checks that the appliance can be mounted there, and brings its private layer to the stack of today. Under the appliance's lock. */

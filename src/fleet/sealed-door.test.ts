@@ -1,7 +1,7 @@
 /** The sealed door on the kernel's overlayfs: the stack and the private layer through it, as through the other door. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { noProgress } from '../base/index.ts';
@@ -42,10 +42,35 @@ test('reads, writes and deletions; the other commands know the mount', async () 
   await w.build('tool', '2', { 'usr/bin/tool': '2', 'usr/bin/more': '2' });
   await w.fleet.update({}, noProgress);
   assert.equal(existsSync(at('usr/bin/more')), false, 'it keeps its stack');
+  const found = (await w.fleet.diff({ name: 'a' })).entries.find((e) => e.path === '/usr/bin/tool');
+  assert.equal(found?.layer, 'local/tool 1', 'diff judges by what the mount shows');
   await w.fleet.umount({ target: at('').replace(/\/$/, '') });
   const { entries } = await w.fleet.diff({ name: 'a' });
   assert.ok(entries.some((e) => e.path === '/etc/motd' && e.change === 'changed'));
   await w.fleet.mount({ name: 'a', dir: at(''), door: 'sealed', readOnly: true });
   assert.equal(readFileSync(at('usr/bin/more'), 'utf8'), '2');
   assert.throws(() => writeFileSync(at('etc/new'), ''), { code: 'EROFS' });
+});
+
+test('a read-only mount and one that the kernel refuses leave nothing in the private layer', async () => {
+  const whiteouts = () =>
+    execFileSync('find', [join(w.root, 'appliances/b/private'), '-type', 'c'], { encoding: 'utf8' });
+  const dir = at('');
+  await w.build('parts', '1', { 'opt/part/file': 'f', 'opt/rest': 'r' });
+  await w.fleet.templateCreate({ name: 'u', layers: ['parts'], from: [] }, noProgress);
+  await w.fleet.create({ name: 'b', template: 'u' }, noProgress);
+  await w.fleet.umount({ target: 'a' });
+  await w.fleet.mount({ name: 'b', dir, door: 'sealed' });
+  execFileSync('sh', ['-c', 'mv opt/part part; rm -r opt'], { cwd: dir });
+  await w.fleet.umount({ target: 'b' });
+  const before = whiteouts();
+  await w.fleet.mount({ name: 'b', dir, door: 'sealed', readOnly: true });
+  assert.deepEqual(readdirSync(dir), ['part']);
+  await w.fleet.umount({ target: 'b' });
+  assert.equal(whiteouts(), before);
+  rmSync(join(w.root, 'appliances/b/sealed-work'), { recursive: true });
+  writeFileSync(join(w.root, 'appliances/b/sealed-work'), 'in the way');
+  await assert.rejects(w.fleet.mount({ name: 'b', dir, door: 'sealed' }));
+  assert.equal(existsSync(join(w.root, 'appliances/b/sealed.json')), false);
+  assert.equal(whiteouts(), before);
 });

@@ -11,7 +11,7 @@ import { mountSealed, prepareSealed, type SealedOptions } from '../vlfs/index.ts
 import type { FleetContext } from './context.ts';
 import type { Definition } from './generations.ts';
 import type { FleetPaths } from './paths.ts';
-import { dropSealedRecord, writeSealedRecord } from './sealed-records.ts';
+import { writeSealedRecord } from './sealed-records.ts';
 import { latin1 } from './untrusted-tree.ts';
 
 const SOURCE = 'strata-sealed:';
@@ -29,21 +29,22 @@ export function prepareSealedDoor(paths: FleetPaths, spec: VlfsSpec): Promise<vo
   return prepareSealed(sealedOptions(paths, spec));
 }
 
-/** Mounts the appliance of `spec` at `dir`. Throws UNSUPPORTED when the kernel cannot. */
+/**
+ * Mounts the appliance of `spec` at `dir`. Throws UNSUPPORTED when the kernel cannot; what was prepared in the private layer is then still to be
+ * settled (sealed-settle.ts).
+ */
 export async function openSealedDoor(
   context: FleetContext,
   spec: VlfsSpec,
   definition: Definition,
   dir: string,
 ): Promise<void> {
+  context.onStep('sealed: record');
   writeSealedRecord(context, spec.name, definition, spec.readOnly);
-  try {
-    const source = sourceOf(context.paths, spec.name);
-    await mountSealed({ ...sealedOptions(context.paths, spec), dir, source });
-  } catch (error) {
-    dropSealedRecord(context, spec.name);
-    throw error;
-  }
+  context.onStep('sealed: mount');
+  const source = sourceOf(context.paths, spec.name);
+  await mountSealed({ ...sealedOptions(context.paths, spec), dir, source, onStep: context.onStep });
+  context.onStep('sealed: mounted');
 }
 
 function sourceOf(paths: FleetPaths, name: string): string {

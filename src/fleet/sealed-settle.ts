@@ -38,14 +38,18 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
   // Without its stack the marks stay as the kernel wrote them, which every door understands.
   if (shown !== null) {
     const before = specOf(shown);
-    if (record?.readOnly === false) absorbSealed(before);
+    // Also after a read-only mount, for which names in the private layer may have been hidden.
+    absorbSealed(before, { onStep: context.onStep });
+    context.onStep('settle: absorbed');
     const now = specOf(current);
     if (now.stack.key !== before.stack.key) {
       pruneWhiteouts(now);
       const changes = databaseChanges(context.paths, shown, current);
+      context.onStep('settle: pruned');
       writePrivateFiles(privateDir, mergedDatabases(privateDir, changes));
     }
   }
+  context.onStep('settle: drop the record');
   dropSealedRecord(context, name);
 }
 

@@ -5,6 +5,7 @@
  * Nothing here knows of private layers; `hidden` sets are given by the caller and never cached.
  */
 
+import type { Name } from '../base/index.ts';
 import type { TreeIndex } from '../layer/contract.ts';
 import { S_IFCHR, S_IFDIR, S_IFMT } from '../sys/index.ts';
 import { directoryIno } from './inode-numbers.ts';
@@ -203,6 +204,23 @@ function mergeAt(
   }
   if (contributors.length === 0) return null;
   return newMergedDirectory(stack, parent.path === '' ? name : `${parent.path}/${name}`, contributors);
+}
+
+const withRedirects = new WeakMap<Unit, boolean>();
+
+/** Whether a config or frozen level has renamed directories, which show parts of the levels below at other places. */
+export function hasRedirects(stack: Stack): boolean {
+  return stack.units.some((unit) => {
+    if (!unit.overlay) return false;
+    let found = withRedirects.get(unit);
+    if (found === undefined) {
+      found = false;
+      for (let entry = 0; entry < unit.index.entryCount && !found; entry++)
+        found = unit.index.hasXattrs(entry) && unit.index.xattrs(entry).has(REDIRECT as Name);
+      withRedirects.set(unit, found);
+    }
+    return found;
+  });
 }
 
 export function isOpaque(value: Uint8Array | undefined): boolean {

@@ -23,6 +23,7 @@ import {
 import { type Core, step } from './core.ts';
 import {
   entryOf,
+  hasRedirects,
   isDirectory,
   isHidden,
   levelOf,
@@ -124,7 +125,8 @@ function writeWhiteout(core: Core, ref: Reference): number {
   const fd = openBelow(root, parts, core);
   if (fd < 0) return fd;
   try {
-    if (core.hasRedirects && isDirectory(core.stack, ref)) return writeOpaque(core, fd, name);
+    if (isDirectory(core.stack, ref) && (core.hasRedirects || hasRedirects(core.stack)))
+      return writeOpaque(core, fd, name);
     step(core, 'whiteout');
     const made = mknodat(fd, name, S_IFCHR, 0);
     return made === -E.EXIST ? replaceByWhiteout(core, fd, name) : made;

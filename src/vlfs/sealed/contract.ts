@@ -7,6 +7,8 @@ export interface SealedOptions {
   imageDir: string;
   /** Directories that hold many trees (repositories, templates): each becomes one data layer for all of them. */
   dataRoots: string[];
+  /** Called before each change on disk, for fault injection in tests. */
+  onStep?: (step: string) => void;
 }
 
 /** Where the trees of a stack lie for overlayfs: data-only layers, and each level's tree as a path in one of them. */

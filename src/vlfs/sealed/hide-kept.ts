@@ -3,7 +3,7 @@
  * layer hides them there by whiteouts and opaque directories. They change nothing that one can see: the layers' whiteout sets hide the
  * same. Absorbing takes them away again.
  */
-import { StrataError } from '../../base/index.ts';
+import { type Name, nameToText, StrataError } from '../../base/index.ts';
 import {
   close,
   E,
@@ -25,10 +25,12 @@ import {
 import type { VlfsSpec } from '../contract.ts';
 import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
+import { step } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { REDIRECTS_XATTR } from '../lookup.ts';
 import { directoryAt, namesOf, OPAQUE, REDIRECT, visibleOf } from '../merged-directory.ts';
-import { closeCore, openCore } from '../open-core.ts';
+import { placesOfLayerPath } from '../moved-directories.ts';
+import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
 import { keepTimes, openPrivateDir, privateDirectory, restoreTimes } from '../private-layer.ts';
 import { sameDirectory, shownAt, withAncestors } from './image-walk.ts';
 import { rememberTargets } from './known-targets.ts';
@@ -44,22 +46,38 @@ interface Mask {
 
 /**
  * Paths in the layers to which the private layer's redirects lead, in order; [] for nearly every appliance. The VLFS must not be mounted. Throws
- * UNSUPPORTED when a place should show one part of a directory and a redirect another.
+ * UNSUPPORTED when a place should show one part of a directory and a redirect another, or two places the same.
  */
-export function hideKept(spec: VlfsSpec): string[] {
+export function hideKept(spec: VlfsSpec, options: Pick<OpenOptions, 'onStep'> = {}): string[] {
   if (!mayHaveRedirects(spec.privateDir)) {
     rememberTargets(spec.privateDir, []);
     return [];
   }
-  const core = openCore({ ...spec, readOnly: false });
+  const core = openCore({ ...spec, readOnly: false }, options);
   try {
-    const targets = [...new Set(redirectTargets(core))].sort();
+    const found = redirectTargets(core);
+    const targets = [...new Set(found)].sort();
+    for (const target of targets) refuseTwoPlaces(core, target, found.filter((one) => one === target).length);
     rememberTargets(spec.privateDir, targets);
     hideAll(core, masksFor(core, new Set(targets)));
     return targets;
   } finally {
     closeCore(core);
   }
+}
+
+/** Overlayfs has one inode for a lower directory, so it shows none of two places. `redirects`: how many lead there. */
+function refuseTwoPlaces(core: Core, target: string, redirects: number): void {
+  const places = placesOfLayerPath(core, target).filter((parts) => {
+    const node = directoryByPath(core, parts);
+    return node !== null && node.redirect === null && node.merged?.path === target;
+  });
+  if (places.length + redirects < 2) return;
+  throw new StrataError(
+    'UNSUPPORTED',
+    `/${nameToText(target as Name)} was renamed and has been brought back too: a sealed mount cannot show it at two places`,
+    { hint: 'use the door fuse, or remove it at one of them' },
+  );
 }
 
 function mayHaveRedirects(privateDir: string): boolean {
@@ -114,6 +132,7 @@ function hideAt(core: Core, node: Node, mask: Mask): void {
   if (found === -E.NOENT) {
     if (mask.isRival) throw rivals(mask);
     const times = keepTimes(fd);
+    step(core, 'hide: whiteout');
     must(mknodat(fd, name, S_IFCHR, 0), `hide ${name}`);
     restoreTimes(fd, times);
     return;
@@ -124,6 +143,7 @@ function hideAt(core: Core, node: Node, mask: Mask): void {
   try {
     if ([OPAQUE, REDIRECT].some((attribute) => typeof fgetxattr(directory, attribute) !== 'number')) return;
     if (mask.isRival) throw rivals(mask);
+    step(core, 'hide: opaque');
     must(fsetxattr(directory, OPAQUE, Buffer.from('y')), `hide what lies below ${name}`);
   } finally {
     close(directory);
@@ -133,7 +153,7 @@ function hideAt(core: Core, node: Node, mask: Mask): void {
 function rivals({ parent, name }: Mask): StrataError {
   return new StrataError(
     'UNSUPPORTED',
-    `/${parent === '' ? '' : `${parent}/`}${name} was renamed and deleted, and an update brought a part of it back: a sealed mount cannot show both`,
+    `/${parent === '' ? '' : `${nameToText(parent as Name)}/`}${nameToText(name as Name)} was renamed and deleted, and an update brought a part of it back: a sealed mount cannot show both`,
     { hint: 'use the door fuse' },
   );
 }

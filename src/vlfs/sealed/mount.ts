@@ -45,7 +45,8 @@ async function imageOf(
  */
 export async function mountSealed(options: SealedOptions & { dir: string; source: string }): Promise<void> {
   const { spec } = options;
-  const { file, layers } = await imageOf(options, hideKept(spec));
+  const { file, layers } = await imageOf(options, hideKept(spec, options));
+  options.onStep?.('sealed: image made');
   const opened: number[] = [];
   const open = (path: string): number => {
     const fd = sys.openat(sys.AT_FDCWD, nameFromText(path), DIRECTORY);
@@ -72,7 +73,9 @@ export async function mountSealed(options: SealedOptions & { dir: string; source
       setFd(overlay, 'upperdir', open(spec.privateDir));
       setFd(overlay, 'workdir', open(work));
     }
-    opened.push(attach(create(overlay, spec.readOnly), options.dir));
+    const mount = create(overlay, spec.readOnly);
+    options.onStep?.('sealed: attach');
+    opened.push(attach(mount, options.dir));
   } finally {
     for (const fd of opened.reverse()) sys.close(fd);
   }
