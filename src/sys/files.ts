@@ -26,6 +26,8 @@ const c = {
   pwrite: libc.func('long pwrite(int fd, const void *from, unsigned long size, int64_t offset)'),
   read: libc.func('long read(int fd, void *into, unsigned long size)'),
   write: libc.func('long write(int fd, const void *from, unsigned long size)'),
+  readAddress: libc.func('read', 'int64_t', ['int', 'size_t', 'size_t']),
+  writeAddress: libc.func('write', 'int64_t', ['int', 'size_t', 'size_t']),
   lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   fsync: libc.func('int fsync(int fd)'),
   fdatasync: libc.func('int fdatasync(int fd)'),
@@ -181,6 +183,16 @@ export function read(fd: number, into: Uint8Array, size: number): number {
 
 export function write(fd: number, from: Uint8Array, size: number): number {
   return orErrno(Number(c.write(fd, from, size)));
+}
+
+/** read into memory at an address (addressOf). */
+export function readAddress(fd: number, address: number, size: number): number {
+  return orErrno(Number(c.readAddress(fd, address, size)));
+}
+
+/** write of memory at an address (addressOf). */
+export function writeAddress(fd: number, address: number, size: number): number {
+  return orErrno(Number(c.writeAddress(fd, address, size)));
 }
 
 export function lseek(fd: number, offset: number, whence: number): number {

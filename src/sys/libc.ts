@@ -37,6 +37,25 @@ export function cstr(text: string): Buffer {
   return intoScratch(scratchA, text);
 }
 
+/**
+ * Where a long-lived buffer lies: koffi passes a number in half the time that it takes to find out what a buffer is. Such a buffer must stay
+ * referenced and be larger than 64 bytes (smaller ones may move).
+ */
+export function addressOf(buffer: Uint8Array): number {
+  return Number(koffi.address(buffer));
+}
+
+const scratchAddress = addressOf(scratchA);
+let longText: Buffer | null = null;
+
+/** As cstr: where the copy is. */
+export function cstrAddress(text: string): number {
+  const copy = cstr(text);
+  if (copy === scratchA) return scratchAddress;
+  longText = copy;
+  return addressOf(longText);
+}
+
 /** As cstr, in the second scratch buffer, for calls with two names. */
 export function cstr2(text: string): Buffer {
   return intoScratch(scratchB, text);

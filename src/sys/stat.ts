@@ -1,6 +1,6 @@
 /** statx(2) and statfs(2), decoded into reusable records. statx has one layout on every architecture. */
 import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW } from './constants.ts';
-import { cstr, libc, orErrno } from './libc.ts';
+import { addressOf, cstrAddress, libc, orErrno } from './libc.ts';
 
 /** Times in seconds and nanoseconds; rdev and dev as the kernel's new_encode_dev (what FUSE and st_rdev hold for 12+20 bits). */
 export interface Stat {
@@ -43,13 +43,12 @@ export function newStat(): Stat {
   };
 }
 
-const statxCall = libc.func(
-  'int statx(int dirfd, const void *path, int flags, unsigned int mask, void *out)',
-);
+const statxCall = libc.func('statx', 'int', ['int', 'size_t', 'int', 'uint', 'size_t']);
 const STATX_BASIC_STATS = 0x7ff;
 const AT_STATX_DONT_SYNC = 0x4000;
 const buffer = new Uint8Array(256);
 const view = new DataView(buffer.buffer);
+const bufferAddress = addressOf(buffer);
 
 /** new_encode_dev of linux/kdev_t.h. */
 export function encodeDev(major: number, minor: number): number {
@@ -93,7 +92,7 @@ function decode(out: Stat): void {
 
 /** lstat of `name` in `dirfd`, into `out`. */
 export function statAt(dirfd: number, name: string, out: Stat): number {
-  const result = statxCall(dirfd, cstr(name), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, buffer);
+  const result = statxCall(dirfd, cstrAddress(name), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, bufferAddress);
   if (result < 0) return orErrno(result);
   decode(out);
   return 0;
@@ -101,7 +100,7 @@ export function statAt(dirfd: number, name: string, out: Stat): number {
 
 /** fstat, also of O_PATH descriptors. */
 export function fstat(fd: number, out: Stat): number {
-  const result = statxCall(fd, cstr(''), AT_EMPTY_PATH, STATX_BASIC_STATS, buffer);
+  const result = statxCall(fd, cstrAddress(''), AT_EMPTY_PATH, STATX_BASIC_STATS, bufferAddress);
   if (result < 0) return orErrno(result);
   decode(out);
   return 0;
@@ -111,7 +110,13 @@ const device = newStat();
 
 /** The device number of a mountpoint, by a statx that asks no file server for anything; a negative errno. */
 export function deviceAt(path: string): number {
-  const result = statxCall(AT_FDCWD, cstr(path), AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0, buffer);
+  const result = statxCall(
+    AT_FDCWD,
+    cstrAddress(path),
+    AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC,
+    0,
+    bufferAddress,
+  );
   if (result < 0) return orErrno(result);
   decode(device);
   return device.dev;

@@ -186,6 +186,12 @@ export function fillFound(core: Core, node: Node, out: EntryOut): number {
   return countEntry(node, out);
 }
 
+/** As fillEntry, for a file that was just made and whose stat is at hand. */
+export function fillBorn(node: Node, born: Stat, out: EntryOut): number {
+  statAttr(born, node.ino, out.attr);
+  return countEntry(node, out);
+}
+
 function countEntry(node: Node, out: EntryOut): number {
   out.nodeId = node.id;
   out.generation = 0;

@@ -46,6 +46,8 @@ export interface Node {
   merged: MergedDirectory | null;
   redirect: string | null;
   defaultAcl: boolean;
+  /** Private files: known to have no security.capability, which the kernel asks for before a file's first write. */
+  noCapability: boolean;
   /** The kernel may keep its listing. */
   listed: boolean;
   /** Descriptor of the private copy, or -1, and when it was used last; see directory-fds.ts. */
@@ -160,6 +162,7 @@ export function newNode(core: Core, kind: number): Node {
     merged: null,
     redirect: null,
     defaultAcl: false,
+    noCapability: false,
     listed: false,
     privFd: -1,
     privFdUsed: 0,

@@ -22,7 +22,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../sys/index.ts';
-import { fillEntry } from './attributes.ts';
+import { fillBorn, fillEntry } from './attributes.ts';
 import type { Caller, EntryOut, OpenOut } from './contract.ts';
 import { type Core, type Node, newNode, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
@@ -170,7 +170,8 @@ export function create(
     return settled;
   }
   const node = bornNode(core, parent, name, stat);
-  return finishOpen(core, node, fd, flags, out, opened);
+  handOut(core, node, fd, flags, opened);
+  return fillEntry(core, node, out);
 }
 
 const NOT_SIMPLE = 1;
@@ -194,10 +195,12 @@ function createSimple(
   step(core, 'create');
   const fd = openat(parentFd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, bits & 0o777);
   if (fd < 0) return fd === -E.EXIST ? NOT_SIMPLE : fd;
+  let changed = false;
   let result = fstat(fd, stat);
   // The directory's group counts only when it is a set-group-ID directory; then the new file has it.
   const same = parent.defaultAcl ? (bits & 0o7000) === 0 : (stat.mode & 0o7777) === bits;
   if (result === 0 && (!same || (caller.uid | caller.gid | stat.uid | stat.gid) !== 0)) {
+    changed = true;
     result = readParent(parentFd);
     if (result >= 0) result = ownFd(caller, parent, fd, bits, stat);
   }
@@ -206,18 +209,14 @@ function createSimple(
     unlinkat(parentFd, name);
     return result;
   }
-  return finishOpen(core, bornNode(core, parent, name, stat), fd, flags, out, opened);
+  const node = bornNode(core, parent, name, stat);
+  handOut(core, node, fd, flags, opened);
+  return changed ? fillEntry(core, node, out) : fillBorn(node, stat, out);
 }
 
 /** Hands out a node whose backing file is open already. */
-function finishOpen(
-  core: Core,
-  node: Node,
-  fd: number,
-  flags: number,
-  out: EntryOut,
-  opened: OpenOut,
-): number {
+function handOut(core: Core, node: Node, fd: number, flags: number, opened: OpenOut): void {
+  node.noCapability = true;
   node.backing = { fd, shared: false, cached: false, writable: true, written: true, opens: 0 };
   opened.fh = addHandle(core, node, node.backing, flags);
   opened.backingFd = core.passthrough ? fd : -1;
@@ -225,7 +224,6 @@ function finishOpen(
   opened.directIo = false;
   opened.keepCache = true;
   opened.keepsBacking = false;
-  return fillEntry(core, node, out);
 }
 
 /** O_TMPFILE: a private file without a name; `link` may give it one. */
@@ -255,5 +253,6 @@ export function tmpfile(
   node.privIno = stat.ino;
   node.ino = privateIno(stat.ino);
   core.byPrivateIno.set(stat.ino, node);
-  return finishOpen(core, node, fd, flags, out, opened);
+  handOut(core, node, fd, flags, opened);
+  return fillEntry(core, node, out);
 }

@@ -22,7 +22,7 @@ import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
-import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, uncovered } from './lookup.ts';
+import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, refresh, uncovered } from './lookup.ts';
 import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
 import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout } from './old-places.ts';
@@ -46,6 +46,8 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
   }
   const bad = checkName(from.name) || checkName(to.name);
   if (bad < 0) return bad;
+  const simple = renameSimple(core, from, to, flags);
+  if (simple !== NOT_SIMPLE) return simple;
   const source = nodeAt(core, from.parent, from.name);
   if (typeof source === 'number') return source === 0 ? -E.NOENT : source;
   const target = nodeAt(core, to.parent, to.name);
@@ -57,6 +59,31 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
   return flags & RENAME_EXCHANGE
     ? exchange(core, caller, source, replaced!, from, to)
     : move(core, caller, source, replaced, from, to, covered);
+}
+
+const NOT_SIMPLE = 1;
+
+/** The usual case in one system call: a private file that is known moves to a new name, and no layer has either name. */
+function renameSimple(core: Core, from: End, to: End, flags: number): number {
+  const node = from.parent.children!.get(from.name);
+  if (flags & RENAME_EXCHANGE || node === undefined || node.children !== null || !node.priv)
+    return NOT_SIMPLE;
+  if (node.generation !== core.generation || node.copyUp !== null || node.successor !== null)
+    return NOT_SIMPLE;
+  if (to.parent.children!.has(to.name) || !isPlain(core, from) || !isPlain(core, to)) return NOT_SIMPLE;
+  const fromFd = directoryFd(core, from.parent);
+  const toFd = directoryFd(core, to.parent);
+  if (fromFd < 0 || toFd < 0) return NOT_SIMPLE;
+  step(core, 'rename');
+  const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_NOREPLACE);
+  if (moved < 0) return moved === -E.NOSPC || moved === -E.DQUOT ? moved : NOT_SIMPLE;
+  moveNode(core, node, from, to);
+  return 0;
+}
+
+/** The private layer has the directory, and no layer has the name. */
+function isPlain(core: Core, { parent, name }: End): boolean {
+  return refresh(core, parent) === 0 && parent.priv && candidatesAt(parent, name).length === 0;
 }
 
 function check(core: Core, source: Node, target: Node | null, from: End, to: End, flags: number): number {
@@ -215,9 +242,10 @@ function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: E
 }
 
 function moveNode(core: Core, source: Node, from: End, to: End): void {
+  // The new name first: a node without a name loses its parked backing file.
   source.lookups++;
-  detachName(core, from.parent, from.name);
   attachName(source, to.parent, to.name);
+  detachName(core, from.parent, from.name);
   source.lookups--;
   releaseIfUnused(core, from.parent);
 }

@@ -37,6 +37,7 @@ import { entryOf, unitOf } from './merged-directory.ts';
 import { privateDirectory } from './private-layer.ts';
 
 const NONE: ReadonlyMap<string, Uint8Array> = new Map();
+const CAPABILITY = 'security.capability';
 const stat = newStat();
 
 /** Where the attributes of a private node are: an open descriptor, or a name in an open directory. */
@@ -75,9 +76,12 @@ export function getxattr(core: Core, given: Node, name: string): Uint8Array | nu
   const node = current(core, given);
   if (typeof node === 'number') return node;
   if (!node.priv) return sharedXattrs(core, node).get(name) ?? -E.NODATA;
+  if (node.noCapability && name === CAPABILITY) return -E.NODATA;
   const place = placeOf(core, node);
   if (typeof place === 'number') return place;
-  return place.name === null ? fgetxattr(place.fd, name) : getxattrAt(place.fd, place.name, name);
+  const value = place.name === null ? fgetxattr(place.fd, name) : getxattrAt(place.fd, place.name, name);
+  if (value === -E.NODATA && name === CAPABILITY && node.children === null) node.noCapability = true;
+  return value;
 }
 
 export function listxattr(core: Core, given: Node): Uint8Array | number {
@@ -133,6 +137,7 @@ export function setxattr(
   }
   const place = writablePlace(core, caller, node);
   if (typeof place === 'number') return place;
+  if (name === CAPABILITY) (node.successor ?? node).noCapability = false;
   step(core, 'setxattr');
   const result =
     place.name === null

@@ -9,6 +9,7 @@ import * as sys from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
+import { AWAKE_MS, createAwake } from './awake.ts';
 import { changeMount, failureOf, relayerMount } from './change-names.ts';
 import type {
   LoopCommand,
@@ -44,6 +45,7 @@ const byTag = new Map<number, ServedMount>();
 const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
 const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string; moved: number[] }>();
+const awake = createAwake();
 let nextTag = FIRST_TAG;
 let stopping = false;
 
@@ -188,7 +190,10 @@ function serveReady(ready: number): ServedMount | null {
       ctx.pool.drain();
     } else {
       const mount = byTag.get(tag);
-      if (mount !== undefined && serveRequests(ctx, mount, BUDGET) > 0) busy = mount;
+      const served = mount === undefined ? 0 : serveRequests(ctx, mount, BUDGET);
+      if (served === 0) continue;
+      busy = mount!;
+      awake.served(served);
     }
   }
   return busy;
@@ -223,8 +228,9 @@ function run(): void {
         hits = 0;
       }
     }
-    const ready = sys.epollWait(epoll, found === LOOKS ? 0 : -1);
+    const ready = sys.epollWait(epoll, found === LOOKS ? 0 : awake.held ? AWAKE_MS : -1);
     if (ready > 0) busy = serveReady(ready) ?? busy;
+    else if (found < LOOKS) awake.release();
   }
 }
 
@@ -234,9 +240,12 @@ function look(mount: ServedMount, spinMs: number): number {
   for (let i = 0; i < LOOKS; i++) {
     if (performance.now() >= end) return LOOKS;
     const until = performance.now() + spinMs;
-    while (serveRequests(ctx, mount, BUDGET) === 0) {
+    let served = serveRequests(ctx, mount, BUDGET);
+    while (served === 0) {
       if (mount.gone || performance.now() >= until) return i;
+      served = serveRequests(ctx, mount, BUDGET);
     }
+    awake.served(served);
     // What comes late was not waited for: we lost the processor meanwhile, perhaps to the very caller.
     if (performance.now() >= until) return i;
   }

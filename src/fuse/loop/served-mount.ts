@@ -73,11 +73,11 @@ export function describe(error: unknown): string {
 
 /** Handles requests, up to `budget` of them and for about a turn's time. Returns how many there were. */
 export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number): number {
-  const { request } = ctx.buffers;
+  const { requestAddress, request } = ctx.buffers;
   const end = performance.now() + TURN_MS;
   for (let served = 0; served < budget; ) {
     if (m.gone || (served > 0 && performance.now() >= end)) return served;
-    const length = sys.read(m.fd, request, request.length);
+    const length = sys.readAddress(m.fd, requestAddress, request.length);
     if (length > 0) {
       served++;
       m.requests++;
@@ -114,7 +114,7 @@ function expireAttributes(m: ServedMount): void {
 }
 
 function reply(ctx: ServeContext, m: ServedMount, length: number): void {
-  const errno = sys.write(m.fd, ctx.buffers.reply, length);
+  const errno = sys.writeAddress(m.fd, ctx.buffers.replyAddress, length);
   if (errno >= 0) return;
   // ENOENT: the caller is gone (killed, or the connection aborted); it must not keep what the reply gave it.
   m.server.revokeLast();

@@ -2,6 +2,7 @@
  * The two long-lived buffers of a serving thread: one for the request, one for the reply. A thread handles one request at a time,
  * so all its mounts share one pair. u64 fields are read and written as two u32 (a BigInt costs ten times as much).
  */
+import { addressOf } from '../../sys/index.ts';
 import { IN_HEADER, OUT_HEADER, WRITE_IN } from '../abi/layout.ts';
 
 /** Largest data of one WRITE or READ: 256 pages. */
@@ -21,6 +22,9 @@ export interface FuseBuffers {
   readonly requestView: DataView;
   readonly reply: Buffer;
   readonly replyView: DataView;
+  /** Where the two lie, for system calls. */
+  readonly requestAddress: number;
+  readonly replyAddress: number;
   /** The data of a WRITE request. */
   writeData(size: number): Uint8Array;
   /** Room for the data of a READ reply. */
@@ -46,6 +50,8 @@ export function createFuseBuffers(): FuseBuffers {
     request,
     requestView: new DataView(request.buffer, request.byteOffset, request.length),
     reply,
+    requestAddress: addressOf(request),
+    replyAddress: addressOf(reply),
     replyView: new DataView(reply.buffer, reply.byteOffset, reply.length),
     writeData: slices(request, IN_HEADER.size + WRITE_IN.size),
     readRoom: slices(reply, OUT_HEADER.size),
