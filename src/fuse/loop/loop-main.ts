@@ -50,6 +50,7 @@ let nextTag = FIRST_TAG;
 let stopping = false;
 
 const ctx: ServeContext = {
+  arrivedMs: 0,
   buffers: createFuseBuffers(),
   pool: createPoolClient(data.pool),
   log: (line) => post({ event: 'log', line }),
@@ -204,6 +205,10 @@ const PAYS = 4;
 /** After a look that did not pay the next ones are left out: for this many wake-ups at most, doubled each time. */
 const LONGEST_REST = 1024;
 
+/** A look that ends so much too late was interrupted by others who need the processor: the next ones are left out for eight times as long. */
+const LOST_MS = 0.3;
+let lostProcessor = false;
+
 /**
  * Until 'stop': serve, look a little, sleep. A busy caller on another processor sends its next request within microseconds, and waking a sleeping
  * thread costs more than serving it. But a caller that works between its requests, or that needs this very processor, pays for our looking:
@@ -223,7 +228,7 @@ function run(): void {
       found = look(busy, spinMs);
       hits += found;
       if (found < LOOKS) {
-        rest = hits >= PAYS ? 1 : Math.min(rest * 2, LONGEST_REST);
+        rest = !lostProcessor && hits >= PAYS ? 1 : Math.min(rest * (lostProcessor ? 8 : 2), LONGEST_REST);
         resting = rest;
         hits = 0;
       }
@@ -242,11 +247,14 @@ function look(mount: ServedMount, spinMs: number): number {
     const until = performance.now() + spinMs;
     let served = serveRequests(ctx, mount, BUDGET);
     while (served === 0) {
-      if (mount.gone || performance.now() >= until) return i;
+      const now = performance.now();
+      lostProcessor = now >= until + LOST_MS;
+      if (mount.gone || now >= until) return i;
       served = serveRequests(ctx, mount, BUDGET);
     }
     awake.served(served);
     // What comes late was not waited for: we lost the processor meanwhile, perhaps to the very caller.
+    lostProcessor = ctx.arrivedMs >= until + LOST_MS;
     if (performance.now() >= until) return i;
   }
   return LOOKS;

@@ -37,6 +37,8 @@ export interface ServedMount {
 }
 
 export interface ServeContext {
+  /** When the first request of the last turn that had one was read, by performance.now(). */
+  arrivedMs: number;
   buffers: FuseBuffers;
   pool: PoolClient;
   log(line: string): void;
@@ -79,6 +81,7 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
     if (m.gone || (served > 0 && performance.now() >= end)) return served;
     const length = sys.readAddress(m.fd, requestAddress, request.length);
     if (length > 0) {
+      if (served === 0) ctx.arrivedMs = performance.now();
       served++;
       m.requests++;
       handle(ctx, m, length);
