@@ -117,9 +117,9 @@ function expected(root: ErofsInode): Map<string, Omit<Seen, 'ino'>> {
   );
 }
 
-function compare(root: ErofsInode, image: Buffer = writeErofs(root, { uuid })): void {
-  withImage(image, (mountpoint, file) => {
-    fsck(file);
+function compare(root: ErofsInode, check: (file: string) => void = fsck): void {
+  withImage(writeErofs(root, { uuid }), (mountpoint, file) => {
+    check(file);
     const fd = sys.openat(sys.AT_FDCWD, mountpoint, sys.O_RDONLY | sys.O_DIRECTORY);
     const found = new Map<string, Seen>();
     seen(fd, '', found);
@@ -180,6 +180,58 @@ test('every kind of file, at the limits of the format', () => {
   );
 });
 
+test('attributes in great number and size, behind the inode and shared', () => {
+  const many = (count: number, bytes: number, salt: string) =>
+    xattrs(
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [`user.${salt}${i}`, salt.repeat(bytes)])),
+    );
+  const file = (values: ErofsInode['xattrs']) => inode(0o100600, { size: 1, xattrs: values });
+  compare(
+    directory([
+      child('inline', file(many(250, 1000, 'i'))),
+      child('one', file(many(300, 40, 's'))),
+      child('two', file(many(300, 40, 's'))),
+      child('long', file(xattrs({ [`trusted.${'n'.repeat(247)}`]: 'v', [`user.${'n'.repeat(250)}`]: '' }))),
+      child('directory', directory([child('f', inode(0o100644))], { xattrs: many(20, 900, 'd') })),
+      child('link', inode(0o120777, { target: name('t'), xattrs: xattrs({ 'trusted.t': 't' }) })),
+      child('null', inode(0o020666, { rdev: sys.encodeDev(1, 3), xattrs: xattrs({ 'security.s': 's' }) })),
+    ]),
+  );
+});
+
+test('times before 1970 and after 2106 in most inodes, and in few', () => {
+  for (const mtimeSec of [-1, -(2 ** 40), 2 ** 31, 2 ** 33]) {
+    const time = { mtimeSec, mtimeNsec: 999_999_999 };
+    const rest = [0, 2 ** 32].map((sec) => child(`${sec}`, inode(0o100644, { mtimeSec: sec })));
+    compare(directory([...['a', 'b', 'c'].map((text) => child(text, inode(0o100644, time))), ...rest], time));
+  }
+});
+
+test('1,900 directories in one another; 70,000 directories in one; 70,000 names of one file', () => {
+  let deep = directory([child('end', inode(0o100644))]);
+  for (let i = 0; i < 1900; i++) deep = directory([child('d', deep)]);
+  // fsck.erofs goes down by recursion and does not come so far.
+  compare(deep, () => {});
+  const linked = inode(0o100644, { size: 5 });
+  const all = [null, linked].map((one) =>
+    directory(Array.from({ length: 70_000 }, (_, n) => child(`${n}`, one ?? directory([])))),
+  );
+  withImage(
+    writeErofs(directory([child('directories', all[0]!), child('names', all[1]!)]), { uuid }),
+    (mountpoint, file) => {
+      fsck(file);
+      for (const [path, nlink] of [
+        ['directories', 70_002],
+        ['directories/69999', 2],
+        ['names/69999', 70_000],
+      ] as const) {
+        assert.equal(sys.statAt(sys.AT_FDCWD, `${mountpoint}/${path}`, stat), 0);
+        assert.equal(stat.nlink, nlink);
+      }
+    },
+  );
+});
+
 test('a directory of 100,000 names, and lookups in it', () => {
   const children = Array.from({ length: 100_000 }, (_, i) =>
     child(`${(i * 2654435761) % 2 ** 32}-${'n'.repeat(i % 40)}`, inode(0o100600, { size: i })),
@@ -231,8 +283,21 @@ test('any tree is what it was', () => {
   const symlink = fc
     .tuple(attributes, fc.string({ unit: 'binary-ascii', minLength: 1, maxLength: 5000 }))
     .map(([a, text]) => ({ ...a, mode: 0o120777, target: text.replaceAll('\0', '-').slice(0, 4095) }));
+  const special = fc
+    .tuple(
+      attributes,
+      fc.constantFrom(0o010000, 0o020000, 0o060000, 0o140000),
+      fc.nat({ max: 0xfff }),
+      fc.nat({ max: 0xfffff }),
+    )
+    .map(([a, type, major, minor]) => {
+      const isDevice = type === 0o020000 || type === 0o060000;
+      return { ...a, mode: a.mode | type, rdev: isDevice ? sys.encodeDev(major, minor) : 0 };
+    });
+  /** Further names: of which inode, in which directory. */
+  const links = fc.array(fc.tuple(fc.nat(), fc.nat(), fileName), { maxLength: 8 });
   const { tree } = fc.letrec<{ tree: unknown; node: unknown }>((tie) => ({
-    node: fc.oneof({ maxDepth: 4, depthSize: 'medium' }, file, symlink, tie('tree')),
+    node: fc.oneof({ maxDepth: 4, depthSize: 'medium' }, file, symlink, special, tie('tree')),
     tree: fc
       .tuple(
         attributes,
@@ -243,7 +308,7 @@ test('any tree is what it was', () => {
   const build = (of: Record<string, unknown>): ErofsInode => {
     // Attributes of users are for files and directories only.
     const kept = Object.entries(of['xattrs'] as Record<string, string>).filter(
-      ([key]) => (of['mode'] as number) >> 12 !== 0o12 || !key.startsWith('user.'),
+      ([key]) => [0o04, 0o10].includes((of['mode'] as number) >> 12) || !key.startsWith('user.'),
     );
     const made = { ...of, xattrs: xattrs(Object.fromEntries(kept)) } as unknown as ErofsInode;
     const below = of['below'] as [string, Record<string, unknown>][] | undefined;
@@ -251,10 +316,29 @@ test('any tree is what it was', () => {
     return made;
   };
   fc.assert(
-    fc.property(tree, (one) => compare(build(one as Record<string, unknown>))),
+    fc.property(tree, links, (one, more) => {
+      const root = build(one as Record<string, unknown>);
+      addLinks(root, more);
+      compare(root);
+    }),
     { numRuns: 40 },
   );
 });
+
+function addLinks(root: ErofsInode, links: [number, number, string][]): void {
+  const directories: ErofsInode[] = [];
+  const others: ErofsInode[] = [];
+  const walk = (of: ErofsInode): void => {
+    (of.children ? directories : others).push(of);
+    for (const below of of.children ?? []) walk(below.inode);
+  };
+  walk(root);
+  for (const [which, where, text] of links) {
+    const into = directories[where % directories.length]!;
+    if (others.length === 0 || into.children!.some((one) => one.name === text)) continue;
+    into.children = [...into.children!, child(text, others[which % others.length]!)];
+  }
+}
 
 test('dump.erofs reads the superblock; the same tree gives the same bytes', () => {
   const tree = () => directory([child('b', inode(0o100644, { size: 3 })), child('a', inode(0o100644))]);
@@ -310,12 +394,32 @@ test('what the format cannot hold is refused', () => {
   assert.throws(write([child('a', shared), child('b', shared)]), { code: 'BAD_FORMAT' });
   for (const bad of ['', '.', '..', 'a/b', 'a\0', 'n'.repeat(256)])
     assert.throws(write([child(bad, one)]), { code: 'BAD_FORMAT' }, JSON.stringify(bad));
-  assert.throws(write([child('a', inode(0o120777))]), { code: 'BAD_FORMAT' });
-  assert.throws(write([child('a', inode(0o644))]), { code: 'BAD_FORMAT' });
+  const wrong = [
+    inode(0o120777),
+    inode(0o120777, { target: name('a\0b') }),
+    inode(0o120777, { target: name('t'.repeat(4096)) }),
+    inode(0o644),
+    inode(0o1_100_644),
+    inode(0o100644, { size: -1 }),
+    inode(0o100644, { size: 2 ** 53 }),
+    inode(0o100644, { uid: 2 ** 32 }),
+    inode(0o100644, { gid: -1 }),
+    inode(0o100644, { mtimeNsec: 1e9 }),
+    inode(0o100644, { mtimeSec: Number.NaN }),
+    inode(0o020644, { rdev: 2 ** 32 }),
+  ];
+  for (const one of wrong)
+    assert.throws(write([child('a', one)]), { code: 'BAD_FORMAT' }, JSON.stringify(one));
   assert.throws(write([child('a', inode(0o100644, { xattrs: xattrs({ 'system.nfs4_acl': '' }) }))]), {
     code: 'UNSUPPORTED',
   });
   assert.throws(write([child('a', inode(0o100644, { xattrs: xattrs({ 'user.a': 'x'.repeat(65_536) }) }))]), {
     code: 'LIMIT',
   });
+  const full = Array.from({ length: 5 }, (_, i) => [`user.${i}`, 'x'.repeat(i === 0 ? 60_000 : 990)]);
+  const tooMany = Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`user.n${i}`, 'x'.repeat(990)]));
+  writeErofs(directory([child('a', inode(0o100644, { xattrs: xattrs(Object.fromEntries(full)) }))]), {
+    uuid,
+  });
+  assert.throws(write([child('a', inode(0o100644, { xattrs: xattrs(tooMany) }))]), { code: 'LIMIT' });
 });

@@ -111,7 +111,7 @@ function collect(root: ErofsInode): PlacedInode[] {
   const known = new Map<ErofsInode, PlacedInode>();
   const inodes: PlacedInode[] = [];
   const add = (inode: ErofsInode): PlacedInode => {
-    if (!FILE_TYPES.has(typeOf(inode))) throw bad(`mode ${inode.mode.toString(8)} has no type`);
+    checkNumbers(inode);
     const placed: PlacedInode = {
       inode,
       number: inodes.length + 1,
@@ -164,6 +164,16 @@ function collect(root: ErofsInode): PlacedInode[] {
   return inodes;
 }
 
+function checkNumbers({ mode, uid, gid, rdev = 0, mtimeSec, mtimeNsec }: ErofsInode): void {
+  if (!(mode >= 0 && mode <= 0xffff && FILE_TYPES.has(mode & S_IFMT)))
+    throw bad(`mode ${mode.toString(8)} has no type`);
+  for (const value of [uid, gid, rdev])
+    if (!Number.isInteger(value) || value < 0 || value > 0xffffffff)
+      throw bad(`${value} is not an owner or a device`);
+  if (!Number.isSafeInteger(mtimeSec) || !(mtimeNsec >= 0 && mtimeNsec < 1e9))
+    throw bad(`${mtimeSec} s, ${mtimeNsec} ns is not a time`);
+}
+
 function checkName({ name }: ErofsChild): void {
   if (name.length > LIMITS.nameBytes || !/^[\u0001-\u002e\u0030-\u00ff]+$/.test(name)) {
     throw bad(`${JSON.stringify(name.slice(0, 300))} is not a file name`);
@@ -190,7 +200,8 @@ function measure(placed: PlacedInode, epoch: { sec: number; nsec: number }): voi
   if (type === S_IFDIR) measureDirectory(placed);
   else if (type === S_IFLNK) {
     placed.sizeBytes = inode.target?.length ?? 0;
-    if (placed.sizeBytes === 0 || placed.sizeBytes > LIMITS.symlinkBytes)
+    const isPossible = /^[\u0001-\u00ff]+$/.test(inode.target ?? '');
+    if (!isPossible || placed.sizeBytes > LIMITS.symlinkBytes)
       throw bad('a symbolic link has no possible target');
   } else if (type === S_IFREG) {
     placed.sizeBytes = inode.size ?? 0;

@@ -2,7 +2,6 @@
  * Writes an EROFS image: a tree of inodes in, the bytes of a read-only file system out. Metadata only: regular files have a size and one
  * hole. Equal trees and options give equal bytes. The kernel (5.15 and later) and fsck.erofs read it; docs/formats/erofs.md describes it.
  */
-import { constants } from 'node:buffer';
 import { StrataError } from '../../base/index.ts';
 import { crc32cRaw } from './checksums.ts';
 import type { ErofsInode, ErofsOptions } from './contract.ts';
@@ -38,11 +37,14 @@ import {
   tailAt,
 } from './plan.ts';
 
+/** An image is made in memory. About ten million files with long paths. */
+const MAX_BYTES = 2 ** 31;
+
 /** The image. Throws BAD_FORMAT, LIMIT or UNSUPPORTED for a tree that EROFS cannot hold. */
 export function writeErofs(root: ErofsInode, options: ErofsOptions): Buffer {
   const plan = planImage(root);
-  if (plan.bytes > constants.MAX_LENGTH) {
-    throw new StrataError('LIMIT', `the tree needs an image of ${plan.bytes} bytes, which is too large`);
+  if (plan.bytes > MAX_BYTES) {
+    throw new StrataError('LIMIT', `the tree needs an image of ${plan.bytes} bytes, more than ${MAX_BYTES}`);
   }
   const image = Buffer.alloc(plan.bytes);
   plan.xattrs.writeShared(image, plan.sharedAt);
