@@ -12,6 +12,7 @@ const { values } = parseArgs({
     /** Tests serve another file system. */
     'vlfs-module': { type: 'string' },
     'spin-us': { type: 'string' },
+    'most-nodes': { type: 'string' },
   },
 });
 
@@ -24,6 +25,7 @@ try {
   await runDataPlane({
     root: values.root,
     vlfsModule: values['vlfs-module'] ?? new URL('../vlfs/index.ts', import.meta.url).href,
+    mostNodes: values['most-nodes'] === undefined ? undefined : Number(values['most-nodes']),
     spinUs: values['spin-us'] === undefined ? undefined : Number(values['spin-us']),
   });
 } catch (error) {

@@ -237,6 +237,8 @@ export interface VlfsControl {
   takeStaleNames(): StaleName[];
   /** Node ids of directories that were listed since the last call: the kernel may keep their listings. */
   takeListed(): number[];
+  /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
+  takePrunable(): number[];
   stats(): { openFiles: number };
 }
 

@@ -6,6 +6,7 @@ import type { Stat } from '../sys/index.ts';
 import type { Attr, SlowJob } from './contract.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
+import { countNodes } from './shares.ts';
 import type { Stack, Unit } from './stack.ts';
 
 /** One object as the kernel knows it. Directories are identified by their path, files by their content's inode. */
@@ -96,6 +97,10 @@ export interface Core {
   generation: number;
   hidden: HiddenEntries;
   readonly nodes: Map<number, Node>;
+  /** Nodes for all VLFSs of the thread; see shares.ts. */
+  readonly mostNodes: number;
+  /** Where the next search for nodes to forget begins. */
+  pruneNext: Iterator<Node, undefined> | null;
   nextId: number;
   root: Node;
   readonly byPrivateIno: Map<number, Node>;
@@ -168,6 +173,7 @@ export function newNode(core: Core, kind: number): Node {
     privFdUsed: 0,
   };
   core.nodes.set(node.id, node);
+  countNodes(1);
   return node;
 }
 

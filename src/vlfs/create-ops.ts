@@ -45,6 +45,7 @@ import {
   undo,
 } from './new-place.ts';
 import { privateDirectory } from './private-layer.ts';
+import { mayOpen, mayRemember } from './shares.ts';
 
 const OPAQUE_YES = Buffer.from('y');
 const stat = newStat();
@@ -141,6 +142,7 @@ export function create(
   out: EntryOut,
   opened: OpenOut,
 ): number {
+  if (!mayOpen(core) || !mayRemember(core)) return -E.NFILE;
   const simple = createSimple(core, caller, parent, name, flags, mode, out, opened);
   if (simple !== NOT_SIMPLE) return simple;
   const place = placeFor(core, parent, name);
@@ -236,6 +238,7 @@ export function tmpfile(
   out: EntryOut,
   opened: OpenOut,
 ): number {
+  if (!mayOpen(core) || !mayRemember(core)) return -E.NFILE;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const known = readParent(parentFd);

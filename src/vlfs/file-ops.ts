@@ -25,6 +25,7 @@ import { copyUp } from './copy-up.ts';
 import { attributesMoved, type Core, type Node } from './core.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
 import { confirm } from './lookup.ts';
+import { mayOpen } from './shares.ts';
 import { slowJob } from './slow-job.ts';
 
 const O_ACCMODE = 3;
@@ -37,6 +38,7 @@ const stat = newStat();
 export function open(core: Core, caller: Caller, node: Node, flags: number, out: OpenOut): number {
   if (node.kind !== S_IFREG) return node.children !== null ? -E.ISDIR : -E.NXIO;
   if (node.successor !== null) return -E.STALE;
+  if (!mayOpen(core)) return -E.NFILE;
   const writes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
   if (writes) {
     if (core.readOnly) return -E.ROFS;

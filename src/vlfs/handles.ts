@@ -5,6 +5,7 @@ import { directoryFd } from './directory-fds.ts';
 import { releaseIfUnused } from './nodes.ts';
 import { park, unpark } from './parked-files.ts';
 import { openShared } from './shared-content.ts';
+import { countHandles } from './shares.ts';
 
 const O_ACCMODE = 3;
 
@@ -16,6 +17,7 @@ export function handleOf(core: Core, fh: number): Handle | null {
 /** Registers an open; returns its fh. */
 export function addHandle(core: Core, node: Node, backing: Backing | null, flags: number): number {
   const handle: Handle = { node, backing, flags };
+  countHandles(1);
   node.opens++;
   if ((flags & O_ACCMODE) !== O_RDONLY) node.writers++;
   if ((flags & O_ACCMODE) === O_RDWR) node.mappers++;
@@ -36,6 +38,7 @@ export function dropHandle(core: Core, fh: number): number {
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
   core.handles[fh] = null;
+  countHandles(-1);
   core.freeHandles.push(fh);
   const { node, backing } = handle;
   node.opens--;

@@ -32,6 +32,7 @@ import {
   visibleOf,
 } from './merged-directory.ts';
 import { attachName, detachName } from './nodes.ts';
+import { mayRemember } from './shares.ts';
 
 export const NOTHING = 0;
 export const PRIVATE = 1;
@@ -114,6 +115,7 @@ function privateNode(core: Core, parent: Node, name: string, known: Node | undef
     attachName(linked, parent, name);
     return linked;
   }
+  if (!mayRemember(core)) return -E.NFILE;
   const fd = directoryFd(core, parent);
   if (fd < 0) return fd;
   const ino = decodeIno(getxattrAt(fd, name, INO_XATTR));
@@ -145,6 +147,7 @@ function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | unde
     attachName(same, parent, name);
     return same;
   }
+  if (!mayRemember(core)) return -E.NFILE;
   const node = newNode(core, kind);
   node.unit = unit;
   node.entry = leader;
@@ -160,6 +163,7 @@ function directoryNode(core: Core, parent: Node, name: string, known: Node | und
     return checked < 0 ? checked : known;
   }
   if (known !== undefined) detachName(core, parent, name);
+  if (!mayRemember(core)) return -E.NFILE;
   const node = newNode(core, S_IFDIR);
   node.children = new Map();
   node.generation = -1;

@@ -40,6 +40,7 @@ import { candidatesAt, checkName, NOTHING, resolve } from './lookup.ts';
 import { attachName, pathOf } from './nodes.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
+import { mayRemember } from './shares.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
 const DEFAULT_ACL = 'system.posix_acl_default';
@@ -67,6 +68,7 @@ export function placeFor(core: Core, parent: Node, name: string): Place | number
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(name);
   if (bad < 0) return bad;
+  if (!mayRemember(core)) return -E.NFILE;
   const where = resolve(core, parent, name);
   if (where !== NOTHING) return where < 0 ? where : -E.EXIST;
   const { whiteout } = core;

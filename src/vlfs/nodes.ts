@@ -7,6 +7,7 @@ import { type Core, forgetShared, type Node } from './core.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { dropListing } from './listings.ts';
 import { dropParked } from './parked-files.ts';
+import { countNodes } from './shares.ts';
 
 const nameKey = (parent: Node, name: string): string => `${parent.id}/${name}`;
 
@@ -60,6 +61,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     if (at === core.root || at.lookups > 0 || at.opens > 0 || at.copyUp !== null) return;
     if (at.children !== null && at.children.size > 0) return;
     if (!core.nodes.delete(at.id)) return;
+    countNodes(-1);
     const parent: Node | null = at.parent;
     if (parent?.children?.get(at.name) === at) parent.children.delete(at.name);
     for (const other of at.moreNames?.values() ?? []) {

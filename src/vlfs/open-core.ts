@@ -15,6 +15,7 @@ import { refresh } from './lookup.ts';
 import { dropAllParked } from './parked-files.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { finishReset } from './reset.ts';
+import { countHandles, countNodes, nodeCapacity } from './shares.ts';
 import { closeStack, openStack } from './stack.ts';
 import { loadHidden, openDirectory } from './whiteout-sets.ts';
 import { removeTree, workDirOf } from './work-dir.ts';
@@ -36,6 +37,8 @@ export interface OpenOptions {
   onBackingClosed?: (nodeId: number) => void;
   /** Large deletions run on a thread of their own, because this one serves others; default false. */
   background?: boolean;
+  /** Objects that all VLFSs of the thread may know; default: what fits into half of its heap. */
+  mostNodes?: number;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
   inspect?: boolean;
 }
@@ -66,6 +69,8 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     hidden:
       whiteoutsFd < 0 ? { count: 0, levels: [] } : loadHidden(whiteoutsFd, stack.units, stack.levelOfSet),
     nodes: new Map(),
+    mostNodes: options.mostNodes ?? nodeCapacity(),
+    pruneNext: null,
     nextId: 1,
     root: null as never,
     byPrivateIno: new Map(),
@@ -127,6 +132,7 @@ export function closeCore(core: Core): void {
     handle.backing.opens--;
     if (handle.backing.opens === 0 && handle.backing.fd >= 0) close(handle.backing.fd);
   }
+  countHandles(core.freeHandles.length - core.handles.length);
   core.handles.length = 0;
   core.freeHandles.length = 0;
   for (const node of core.nodes.values()) {
@@ -136,7 +142,9 @@ export function closeCore(core: Core): void {
     }
     dropCopyUp(core, node);
   }
+  countNodes(-core.nodes.size);
   core.nodes.clear();
+  core.pruneNext = null;
   for (const fd of [core.rootFd, core.whiteoutsFd, core.workFd, core.changedSetFd]) if (fd >= 0) close(fd);
   core.rootFd = core.whiteoutsFd = core.workFd = core.changedSetFd = -1;
   closeStack(core.stack);

@@ -5,7 +5,7 @@
  */
 
 import type { Name } from '../base/index.ts';
-import { close, type DirectoryEntry, DT_DIR, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
+import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
 import { fillFound, newAttr } from './attributes.ts';
 import type { DirectorySink, EntryOut } from './contract.ts';
 import type { Core, Node } from './core.ts';
@@ -91,6 +91,12 @@ function fillPlus(core: Core, directory: Node, { name, cookie, type, ino }: List
     return true;
   }
   const node = nodeAt(core, directory, name);
+  if (node === -E.NFILE) {
+    // The name without its node: the kernel asks for that when it needs it.
+    entry.nodeId = 0;
+    entry.entryValidMs = entry.attrValidMs = 0;
+    return true;
+  }
   return typeof node !== 'number' && fillFound(core, node, entry) === 0;
 }
 

@@ -25,6 +25,7 @@ import { rename } from './rename.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { setattr } from './set-attributes.ts';
+import { takePrunable } from './shares.ts';
 import { namesOfPaths, privateNames, staleNames, uncoveredNames } from './stale-names.ts';
 import * as xattrs from './xattrs.ts';
 
@@ -46,6 +47,8 @@ export interface Vlfs extends VfsOperations {
   takeStaleNames(): StaleName[];
   /** Node ids of directories whose listing the kernel may keep, since the last call. */
   takeListed(): number[];
+  /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
+  takePrunable(): number[];
   /**
    * Exchanges the stack in one step: every lookup afterwards sees the new one; open files keep their content. `privateFiles` are written with
    * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
@@ -262,6 +265,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       }
       return taken;
     },
+    takePrunable: () => takePrunable(core),
     relayer: (stack, privateFiles) => {
       holdOpenContent(core);
       relayer(core, stack, privateFiles);

@@ -113,6 +113,9 @@ export const FUSE_INIT2 = {
 /** Minor version with FUSE_NOTIFY_INC_EPOCH (Linux 6.16). */
 export const FUSE_MINOR_INC_EPOCH = 44;
 
+/** Minor version with FUSE_NOTIFY_PRUNE (Linux 6.18). */
+export const FUSE_MINOR_PRUNE = 45;
+
 export const FOPEN = {
   DIRECT_IO: 1 << 0,
   KEEP_CACHE: 1 << 1,
@@ -155,6 +158,7 @@ export const FUSE_NOTIFY = {
   DELETE: 6,
   RESEND: 7,
   INC_EPOCH: 8,
+  PRUNE: 9,
 } as const;
 
 /** _IOW(229, 1, struct fuse_backing_map): the backing id of a descriptor. */

@@ -162,6 +162,9 @@ export const NOTIFY_INVAL_INODE_OUT = { ino: 0, off: 8, len: 16, size: 24 } as c
 export const NOTIFY_INVAL_ENTRY_OUT = { parent: 0, namelen: 8, flags: 12, size: 16 } as const;
 export const NOTIFY_DELETE_OUT = { parent: 0, child: 8, namelen: 16, size: 24 } as const;
 
+/** 7.45; node ids follow. */
+export const NOTIFY_PRUNE_OUT = { count: 0, size: 16 } as const;
+
 /** 7.39 */
 export const STATX_IN = { getattr_flags: 0, fh: 8, sx_flags: 16, sx_mask: 20, size: 24 } as const;
 /** fuse_statx_out with its fuse_statx at 32 (offsets of the latter include that). */

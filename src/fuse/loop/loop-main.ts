@@ -9,6 +9,7 @@ import * as sys from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
+import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
 import { changeMount, failureOf, relayerMount } from './change-names.ts';
 import type {
@@ -76,6 +77,7 @@ function open(id: string, spec: VlfsSpec): void {
     throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
   const moved: number[] = [];
   const vlfs = openVlfs(spec, {
+    ...(data.mostNodes === undefined ? {} : { mostNodes: data.mostNodes }),
     onAttributes: (node) => moved.push(node),
     onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
     onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
@@ -195,6 +197,7 @@ function serveReady(ready: number): ServedMount | null {
       if (served === 0) continue;
       busy = mount!;
       awake.served(served);
+      askToForget(ctx, mount!);
     }
   }
   return busy;

@@ -55,6 +55,8 @@ export interface LoopData {
   doneFd: number;
   /** Microseconds to look for the next request before sleeping. */
   spinUs: number;
+  /** Objects that the VLFSs of the thread may know, for tests. */
+  mostNodes?: number | undefined;
   /** Module that exports openVlfs. */
   vlfsModule: string;
 }

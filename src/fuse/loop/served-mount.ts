@@ -27,6 +27,9 @@ export interface ServedMount {
   underWay: number;
   /** The kernel closed the connection. */
   gone: boolean;
+  /** The kernel is being asked to forget nodes; when it may be asked again. */
+  forgetting: boolean;
+  forgetAfter: number;
   /** Commands that change names run one after the other. */
   changing: boolean;
   readonly waitingChanges: (() => void)[];
@@ -63,6 +66,8 @@ export function createServedMount(
     requests: 0,
     underWay: 0,
     gone: false,
+    forgetting: false,
+    forgetAfter: 0,
     changing: false,
     waitingChanges: [],
     waiting: new Map(),

@@ -5,12 +5,14 @@
 import type { VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
 
 export type ServedVlfs = VfsOperations &
-  Omit<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed'> &
-  Partial<Pick<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed'>>;
+  Omit<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed' | 'takePrunable'> &
+  Partial<Pick<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>>;
 
 export type OpenServedVlfs = (
   spec: VlfsSpec,
   options: {
+    /** Objects that the VLFSs of this thread may know together. */
+    mostNodes?: number;
     /** A node's attributes changed by something the kernel did not ask for. */
     onAttributes(nodeId: number): void;
     /** A backing file that was kept after its last release is closed. */

@@ -26,6 +26,7 @@ interface Served {
   thread: ServingThread;
   mountpoints: { path: string; readOnly: boolean }[];
   cache: CacheMode;
+  stackKey: string;
 }
 
 export interface MountTable {
@@ -66,7 +67,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
     return found;
   }
 
-  /** What a thread serves; as it was before, when the thread waits for a disk. */
+  /** What a thread counts; as it was before, when the thread waits for a disk. */
   async function statusOf(thread: ServingThread): Promise<ServedStatus[]> {
     const answer = thread.send<ServedStatus[]>({ kind: 'status' }).then((now) => {
       lastStatus.set(thread, now);
@@ -102,7 +103,8 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
         await thread.send({ kind: 'drop', id });
         throw error;
       }
-      table.set(id, { thread, mountpoints: [{ path: mountpoint, readOnly: request.readOnly }], cache });
+      const mountpoints = [{ path: mountpoint, readOnly: request.readOnly }];
+      table.set(id, { thread, mountpoints, cache, stackKey: vlfs.stack.key });
       await thread.send({ kind: 'serve', id, fd });
     } catch (error) {
       threads.leave(thread);
@@ -185,6 +187,10 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
         answers.flat().flatMap((o) => (o.failure === null ? [] : [[o.id, o.failure] as const])),
       );
       if (failed.size > 0) undo(new Set(failed.keys()));
+      for (const { id, stack } of changes) {
+        const found = table.get(id);
+        if (found !== undefined && !failed.has(id)) found.stackKey = stack.key;
+      }
       const first = [...failed][0];
       if (first === undefined) return;
       throw new StrataError(first[1].code, `${first[0]}: ${first[1].message}`, {
@@ -196,16 +202,12 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
     async status() {
       const all = (await Promise.all(threads.all().map(statusOf))).flat();
-      const mounts = all.flatMap(({ id, stackKey, requests, openFiles }) =>
-        (table.get(id)?.mountpoints ?? []).map(({ path, readOnly }) => ({
-          cache: table.get(id)!.cache,
-          id,
-          mountpoint: path,
-          stackKey,
-          readOnly,
-          requests,
-          openFiles,
-        })),
+      const counts = new Map(all.map((one) => [one.id, one]));
+      const mounts = [...table].flatMap(([id, { mountpoints, cache, stackKey }]) =>
+        mountpoints.map(({ path, readOnly }) => {
+          const { requests = 0, openFiles = 0 } = counts.get(id) ?? {};
+          return { cache, id, mountpoint: path, stackKey, readOnly, requests, openFiles };
+        }),
       );
       const features = all.find((s) => s.features !== null)?.features ?? null;
       return { mounts, features, passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0) };

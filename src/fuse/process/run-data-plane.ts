@@ -18,6 +18,8 @@ export interface DataPlaneOptions {
   vlfsModule: string;
   /** Microseconds that a serving thread looks for the next request before it sleeps; see bench/fuse-roundtrip.ts. */
   spinUs?: number | undefined;
+  /** Objects that the VLFSs of a serving thread may know, for tests. */
+  mostNodes?: number | undefined;
 }
 
 const DEFAULT_SPIN_US = 50;
@@ -41,6 +43,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   const threadOptions: ThreadOptions = {
     vlfsModule: options.vlfsModule,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
+    mostNodes: options.mostNodes,
     onGone: (id) => {
       mounts.gone(id);
       log(`${id}: unmounted`);

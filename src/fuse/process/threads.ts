@@ -18,6 +18,7 @@ export interface ServingThread {
 export interface ThreadOptions {
   vlfsModule: string;
   spinUs: number;
+  mostNodes?: number | undefined;
   /** Serving threads; default: one a core, at most four. */
   count?: number;
   onGone(id: string): void;
@@ -71,6 +72,7 @@ export function startThreads(options: ThreadOptions): Threads {
       pool: ports,
       doneFd,
       spinUs: options.spinUs,
+      mostNodes: options.mostNodes,
       vlfsModule: options.vlfsModule,
     };
     const worker = new Worker(new URL('../loop/loop-main.ts', import.meta.url), {

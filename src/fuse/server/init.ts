@@ -8,6 +8,7 @@ import {
   FUSE_KERNEL_MINOR_VERSION,
   FUSE_KERNEL_VERSION,
   FUSE_MINOR_INC_EPOCH,
+  FUSE_MINOR_PRUNE,
   FUSE_OLDEST_MINOR_VERSION,
 } from '../abi/constants.ts';
 import { COMPAT_INIT_IN_SIZE, IN_HEADER, INIT_IN, INIT_OUT } from '../abi/layout.ts';
@@ -19,6 +20,7 @@ export interface Features {
   fuseMinor: number;
   passthrough: boolean;
   incEpoch: boolean;
+  prune: boolean;
   expireOnly: boolean;
   killPriv: boolean;
   posixAcl: boolean;
@@ -94,6 +96,7 @@ export function handleInit(s: Session): number {
     fuseMinor: Math.min(minor, FUSE_KERNEL_MINOR_VERSION),
     passthrough,
     incEpoch: minor >= FUSE_MINOR_INC_EPOCH,
+    prune: minor >= FUSE_MINOR_PRUNE,
     expireOnly: (flags2 & FUSE_INIT2.HAS_EXPIRE_ONLY) !== 0,
     killPriv: (flags & FUSE_INIT.HANDLE_KILLPRIV_V2) !== 0,
     posixAcl: (flags & FUSE_INIT.POSIX_ACL) !== 0,

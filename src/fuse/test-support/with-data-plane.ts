@@ -35,13 +35,13 @@ const MODULE = new URL('./mirror-vfs.ts', import.meta.url).href;
 
 export async function withDataPlane(
   body: (test: TestPlane) => Promise<void>,
-  options: { spinUs?: number; layered?: boolean } = {},
+  options: { spinUs?: number; layered?: boolean; args?: string[] } = {},
 ): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'strata-fuse-test-'));
   const root = join(dir, 'root');
   mkdirSync(root);
   const vlfs = options.layered === true ? [] : ['--vlfs-module', MODULE];
-  const args = [...vlfs, '--spin-us', String(options.spinUs ?? 20)];
+  const args = [...vlfs, '--spin-us', String(options.spinUs ?? 20), ...(options.args ?? [])];
   const makeDir = (name: string): string => {
     mkdirSync(join(dir, name), { recursive: true });
     return join(dir, name);

@@ -5,10 +5,15 @@
 
 import type { StaleName } from '../../vlfs/contract.ts';
 import { FUSE_EXPIRE_ONLY, FUSE_NOTIFY } from '../abi/constants.ts';
-import { NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from '../abi/layout.ts';
+import {
+  NOTIFY_INVAL_ENTRY_OUT,
+  NOTIFY_INVAL_INODE_OUT,
+  NOTIFY_PRUNE_OUT,
+  OUT_HEADER,
+} from '../abi/layout.ts';
 import { putU64 } from '../server/buffers.ts';
 
-function message(code: number, payload: number): { bytes: Uint8Array; view: DataView } {
+function message(code: number, payload: number): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
   const bytes = new Uint8Array(OUT_HEADER.size + payload);
   const view = new DataView(bytes.buffer);
   view.setUint32(OUT_HEADER.len, bytes.length, true);
@@ -58,6 +63,15 @@ export function invalListingMessages(directories: readonly number[]): Uint8Array
   const size = OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size;
   const bytes = new Uint8Array(size * directories.length);
   for (const [i, node] of directories.entries()) bytes.set(invalInodeMessage(node, true), i * size);
+  return bytes;
+}
+
+/** The kernel forgets these nodes as far as nobody uses them. It may wait for data of theirs, so another thread must write it. */
+export function pruneMessage(nodes: readonly number[]): Uint8Array<ArrayBuffer> {
+  const { bytes, view } = message(FUSE_NOTIFY.PRUNE, NOTIFY_PRUNE_OUT.size + nodes.length * 8);
+  view.setUint32(OUT_HEADER.size + NOTIFY_PRUNE_OUT.count, nodes.length, true);
+  for (const [i, node] of nodes.entries())
+    putU64(view, OUT_HEADER.size + NOTIFY_PRUNE_OUT.size + i * 8, node);
   return bytes;
 }
 
