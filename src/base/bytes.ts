@@ -9,9 +9,15 @@ export function nameFromText(text: string): Name {
   return Buffer.from(text, 'utf8').toString('latin1') as Name;
 }
 
-/** A Name as text for people and JSON; bytes that are not UTF-8 and control characters become \xNN. */
+/** A backslash that would read as the beginning of a printed byte. */
+const AMBIGUOUS = /\\(?=x[0-9a-f]{2})/g;
+
+/**
+ * A Name as text for people and JSON; bytes that are not UTF-8 and control characters become \xNN, and so does a backslash before such a sequence:
+ * nameFromPrinted gives the Name back.
+ */
 export function nameToText(name: string): string {
-  const bytes = Buffer.from(name, 'latin1');
+  const bytes = Buffer.from(name.replace(AMBIGUOUS, '\\x5c'), 'latin1');
   const text = bytes.toString('utf8');
   if (!text.includes('�') && !/[\x00-\x1f\x7f]/.test(text)) return text;
   const decoder = new TextDecoder('utf-8', { fatal: true });
@@ -29,6 +35,16 @@ export function nameToText(name: string): string {
     }
   }
   return out;
+}
+
+/** The Name that nameToText printed, from what a user typed: \xNN of a byte that it prints so becomes that byte. */
+export function nameFromPrinted(text: string): Name {
+  const bytes = nameFromText(text).replace(/\\x([0-9a-f]{2})/g, (whole, hex: string) => {
+    const byte = Number.parseInt(hex, 16);
+    const isPrintedSo = (byte > 0 && byte < 0x20) || byte === 0x5c || byte >= 0x7f;
+    return isPrintedSo ? String.fromCharCode(byte) : whole;
+  });
+  return bytes as Name;
 }
 
 /** A Name (latin1) as the bytes the kernel wants. */

@@ -82,17 +82,32 @@ test('OpenAPI 3.1 describes every route of the contract', async () => {
 
 test('a request is validated before the fleet sees it', async () => {
   const before = fleet.calls.length;
-  for (const [method, path, body] of [
-    ['POST', '/v1/templates', '{"name":"web"}'],
-    ['POST', '/v1/templates', '{"name":"web","layers":[],"from":[],"recomends":true}'],
-    ['POST', '/v1/appliances', '{"name":"a","template":"t","count":0}'],
-    ['POST', '/v1/templates', '{"name":'],
-    ['GET', '/v1/appliances/web/diff?unknown=1', undefined],
-    ['POST', `/v1/repos/${'x'.repeat(300)}/sync`, '{}'],
+  for (const [method, path, body, words] of [
+    ['POST', '/v1/templates', '{"name":"web"}', /^layers is missing$/],
+    [
+      'POST',
+      '/v1/templates',
+      '{"name":"web","layers":[],"from":[],"recomends":true}',
+      /no field "recomends"/,
+    ],
+    [
+      'POST',
+      '/v1/templates',
+      '{"name":"web","layers":["a",""],"from":[]}',
+      /^entry 2 of layers must not be empty$/,
+    ],
+    ['POST', '/v1/appliances', '{"name":"a","template":"t","count":0}', /^count must be at least 1$/],
+    ['POST', '/v1/appliances', '{"name":"a","template":"t","count":1.5}', /^count must be a whole number$/],
+    ['POST', '/v1/appliances/a/mount', '{"dir":"/a","door":"back"}', /^door must be fuse or sealed$/],
+    ['POST', '/v1/templates', '{"name":', /JSON/],
+    ['GET', '/v1/appliances/web/diff?unknown=1', undefined, /no field "unknown"/],
+    ['POST', `/v1/repos/${'x'.repeat(300)}/sync`, '{}', /^name is longer than \d+ characters$/],
   ] as const) {
     const reply = await ask(method, path, body, JSON_TYPE);
     assert.equal(reply.status, 400, `${path} ${body} ${reply.text}`);
-    assert.equal(JSON.parse(reply.text).error.code, 'USAGE');
+    const { error } = JSON.parse(reply.text);
+    assert.equal(error.code, 'USAGE');
+    assert.match(error.message, words);
   }
   assert.equal(fleet.calls.length, before);
 });

@@ -20,6 +20,7 @@ import type { Log } from './log.ts';
 import { METHODS, type MethodContext, targetOf } from './methods.ts';
 import type { Metrics } from './metrics.ts';
 import { openStream } from './ndjson-stream.ts';
+import { requestError, type SchemaFinding } from './request-errors.ts';
 import { ERROR_SCHEMA, RESULT_SCHEMAS } from './result-schemas.ts';
 import { REQUEST_SCHEMAS } from './schemas.ts';
 
@@ -204,11 +205,12 @@ function accepts(http: FastifyRequest, type: string): boolean {
 
 function fromFastify(thrown: unknown): StrataError {
   if (thrown instanceof StrataError) return thrown;
-  const e = thrown as { validation?: unknown; statusCode?: number; message?: string };
+  const e = thrown as { validation?: SchemaFinding[]; statusCode?: number; message?: string };
   if (e.statusCode === 413) {
     return new StrataError('LIMIT', `the request is larger than ${LIMITS.requestBytes} bytes`);
   }
-  if (e.validation || (e.statusCode !== undefined && e.statusCode >= 400 && e.statusCode < 500)) {
+  if (e.validation) return requestError(e.validation, thrown);
+  if (e.statusCode !== undefined && e.statusCode >= 400 && e.statusCode < 500) {
     return new StrataError('USAGE', e.message ?? 'the request is not valid', { cause: thrown });
   }
   return asStrataError(thrown);

@@ -20,6 +20,7 @@ function fakeWorld() {
       pid,
       uptimeMs: 1,
       mounts: [],
+      lingering: [],
       memoryBytes: 1,
       passthroughOpens: 0,
       kernel: { fuseMinor: 45, passthrough: true, incEpoch: true },

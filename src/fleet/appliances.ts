@@ -26,7 +26,7 @@ import type { JournalStep } from './journal.ts';
 import { createLdf, formatLdf } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { allocateMacs, normalizeMac } from './macs.ts';
-import { allMounts } from './mount-list.ts';
+import { allMounts, refuseLingering } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
 import { applianceDirs } from './private-files.ts';
 import { behindSealed } from './sealed-settle.ts';
@@ -285,6 +285,7 @@ export async function deleteAppliances(
   names: string[],
 ): Promise<{ deleted: string[] }> {
   const unique = [...new Set(names)];
+  await refuseLingering(context, unique);
   return context.locks.with([...unique.map(applianceLock), COMMIT], async () => {
     const rows = unique.map((name) => applianceRow(context, name));
     const mounts = await mountpoints(context);

@@ -13,6 +13,7 @@ import { syncFileSystemAside } from './files.ts';
 import { applianceDefinition, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
+import { refuseLingering } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
 import { hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
 import { refuseSealed, settleSealed } from './sealed-settle.ts';
@@ -22,7 +23,21 @@ export async function diffAppliance(
   options: { name: string; path?: string | undefined },
 ): Promise<{ entries: DiffEntry[] }> {
   const spec = await shownSpec(context, applianceRow(context, options.name));
-  return { entries: diffVlfs(spec, options.path ?? '/') };
+  const path = options.path ?? '/';
+  const entries = diffVlfs(spec, path);
+  if (entries.length === 0) refuseUnknown(spec, [path]);
+  return { entries };
+}
+
+/** Throws NOT_FOUND for a path that neither the appliance nor a layer of it has: a slip of the hand. */
+function refuseUnknown(spec: VlfsSpec, paths: string[]): void {
+  for (const path of paths) {
+    const { unit, private: isPrivate } = whoOwns(spec, path);
+    if (unit !== null || isPrivate) continue;
+    throw new StrataError('NOT_FOUND', `appliance ${spec.name} has no ${path}, and no layer of it either`, {
+      hint: 'links are not followed: /bin/sh is /usr/bin/sh',
+    });
+  }
 }
 
 /** What the appliance shows now: a sealed mount keeps its stack; when one has ended, what it left is settled first. */
@@ -47,14 +62,18 @@ async function changePrivate<T>(
   context: FleetContext,
   name: string,
   ways: {
+    /** Throws before anything is changed. */
+    check?: (row: CatalogRow) => void;
     mounted: (plane: Awaited<ReturnType<FleetContext['dataPlane']>>) => Promise<T>;
     offline: (row: CatalogRow) => T;
   },
 ): Promise<T> {
+  await refuseLingering(context, [name]);
   return context.locks.with([applianceLock(name), COMMIT], async () => {
     const row = applianceRow(context, name);
     refuseSealed(context, name);
     settleSealed(context, name, applianceDefinition(context, row).record);
+    ways.check?.(row);
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
     const result = isMounted ? await ways.mounted(plane) : ways.offline(row);
@@ -87,6 +106,8 @@ export function resetAppliance(
 ): Promise<{ name: string; kept: string[] }> {
   const keep = options.keep.map(absolute);
   return changePrivate(context, options.name, {
+    // Without the path that was meant, its data would be lost.
+    check: (row) => refuseUnknown(vlfsSpec(context, row), keep),
     mounted: async (plane) => {
       await plane.reset(options.name, keep);
       return { name: options.name, kept: keep };

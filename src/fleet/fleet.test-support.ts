@@ -13,6 +13,7 @@ export interface FakePlane extends DataPlane {
   /** Every relayer call as it came. */
   relayers: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[][];
   busy: Set<string>;
+  lingering: string[];
   requests: MountRequest[];
 }
 
@@ -21,6 +22,7 @@ export function fakePlane(): FakePlane {
     mounts: [],
     relayers: [],
     busy: new Set(),
+    lingering: [],
     requests: [],
     async mount(request) {
       const { id, mountpoint, vlfs, readOnly } = request;
@@ -50,6 +52,7 @@ export function fakePlane(): FakePlane {
       pid: process.pid,
       uptimeMs: 0,
       mounts: plane.mounts,
+      lingering: plane.lingering,
       memoryBytes: 0,
       passthroughOpens: 0,
       kernel: { fuseMinor: 45, passthrough: true, incEpoch: true },

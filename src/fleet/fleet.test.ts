@@ -409,3 +409,58 @@ test('a mount hides neither the state root nor a repository', async () => {
     await own.remove();
   }
 });
+
+test('a rollback to a unit that is not to be had any more says which, and what is whole', async () => {
+  await w.build('fading', '1', { 'usr/share/fading': '1' });
+  await w.fleet.templateCreate({ name: 'fade', layers: ['fading'], from: [] }, noProgress);
+  for (const version of ['2', '3']) {
+    await w.build('fading', version, { 'usr/share/fading': version });
+    await w.fleet.update({ templates: ['fade'] }, noProgress);
+  }
+  await w.fleet.layerRemove({ repo: 'local', layer: 'fading', version: '1' });
+  const rollback = w.fleet.rollback({ template: 'fade', generation: 1 }, noProgress);
+  const error = await refused('NOT_FOUND', rollback);
+  assert.match(
+    error.message,
+    /fade cannot go back to generation 1: its unit local\/fading 1 is not on this host/,
+  );
+  assert.equal(error.hint, 'generations that are whole: 2');
+  assert.equal((await w.fleet.templateShow('fade')).generation, 3);
+});
+
+test('diff and reset refuse a path that is nowhere; names are taken as diff prints them', async () => {
+  await w.build('odd', '1', { 'etc/a\nb': 'shared' });
+  await w.fleet.templateCreate({ name: 'odd', layers: ['odd'], from: [] }, noProgress);
+  await w.fleet.create({ name: 'odd', template: 'odd' }, noProgress);
+  const dir = join(w.root, 'appliances/odd/private');
+  mkdirSync(join(dir, 'etc'));
+  writeFileSync(join(dir, 'etc/a\nb'), 'mine');
+  writeFileSync(join(dir, 'etc/kept'), 'mine');
+  await refused('NOT_FOUND', w.fleet.diff({ name: 'odd', path: '/missing' }));
+  await refused('NOT_FOUND', w.fleet.reset({ name: 'odd', keep: ['/etc/kept', '/etc/ketp'] }));
+  assert.ok(existsSync(join(dir, 'etc/kept')));
+  const { entries } = await w.fleet.diff({ name: 'odd' });
+  assert.deepEqual(
+    entries.map(({ path }) => path),
+    ['/etc/a\\x0ab', '/etc/kept'],
+  );
+  const { reverted } = await w.fleet.revert({ name: 'odd', paths: ['/etc/a\\x0ab'] });
+  assert.deepEqual(reverted, ['/etc/a\\x0ab']);
+  assert.deepEqual(readdirSync(join(dir, 'etc')), ['kept']);
+  assert.deepEqual((await w.fleet.diff({ name: 'odd', path: '/etc/a\\x0ab' })).entries, []);
+});
+
+test('an appliance that programs still use after a forced unmount is neither deleted nor changed beneath them', async () => {
+  await w.fleet.create({ name: 'used', template: 'odd' }, noProgress);
+  w.plane.lingering = ['used'];
+  const refusals = await Promise.all([
+    refused('BUSY', w.fleet.delete(['used'])),
+    refused('BUSY', w.fleet.revert({ name: 'used', paths: ['/etc'] })),
+    refused('BUSY', w.fleet.mount({ name: 'used', dir: join(w.dir, 'used') })),
+  ]);
+  for (const { message } of refusals) assert.match(message, /used was unmounted with --force/);
+  setTimeout(() => {
+    w.plane.lingering = [];
+  }, 100);
+  assert.deepEqual(await w.fleet.delete(['used']), { deleted: ['used'] });
+});

@@ -13,7 +13,7 @@ import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
 import { removeTree, syncFileSystemAside } from './files.ts';
 import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
-import { allMounts } from './mount-list.ts';
+import { allMounts, refuseLingering } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
 import { refuseSealed, settleSealed } from './sealed-settle.ts';
@@ -44,6 +44,7 @@ export function freezeTemplate(
     settleSealed(context, row.name, definition.record);
     const mount = (await allMounts(context)).find(({ name }) => name === row.name);
     const isMounted = mount !== undefined;
+    await refuseLingering(context, [row.name]);
     if (!isMounted) pruneWhiteouts(vlfsSpec(context, row));
     const ids = definition.record.units;
     const refNames = ldfRefs(definition.ldf);

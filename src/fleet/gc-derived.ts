@@ -56,8 +56,12 @@ function staleSets(context: FleetContext, name: string): string[] {
 export async function collectWhiteouts(run: GcRun): Promise<void> {
   const { context } = run;
   const breathe = breather();
+  const status = await (await context.runningDataPlane())?.status();
+  // Also what was unmounted with force: strata-fs may go on serving it.
+  const served = new Set([...(status?.mounts.map(({ id }) => id) ?? []), ...(status?.lingering ?? [])]);
   for (const { name } of context.catalog.all()) {
     await breathe();
+    if (served.has(name)) continue;
     if (staleSets(context, name).length === 0) continue;
     await hold(run, [applianceLock(name)], () => {
       const isMounted =

@@ -1,4 +1,5 @@
 /** The mounts of appliances as they are now: what strata-fs serves, and what the kernel's list shows of sealed doors. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import type { CacheMode } from '../vlfs/contract.ts';
 import type { FleetContext } from './context.ts';
@@ -36,5 +37,30 @@ export function refuseOtherCache(
   if (other === undefined) return;
   throw new StrataError('BUSY', `appliance ${name} is mounted at ${other.dir} with --cache ${other.cache}`, {
     hint: `all its mounts share one cache mode; first: strata umount ${name}`,
+  });
+}
+
+/** How long a connection may take to end after its last unmount, when nobody uses it. */
+const ENDING_MS = 2000;
+const ENDING_POLL_MS = 10;
+
+/** Which of the appliances strata-fs still serves without a mountpoint, since programs go on using what was unmounted with force. */
+export async function lingering(context: FleetContext, names: string[]): Promise<string[]> {
+  const until = performance.now() + ENDING_MS;
+  for (;;) {
+    const plane = await context.runningDataPlane();
+    const served = new Set(plane ? (await plane.status()).lingering : []);
+    const left = names.filter((name) => served.has(name));
+    if (left.length === 0 || performance.now() > until) return left;
+    await delay(ENDING_POLL_MS);
+  }
+}
+
+/** Throws BUSY when one of them is lingering. */
+export async function refuseLingering(context: FleetContext, names: string[]): Promise<void> {
+  const [name] = await lingering(context, names);
+  if (name === undefined) return;
+  throw new StrataError('BUSY', `appliance ${name} was unmounted with --force, and programs still use it`, {
+    hint: 'end them and try again',
   });
 }

@@ -10,7 +10,7 @@ import type { Fleet } from './contract.ts';
 import { namesIn } from './files.ts';
 import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { type ApplianceMount, allMounts, refuseOtherCache } from './mount-list.ts';
+import { type ApplianceMount, allMounts, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
 import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed-door.ts';
 import { settleSealed } from './sealed-settle.ts';
@@ -39,6 +39,7 @@ export async function mountAppliance(
   refuseOwnPlaces(context, resolve(options.dir));
   const dir = mountpointAt(resolve(options.dir));
   refuseOwnPlaces(context, dir);
+  await refuseLingering(context, [name]);
   const locks = [applianceLock(name), COMMIT];
   if (options.door === 'sealed') {
     const spec = await context.locks.with(locks, () => readyForMount(context, name, dir, options));

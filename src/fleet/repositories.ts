@@ -110,8 +110,9 @@ export function openRepositories(root: string): Repositories {
     const offered = new Map<string, OfferedUnit[]>();
     const stamps: string[] = [];
     for (const repository of repositories) {
-      offered.set(repository.config.name, await repository.offered());
+      // In this order: a unit that appears in between must not be missing from a world that has its stamp.
       stamps.push(`${repository.config.name} ${await repository.stamp()}`);
+      offered.set(repository.config.name, await repository.offered());
     }
     const base = stamps.join('\n');
     const strays = straysOf(inUse, (id, repo) => isOffered(id, repo, offered), offered, local);

@@ -1,7 +1,7 @@
 /** Rollback: a new generation with an earlier one's content, so that nothing is lost and another rollback undoes it. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Progress, StrataError } from '../base/index.ts';
+import { asStrataError, type Progress, StrataError } from '../base/index.ts';
 import { commitTemplate } from './commit.ts';
 import { type FleetContext, templateState } from './context.ts';
 import type { UpdateResult } from './contract.ts';
@@ -41,7 +41,11 @@ export async function rollbackTemplate(
     }
     const old = readGeneration(context.paths, name, target);
     pinGenerations([{ owner: name, generation: target }, ...old.configs]);
-    await context.repositories.ensure(old.units, progress);
+    try {
+      await context.repositories.ensure(old.units, progress);
+    } catch (error) {
+      throw unitsGone(context, name, old, error);
+    }
     const staged = stageCopy(context, name, old, current + 1);
     try {
       const updated = await commitTemplate(context, staged);
@@ -67,6 +71,31 @@ export async function rollbackTemplate(
     updateOwnLayers(context, new Set([name]), result, progress),
   );
   return { ...result, elapsed_ms: elapsed(started) };
+}
+
+/** gc removes units that only old generations use; where no repository offers them any more, there is no way back to these. */
+function unitsGone(context: FleetContext, name: string, old: GenerationRecord, cause: unknown): StrataError {
+  const error = asStrataError(cause);
+  const isGone = (record: GenerationRecord) =>
+    record.units.filter((id) => context.repositories.local(id) === null);
+  const missing = isGone(old);
+  if (error.code !== 'NOT_FOUND' || missing.length === 0) return error;
+  const current = templateState(context, name).definition.record.generation;
+  const whole = listGenerations(context.paths, name).filter(
+    (n) => n < current && isGone(readGeneration(context.paths, name, n)).length === 0,
+  );
+  const more = missing.length > 1 ? ` and ${missing.length - 1} more` : '';
+  return new StrataError(
+    'NOT_FOUND',
+    `template ${name} cannot go back to generation ${old.generation}: its unit ${missing[0]}${more} is not on this host any more, and no repository offers it`,
+    {
+      hint:
+        whole.length > 0
+          ? `generations that are whole: ${whole.slice(-10).join(', ')}`
+          : 'import the unit again, then roll back',
+      cause,
+    },
+  );
 }
 
 function stageCopy(

@@ -27,6 +27,8 @@ export interface DataPlaneStatus {
   pid: number;
   uptimeMs: number;
   mounts: MountInfo[];
+  /** VLFSs that have no mountpoint any more but live on: unmounted with force while programs used them, or a moment ago. */
+  lingering: string[];
   memoryBytes: number;
   /** Opens served by the kernel (FUSE passthrough) on the connections that live. */
   passthroughOpens: number;

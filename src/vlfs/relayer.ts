@@ -3,7 +3,7 @@
  * with it are written beside the private layer. Then memory changes in one turn of the thread; directories and files find their new
  * content when they are next asked for. Repeating it does no harm, so a crash is answered by repeating.
  */
-import { nameFromText, StrataError } from '../base/index.ts';
+import { nameFromPrinted, StrataError } from '../base/index.ts';
 import {
   close,
   fchmod,
@@ -164,7 +164,7 @@ function install(core: Core, file: StagedFile): void {
 
 /** The components of a path below the root of the VLFS (UTF-8 text). Throws BAD_NAME for '..' and the like. */
 export function splitPath(path: string): string[] {
-  const parts = nameFromText(path)
+  const parts = nameFromPrinted(path)
     .split('/')
     .filter((part) => part !== '' && part !== '.');
   for (const part of parts) {

@@ -35,7 +35,12 @@ export interface MountTable {
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
   revert(id: string, paths: string[]): Promise<string[]>;
   reset(id: string, keep: string[]): Promise<void>;
-  status(): Promise<{ mounts: MountInfo[]; features: Features | null; passthroughOpens: number }>;
+  status(): Promise<{
+    mounts: MountInfo[];
+    lingering: string[];
+    features: Features | null;
+    passthroughOpens: number;
+  }>;
   /** A serving thread says that the connection of a VLFS ended. */
   gone(id: string): void;
   /** VLFSs whose connection lives, lazily unmounted ones too. */
@@ -210,7 +215,15 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
         }),
       );
       const features = all.find((s) => s.features !== null)?.features ?? null;
-      return { mounts, features, passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0) };
+      const lingering = [...table]
+        .filter(([, { mountpoints }]) => mountpoints.length === 0)
+        .map(([id]) => id);
+      return {
+        mounts,
+        lingering,
+        features,
+        passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0),
+      };
     },
     gone(id) {
       const found = table.get(id);

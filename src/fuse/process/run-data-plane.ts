@@ -86,11 +86,12 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   }
 
   async function status(): Promise<DataPlaneStatus> {
-    const { mounts: list, features, passthroughOpens } = await mounts.status();
+    const { mounts: list, lingering, features, passthroughOpens } = await mounts.status();
     return {
       pid: process.pid,
       uptimeMs: Math.round(process.uptime() * 1000),
       mounts: list,
+      lingering,
       memoryBytes: process.memoryUsage.rss(),
       kernel: {
         fuseMinor: features?.fuseMinor ?? 0,
