@@ -1,6 +1,6 @@
 /** A running container holds its own appliance and no other: what is unmounted meanwhile ends at once and can be mounted again. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -34,4 +34,23 @@ test('an appliance that was mounted when another container started can be unmoun
   assert.equal((await s.run(['run', 'm-1', '--', 'sh', '-c', 'exit 5'])).status, 5);
   await s.json('umount', 'm-1');
   container.kill('SIGTERM');
+});
+
+test('an appliance that is still used after a forced unmount cannot be deleted; its successor begins afresh', async () => {
+  const dir = join(s.root, 'forced');
+  await s.json('create', 'f', '--template', 't');
+  await s.json('mount', 'f', dir);
+  writeFileSync(join(dir, 'tmp/old'), 'old');
+  const used = openSync(join(dir, 'tmp/log'), 'w');
+  await s.json('umount', 'f', '--force');
+  const refused = await s.run(['delete', 'f']);
+  assert.match(refused.stderr, /f was unmounted with --force, and programs still use it/);
+  assert.equal(writeSync(used, 'still here'), 10);
+  assert.equal(readFileSync(join(s.root, 'appliances/f/private/tmp/log'), 'utf8'), 'still here');
+  closeSync(used);
+  await s.json('delete', 'f');
+  await s.json('create', 'f', '--template', 't');
+  await s.json('mount', 'f', dir);
+  assert.ok(!existsSync(join(dir, 'tmp/old')));
+  await s.json('umount', 'f');
 });
