@@ -57,6 +57,8 @@ const SEALED_SHARED: Record<string, string> = {
   'hard-links: who holds the file open through one name sees writes through another': LINKS,
   'hard-links: names in a directory that is renamed': LINKS,
   'hard-links: a hundred links': LINKS,
+  'directories: positions stay valid while the directory changes: what stays comes once':
+    'a position in a merged directory of overlayfs is a place in a list, which is made anew when the directory changed',
   'readers: mappings see what is written': MAPPED,
   'readers: mappings see what is written (small)': MAPPED,
   'renames: two names of one file: nothing happens': LINKS,

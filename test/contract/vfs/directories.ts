@@ -13,6 +13,24 @@ function plant(dir: string): void {
   fs.writeFileSync(join(dir, 'deep/a/b/f'), '');
 }
 
+/** Opens sys.argv[1] as `d` by libc, for Python. */
+const TELLDIR = `
+import ctypes, os, sys
+c = ctypes.CDLL(None, use_errno=True)
+class Dirent(ctypes.Structure):
+    _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('reclen', ctypes.c_uint16), ('type', ctypes.c_uint8), ('name', ctypes.c_char * 256)]
+c.opendir.restype = ctypes.c_void_p; c.readdir.restype = ctypes.POINTER(Dirent); c.telldir.restype = ctypes.c_long
+c.readdir.argtypes = c.telldir.argtypes = c.rewinddir.argtypes = c.closedir.argtypes = [ctypes.c_void_p]
+c.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+d = c.opendir(sys.argv[1].encode())
+def rest():
+    names = []
+    while True:
+        e = c.readdir(d)
+        if not e: return names
+        names.append(e.contents.name)
+`;
+
 export const directories: Topic = {
   name: 'directories',
   plant,
@@ -70,22 +88,7 @@ export const directories: Topic = {
     },
     'telldir, seekdir, rewinddir'(dir) {
       python(
-        `
-import ctypes, os, sys
-c = ctypes.CDLL(None, use_errno=True)
-class Dirent(ctypes.Structure):
-    _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('reclen', ctypes.c_uint16), ('type', ctypes.c_uint8), ('name', ctypes.c_char * 256)]
-c.opendir.restype = ctypes.c_void_p; c.readdir.restype = ctypes.POINTER(Dirent); c.telldir.restype = ctypes.c_long
-c.readdir.argtypes = c.telldir.argtypes = c.rewinddir.argtypes = c.closedir.argtypes = [ctypes.c_void_p]
-c.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
-d = c.opendir(sys.argv[1].encode())
-def rest():
-    names = []
-    while True:
-        e = c.readdir(d)
-        if not e: return names
-        names.append(e.contents.name)
-places = []
+        `${TELLDIR}places = []
 names = []
 while True:
     places.append(c.telldir(d))
@@ -100,6 +103,32 @@ os.unlink(os.path.join(sys.argv[1], 'p5')); open(os.path.join(sys.argv[1], 'fres
 c.rewinddir(d)
 again = rest()
 assert b'fresh' in again and b'p5' not in again and len(again) == 302
+c.closedir(d)
+`,
+        join(dir, 'd'),
+      );
+    },
+    'positions stay valid while the directory changes: what stays comes once'(dir) {
+      python(
+        `${TELLDIR}places = []
+names = []
+while True:
+    places.append(c.telldir(d))
+    e = c.readdir(d)
+    if not e: break
+    names.append(e.contents.name)
+here = lambda name: os.path.join(sys.argv[1].encode(), name)
+files = lambda some: [name for name in some if name not in (b'.', b'..')]
+for name in files(names[40:200:3]): os.unlink(here(name))
+for i in range(100): open(here(b'late%d' % i), 'w').close()
+for name in files(names[202:240:2]): os.rename(here(name), here(name + b'.moved'))
+for i in (0, 1, 2, 39, 40, 41, 120, 201):
+    c.seekdir(d, places[i])
+    after = rest()
+    assert len(set(after)) == len(after), 'an entry came twice'
+    stay = set(name for name in files(names[i:]) if os.path.lexists(here(name)))
+    assert stay <= set(after), (i, stay - set(after))
+    assert not set(after) & set(files(names[:i])), (i, 'an entry before the position came')
 c.closedir(d)
 `,
         join(dir, 'd'),
