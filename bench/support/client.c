@@ -122,6 +122,84 @@ static void read_all(void) {
   }
 }
 
+/* Latencies of one kind of operation, in microseconds. */
+struct latencies {
+  const char *name;
+  long count, room, over;
+  float *us;
+};
+
+static int by_value(const void *a, const void *b) {
+  float x = *(const float *)a, y = *(const float *)b;
+  return x < y ? -1 : x > y;
+}
+
+static void add_latency(struct latencies *l, long long began) {
+  float us = (now_ns() - began) / 1000.0;
+  if (l->count == l->room) l->us = realloc(l->us, (l->room = l->room * 2 + 4096) * sizeof *l->us);
+  if (us > 10000) l->over++;
+  l->us[l->count++] = us;
+}
+
+/* Every operation in turn for `ms` milliseconds, each timed by itself; any error ends it. */
+static void probe(const char *dir, long ms) {
+  struct latencies all[] = {{"stat"}, {"open+read+close"}, {"list"}, {"create+write+unlink"}, {"exec"}};
+  enum { KINDS = sizeof all / sizeof *all };
+  char own[PATH_MAX], program[PATH_MAX];
+  snprintf(own, sizeof own, "%s/probe-%d", dir, getpid());
+  snprintf(program, sizeof program, "%s/usr/bin/probe-true", dir);
+  walk(AT_FDCWD, dir, dir, 1);
+  long long end = now_ns() + ms * 1000000LL;
+  for (unsigned long i = 0; now_ns() < end; i++) {
+    const char *file = files[(i * 7919) % file_count];
+    struct stat st;
+    long long began = now_ns();
+    if (lstat(file, &st) < 0 && errno != ENOENT) fail("stat", file);
+    add_latency(&all[0], began);
+    began = now_ns();
+    int fd = open(file, O_RDONLY);
+    if (fd >= 0) {
+      if (read(fd, buffer, 16384) < 0) fail("read", file);
+      close(fd);
+    } else if (errno != ENOENT) fail("open", file);
+    add_latency(&all[1], began);
+    if (i % 8 == 0) {
+      char parent[PATH_MAX];
+      snprintf(parent, sizeof parent, "%.*s", (int)(strrchr(file, '/') - file), file);
+      began = now_ns();
+      DIR *open_dir = opendir(parent);
+      if (open_dir == NULL) fail("opendir", parent);
+      while (readdir(open_dir) != NULL);
+      closedir(open_dir);
+      add_latency(&all[2], began);
+      began = now_ns();
+      fd = open(own, O_CREAT | O_EXCL | O_WRONLY, 0644);
+      if (fd < 0 || write(fd, buffer, 1000) != 1000 || close(fd) < 0 || unlink(own) < 0) fail("create", own);
+      add_latency(&all[3], began);
+    }
+    usleep(200);
+    if (i % 64 == 0) {
+      int status;
+      began = now_ns();
+      pid_t child = vfork();
+      if (child == 0) {
+        execl(program, program, (char *)NULL);
+        _exit(127);
+      }
+      if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", program);
+      add_latency(&all[4], began);
+    }
+  }
+  printf("{");
+  for (int k = 0; k < KINDS; k++) {
+    struct latencies *l = &all[k];
+    qsort(l->us, l->count, sizeof *l->us, by_value);
+    printf("%s\"%s\":{\"count\":%ld,\"p50\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f,\"over10ms\":%ld}", k ? "," : "", l->name,
+           l->count, l->us[l->count / 2], l->us[l->count * 99 / 100], l->us[l->count * 999 / 1000], l->us[l->count - 1], l->over);
+  }
+  printf("}\n");
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
   const char *row = argv[1], *dir = argv[2];
@@ -208,6 +286,8 @@ int main(int argc, char **argv) {
       if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", dir);
     }
     report(n);
+  } else if (strcmp(row, "probe") == 0) {
+    probe(dir, n);
   } else if (strcmp(row, "random") == 0) {
     int fd = open(dir, O_RDONLY);
     if (fd < 0) fail("open", dir);

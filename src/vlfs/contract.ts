@@ -218,17 +218,34 @@ export interface StaleName {
 }
 
 /**
+ * A relayer of a VLFS that is served meanwhile: what takes long goes in steps between requests. Between the first step and commit() the server must give the
+ * kernel no name with a validity.
+ */
+export interface RelayerWork {
+  /**
+   * Goes on until `untilMs` (performance.now()), and ends soon after. A job: to be run first. 'ready': everything that can fail is done, or, after commit(), all of it.
+   * Throws StrataError before commit(); then nothing changed and the work is over.
+   */
+  step(untilMs: number): 'more' | 'ready' | SlowJob;
+  /** Once ready: all names in directories known to the kernel that will show something else (also absent ones). */
+  names(): StaleName[];
+  /** Once ready: the exchange, in one turn. */
+  commit(): void;
+  /** Before commit(): gives up. */
+  abort(): void;
+}
+
+/**
  * What the data plane asks of a VLFS between two requests.
  *
  * Why names and not FUSE_NOTIFY_INC_EPOCH: measured on Linux 6.18, after an epoch the next walk over a mountpoint inside the VLFS
  * (/proc, /dev, a bind mount of a container) detaches that mount, in every namespace. So the server expires exactly the changed names: it answers
- * entries with validity 0, expires `staleNames(stack)`, calls relayer() in one turn, and expires the names once more. An unchanged
- * directory must keep its node id over a relayer, or mounts on it are lost.
+ * entries with validity 0, does the steps of beginRelayer(), expires its names, calls commit() in one turn, and expires the last names once more. An
+ * unchanged directory must keep its node id over a relayer, or mounts on it are lost.
  */
 export interface VlfsControl {
-  /** All names in directories known to the kernel that would show something else with this stack and these private files (also absent ones). */
-  staleNames(stack: StackSpec, privateFiles?: PrivateFile[]): StaleName[];
-  /** Exchanges the stack in one step, after everything that can fail. Throws StrataError and changes nothing when it fails. */
+  beginRelayer(stack: StackSpec, privateFiles?: PrivateFile[]): RelayerWork;
+  /** Exchanges the stack at once, after everything that can fail. Throws StrataError and changes nothing when it fails. */
   relayer(stack: StackSpec, privateFiles?: PrivateFile[]): void;
   /** Returns what was reverted; the names that changed are in takeStaleNames. */
   revert(paths: string[]): string[];

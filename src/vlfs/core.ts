@@ -49,8 +49,6 @@ export interface Node {
   defaultAcl: boolean;
   /** Private files: known to have no security.capability, which the kernel asks for before a file's first write. */
   noCapability: boolean;
-  /** The kernel may keep its listing. */
-  listed: boolean;
   /** Descriptor of the private copy, or -1, and when it was used last; see directory-fds.ts. */
   privFd: number;
   privFdUsed: number;
@@ -119,6 +117,8 @@ export interface Core {
   changedSetFd: number;
   /** The job that brings them to the disk. */
   whiteoutSync: SlowJob | null;
+  /** Ids of directories whose listing the kernel may keep. */
+  listed: Set<number>;
   readonly handles: (Handle | null)[];
   readonly freeHandles: number[];
   passthrough: boolean;
@@ -168,7 +168,6 @@ export function newNode(core: Core, kind: number): Node {
     redirect: null,
     defaultAcl: false,
     noCapability: false,
-    listed: false,
     privFd: -1,
     privFdUsed: 0,
   };

@@ -43,8 +43,8 @@ import {
 } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
 import { contentTag, decodeOrigin, ORIGIN_XATTR } from './origin.ts';
-import { splitPath } from './relayer.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
+import { splitPath } from './split-path.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 interface Found {

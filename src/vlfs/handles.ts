@@ -6,6 +6,7 @@ import { releaseIfUnused } from './nodes.ts';
 import { park, unpark } from './parked-files.ts';
 import { openShared } from './shared-content.ts';
 import { countHandles } from './shares.ts';
+import type { Steps } from './steps.ts';
 
 const O_ACCMODE = 3;
 
@@ -104,9 +105,11 @@ function opened(node: Node, backing: Backing): number {
 }
 
 /** Before units may go: what is open can be read to the end. */
-export function holdOpenContent(core: Core): void {
+export function* holdOpenContent(core: Core): Steps<void> {
   for (const handle of core.handles) {
-    if (handle?.backing && handle.backing.fd < 0) opened(handle.node, handle.backing);
+    if (!handle?.backing || handle.backing.fd >= 0) continue;
+    opened(handle.node, handle.backing);
+    yield;
   }
 }
 

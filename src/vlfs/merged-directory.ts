@@ -10,6 +10,7 @@ import type { TreeIndex } from '../layer/contract.ts';
 import { S_IFCHR, S_IFDIR, S_IFMT } from '../sys/index.ts';
 import { directoryIno } from './inode-numbers.ts';
 import type { Stack, Unit } from './stack.ts';
+import { finished, type Steps } from './steps.ts';
 
 /** One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. */
 export type Reference = number;
@@ -93,9 +94,18 @@ function isWhiteout(index: TreeIndex, entry: number): boolean {
 
 /** All names with their candidates. Built on first use; do not change it. */
 export function namesOf(directory: MergedDirectory): ReadonlyMap<string, Reference | Reference[]> {
+  return directory.names ?? finished(nameSteps(directory));
+}
+
+/** Names between two steps. */
+const NAMES_A_STEP = 512;
+
+/** As namesOf, in steps: a directory may have a hundred thousand names. */
+export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string, Reference | Reference[]>> {
   if (directory.names !== null) return directory.names;
   const names = new Map<string, Reference | Reference[]>();
   let ended: Set<string> | null = null;
+  let looked = 0;
   for (const contributor of directory.contributors) {
     const level = levelOf(contributor);
     const unit = directory.stack.units[level]!;
@@ -104,6 +114,7 @@ export function namesOf(directory: MergedDirectory): ReadonlyMap<string, Referen
     const first = index.firstChild(entryOf(contributor));
     const end = first + index.childCount(entryOf(contributor));
     for (let child = first; child < end; child++) {
+      if (++looked % NAMES_A_STEP === 0) yield;
       if (blocked?.has(child)) continue;
       const name = index.name(child);
       if (ended?.has(name)) continue;
@@ -121,6 +132,20 @@ export function namesOf(directory: MergedDirectory): ReadonlyMap<string, Referen
   }
   directory.names = names;
   return names;
+}
+
+/**
+ * A directory of the next stack to which the same levels of the same units contribute has the same names: they are not gathered again.
+ */
+export function shareNames(from: MergedDirectory | null, to: MergedDirectory | null): void {
+  if (from === null || to === null || from.names === null || to.names !== null) return;
+  if (from.contributors.length !== to.contributors.length) return;
+  for (const [i, ref] of to.contributors.entries()) {
+    const level = levelOf(ref);
+    if (from.contributors[i] !== ref || from.stack.units[level] !== to.stack.units[level]) return;
+    if (from.stack.blocked[level] !== to.stack.blocked[level]) return;
+  }
+  to.names = from.names;
 }
 
 /** The topmost candidate that is not hidden, or -1. */

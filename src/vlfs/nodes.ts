@@ -71,6 +71,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     if (at.children !== null) {
       dropDirectoryFd(at);
       dropListing(at);
+      core.listed.delete(at.id);
     }
     if (at.backing !== null && at.backing.opens === 0 && at.backing.fd >= 0) close(at.backing.fd);
     dropParked(core, at);

@@ -6,9 +6,10 @@ import { directoryByPath } from './copy-up-links.ts';
 import { candidatesAt, PRIVATE, resolve } from './lookup.ts';
 import { unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
-import { splitPath } from './relayer.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
+import { splitPath } from './split-path.ts';
+import { finished } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
 
@@ -36,7 +37,7 @@ export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
 export function pruneWhiteouts(spec: VlfsSpec): number {
   const core = openCore(spec);
   try {
-    return pruneSets(core);
+    return finished(pruneSets(core));
   } finally {
     closeCore(core);
   }

@@ -83,6 +83,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     moved: null,
     changedSetFd: -1,
     whiteoutSync: null,
+    listed: new Set(),
     handles: [],
     freeHandles: [],
     passthrough: false,

@@ -5,10 +5,14 @@
  */
 import { close, raiseOpenFiles } from '../sys/index.ts';
 import type { Backing, Core, Node } from './core.ts';
+import type { Unit } from './stack.ts';
+import type { Steps } from './steps.ts';
 
 /** Parked files of a thread: about 2 KiB of the kernel's memory each; and what part of the limit of open files they may take. */
 const MOST = 16384;
 const PART_OF_LIMIT = 6;
+/** Files that are looked at between two steps. */
+const A_STEP = 128;
 let capacity = 0;
 const parked = new Map<Node, Core>();
 
@@ -37,6 +41,18 @@ export function dropParked(core: Core, node: Node): void {
   if (backing === null) return;
   close(backing.fd);
   core.onBackingClosed?.(node.id);
+}
+
+/** Closes the parked shared files of a VLFS whose units are not among those that stay. */
+export function* dropParkedOf(core: Core, stay: ReadonlySet<Unit>): Steps<void> {
+  let looked = 0;
+  // Those that are parked again meanwhile are in use, and so not of such units.
+  const all = parked.size;
+  for (const [node, owner] of parked) {
+    if (++looked > all) return;
+    if (looked % A_STEP === 0) yield;
+    if (owner === core && node.parked?.shared === true && !stay.has(node.unit!)) dropParked(core, node);
+  }
 }
 
 /** Closes all parked files of a VLFS. */

@@ -53,7 +53,7 @@ export function readdir(core: Core, node: Node, cookie: number, sink: DirectoryS
     listing = made;
     keepListing(node, listing);
   }
-  node.listed = true;
+  core.listed.add(node.id);
   const { entries } = listing;
   const from = firstBehind(entries, cookie);
   if (from === entries.length) dropListing(node);

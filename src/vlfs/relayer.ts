@@ -1,14 +1,14 @@
 /**
- * Relayer: the exchange of a VLFS's stack in one step. Everything that can fail is done before: the new stack is opened, the files that change
- * with it are written beside the private layer. Then memory changes in one turn of the thread; directories and files find their new
+ * Relayer: the exchange of a VLFS's stack in one turn of the thread. Everything that can fail and all that takes long is done before, in steps between which
+ * requests are served: the new stack is opened, the files that change with it are written beside the private layer, the names that will change are
+ * listed (so the next stack's directories are merged). Then memory changes; directories and files find their new
  * content when they are next asked for. Repeating it does no harm, so a crash is answered by repeating.
  */
-import { nameFromPrinted, StrataError } from '../base/index.ts';
+import { StrataError } from '../base/index.ts';
 import {
   close,
   fchmod,
   fchown,
-  fsync,
   newStat,
   O_CLOEXEC,
   O_CREAT,
@@ -20,19 +20,28 @@ import {
   unlinkat,
   write,
 } from '../sys/index.ts';
-import type { PrivateFile, StackSpec } from './contract.ts';
+import type { PrivateFile, RelayerWork, StackSpec, StaleName } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
-import { checkName, PRIVATE, resolve } from './lookup.ts';
+import { holdOpenContent } from './handles.ts';
+import { PRIVATE, resolve } from './lookup.ts';
 import { entryOf, type HiddenEntries, unitOf } from './merged-directory.ts';
+import { dropParkedOf } from './parked-files.ts';
 import { privateDirectory } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
-import { closeStack, openStack, type Stack } from './stack.ts';
+import { slowJob } from './slow-job.ts';
+import { splitPath } from './split-path.ts';
+import { closeStack, openStackSteps, type Stack } from './stack.ts';
+import { staleNames } from './stale-names.ts';
+import { advance, finished, type Steps } from './steps.ts';
 import { loadSet } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
 import { temporaryName, workFd } from './work-dir.ts';
+
+/** Bytes written in one step. */
+const WRITE_BYTES = 256 * 1024;
 
 interface StagedFile {
   parts: string[];
@@ -41,20 +50,90 @@ interface StagedFile {
   temporary: string | null;
 }
 
-/** Exchanges the stack. Throws before anything changed when the new one cannot be opened or a file cannot be written. */
+/** A relayer whose long part is done. */
+interface Prepared {
+  next: Stack;
+  staged: StagedFile[];
+  names: StaleName[];
+}
+
+/** Exchanges the stack at once. Throws before anything changed when the new one cannot be opened or a file cannot be written. */
 export function relayer(core: Core, spec: StackSpec, privateFiles: readonly PrivateFile[] = []): void {
-  const next = openStack(spec);
-  let staged: StagedFile[] = [];
+  const prepared = finished(prepare(core, spec, privateFiles, false));
+  exchange(core, prepared);
+  finished(tidy(core));
+}
+
+/** The same in steps, for a VLFS that is used meanwhile. */
+export function beginRelayer(
+  core: Core,
+  spec: StackSpec,
+  privateFiles: readonly PrivateFile[] = [],
+): RelayerWork {
+  let steps: Steps<Prepared | null> = prepare(core, spec, privateFiles, true);
+  let prepared: Prepared | null = null;
+  return {
+    step(untilMs) {
+      const went = advance(steps, untilMs);
+      if (went === 'more' || !('result' in went)) return went;
+      prepared ??= went.result;
+      return 'ready';
+    },
+    names: () => prepared!.names,
+    commit() {
+      exchange(core, prepared!);
+      steps = tidy(core);
+    },
+    abort() {
+      steps.return(null);
+      if (prepared !== null) drop(core, prepared.next, prepared.staged);
+    },
+  };
+}
+
+/** Everything that can fail, and the stale names when somebody wants them. */
+function* prepare(
+  core: Core,
+  spec: StackSpec,
+  privateFiles: readonly PrivateFile[],
+  wantsNames: boolean,
+): Steps<Prepared> {
+  const next = yield* openStackSteps(spec);
+  const staged: StagedFile[] = [];
+  let done = false;
   try {
-    staged = stageAll(core, privateFiles);
-  } catch (error) {
-    closeStack(next);
-    throw error;
+    for (const file of privateFiles) {
+      staged.push(yield* stage(core, file));
+      yield;
+    }
+    const names = wantsNames ? yield* staleNames(core, next, privateFiles) : [];
+    yield* holdOpenContent(core);
+    done = true;
+    return { next, staged, names };
+  } finally {
+    if (!done) drop(core, next, staged);
   }
+}
+
+function drop(core: Core, next: Stack, staged: readonly StagedFile[]): void {
+  closeStack(next);
+  for (const { temporary } of staged) if (temporary !== null) unlinkat(workFd(core), temporary);
+}
+
+/** The change itself, in one turn. */
+function exchange(core: Core, { next, staged }: Prepared): void {
+  // Files that were opened since; the units that go may be deleted from now on.
+  finished(holdOpenContent(core));
   step(core, 'relayer');
   swap(core, next);
   for (const file of staged) install(core, file);
-  pruneSets(core);
+}
+
+/** What the exchange left behind. Nobody waits for it, and a crash before its end is answered by the next relayer. */
+function* tidy(core: Core): Steps<null> {
+  yield* dropParkedOf(core, new Set(core.stack.units));
+  yield* pruneSets(core);
+  return null;
 }
 
 /** From here on every lookup sees the new stack. */
@@ -85,20 +164,9 @@ function carryHidden(core: Core, previous: Stack, next: Stack): HiddenEntries {
   return hidden;
 }
 
-function stageAll(core: Core, files: readonly PrivateFile[]): StagedFile[] {
-  const staged: StagedFile[] = [];
-  try {
-    for (const file of files) staged.push(stage(core, file));
-    return staged;
-  } catch (error) {
-    for (const { temporary } of staged) if (temporary !== null) unlinkat(workFd(core), temporary);
-    throw error;
-  }
-}
-
 const stat = newStat();
 
-function stage(core: Core, file: PrivateFile): StagedFile {
+function* stage(core: Core, file: PrivateFile): Steps<StagedFile> {
   const parts = splitPath(file.path);
   const name = parts.pop();
   if (name === undefined) throw new StrataError('USAGE', `${file.path} is not a file's path`);
@@ -111,20 +179,31 @@ function stage(core: Core, file: PrivateFile): StagedFile {
     openat(work, temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o600),
     `write ${file.path}`,
   );
+  let staged = false;
   try {
     for (let done = 0; done < file.content.length; ) {
-      done += must(write(fd, file.content.subarray(done), file.content.length - done), `write ${file.path}`);
+      const size = Math.min(file.content.length - done, WRITE_BYTES);
+      done += must(write(fd, file.content.subarray(done), size), `write ${file.path}`);
+      yield;
     }
     const owner = parent === null ? null : attributesAt(core, parent, name, stat);
     must(fchown(fd, owner?.uid ?? 0, owner?.gid ?? 0), `write ${file.path}`);
     must(fchmod(fd, (owner?.mode ?? 0o644) & 0o7777), `write ${file.path}`);
-    must(fsync(fd), `write ${file.path}`);
+    let synced = 0;
+    yield slowJob('reply', {
+      kind: 'fsync',
+      fd,
+      dataOnly: false,
+      done(errno) {
+        synced = errno;
+      },
+    });
+    must(synced, `write ${file.path}`);
+    staged = true;
     return { parts, name, temporary };
-  } catch (error) {
-    unlinkat(work, temporary);
-    throw error;
   } finally {
     close(fd);
+    if (!staged) unlinkat(work, temporary);
   }
 }
 
@@ -160,18 +239,6 @@ function install(core: Core, file: StagedFile): void {
         ? unlinkat(fd, file.name)
         : renameat2(work, file.temporary, fd, file.name);
   if (done === 0 && known !== undefined) loseName(core, known, parent, file.name, last);
-}
-
-/** The components of a path below the root of the VLFS (UTF-8 text). Throws BAD_NAME for '..' and the like. */
-export function splitPath(path: string): string[] {
-  const parts = nameFromPrinted(path)
-    .split('/')
-    .filter((part) => part !== '' && part !== '.');
-  for (const part of parts) {
-    if (checkName(part) < 0)
-      throw new StrataError('BAD_NAME', `${JSON.stringify(path)} is not a path in the file system`);
-  }
-  return parts;
 }
 
 function must(result: number, doing: string): number {

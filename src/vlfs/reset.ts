@@ -37,7 +37,7 @@ import { confirm } from './lookup.ts';
 import { OPAQUE } from './merged-directory.ts';
 import { detachName, forgetInode } from './nodes.ts';
 import { openPrivateDir } from './private-layer.ts';
-import { splitPath } from './relayer.ts';
+import { splitPath } from './split-path.ts';
 import { eachSet, loadHidden, openDirectory } from './whiteout-sets.ts';
 import { removeTree, workFd } from './work-dir.ts';
 

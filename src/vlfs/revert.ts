@@ -40,8 +40,8 @@ import {
 import { placesOfLayerPath } from './moved-directories.ts';
 import { pathOf } from './nodes.ts';
 import { keepTimes, restoreTimes } from './private-layer.ts';
-import { splitPath } from './relayer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
+import { splitPath } from './split-path.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { uncover } from './whiteouts.ts';
 import { discard } from './work-dir.ts';

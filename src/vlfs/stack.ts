@@ -11,6 +11,7 @@ import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../sys/
 import type { LevelSpec, StackSpec } from './contract.ts';
 import { unitInoBase } from './inode-numbers.ts';
 import { type MergedDirectory, newMergedDirectory, reference } from './merged-directory.ts';
+import { finished, type Steps } from './steps.ts';
 import { loadBlockedEntries } from './whiteout-sets.ts';
 
 /** One read-only tree with its index; two stacks that name the same unit share this object. */
@@ -48,15 +49,16 @@ const idle: Stack[] = [];
 
 /** Opens a stack, or shares the one that is open. Throws NOT_FOUND or BAD_FORMAT when a level cannot be read; then nothing is held. */
 export function openStack(spec: StackSpec): Stack {
+  return finished(openStackSteps(spec));
+}
+
+/** As openStack, in steps: hundreds of levels take a while. */
+export function* openStackSteps(spec: StackSpec): Steps<Stack> {
   const known = stacks.get(spec.key);
-  if (
-    known !== undefined &&
-    sameLevels(known.spec.levels, spec.levels) &&
-    (known.refs > 0 || isFresh(known))
-  ) {
-    known.refs++;
-    if (known.refs === 1) idle.splice(idle.indexOf(known), 1);
-    return known;
+  if (known !== undefined && sameLevels(known.spec.levels, spec.levels)) {
+    if (known.refs++ > 0) return known;
+    idle.splice(idle.indexOf(known), 1);
+    if (yield* confirmed(known)) return known;
   }
   if (spec.levels.length > LIMITS.stackLayers) {
     throw new StrataError(
@@ -65,16 +67,21 @@ export function openStack(spec: StackSpec): Stack {
     );
   }
   const opened: Unit[] = [];
+  let stack: { -readonly [K in keyof Stack]: Stack[K] } | null = null;
   try {
-    for (const level of spec.levels) opened.push(openUnit(level));
+    for (const level of spec.levels) {
+      opened.push(openUnit(level));
+      yield;
+    }
     const levelOfSet = new Map(opened.map((unit, level) => [unit.setDir, level]));
-    const stack = {
+    stack = {
       spec,
       units: opened,
       blocked: loadBlockedEntries(spec.levels, opened, levelOfSet),
       levelOfSet,
       refs: 1,
-    } as unknown as { -readonly [K in keyof Stack]: Stack[K] };
+      root: null as never,
+    };
     stack.root = newMergedDirectory(
       stack,
       '',
@@ -82,9 +89,8 @@ export function openStack(spec: StackSpec): Stack {
     );
     stacks.set(spec.key, stack);
     return stack;
-  } catch (error) {
-    for (const unit of opened) releaseUnit(unit);
-    throw error;
+  } finally {
+    if (stack === null) for (const unit of opened) releaseUnit(unit);
   }
 }
 
@@ -132,18 +138,23 @@ function sameLevels(a: readonly LevelSpec[], b: readonly LevelSpec[]): boolean {
   );
 }
 
-/** An idle stack may be used again only when the index files are still the same. */
-function isFresh(stack: Stack): boolean {
-  const fresh = stack.spec.levels.every((level, i) => {
-    const key = stack.units[i]!.cacheKey;
-    return key !== null && key === unitKey(level);
-  });
-  const found = idle.indexOf(stack);
-  if (!fresh && found >= 0) {
-    idle.splice(found, 1);
-    discard(stack);
+/** An idle stack, now held, may be used again only when the index files are still the same; otherwise it is given back. */
+function* confirmed(stack: Stack): Steps<boolean> {
+  let fresh = false;
+  try {
+    for (const [i, level] of stack.spec.levels.entries()) {
+      const key = stack.units[i]!.cacheKey;
+      if (key === null || key !== unitKey(level)) return false;
+      if (i % 32 === 31) yield;
+    }
+    fresh = true;
+    return true;
+  } finally {
+    if (!fresh) {
+      if (stacks.get(stack.spec.key) === stack) stacks.delete(stack.spec.key);
+      closeStack(stack);
+    }
   }
-  return fresh;
 }
 
 /** Names one state of an index file; null when there is none. */

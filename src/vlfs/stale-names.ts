@@ -5,7 +5,7 @@
  */
 import type { Name } from '../base/index.ts';
 import { close, readDirectory } from '../sys/index.ts';
-import type { PrivateFile, StackSpec, StaleName } from './contract.ts';
+import type { PrivateFile, StaleName } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { refresh } from './lookup.ts';
@@ -16,13 +16,16 @@ import {
   levelOf,
   type MergedDirectory,
   NOTHING_HIDDEN,
+  nameSteps,
   namesOf,
   type Reference,
+  shareNames,
   unitOf,
   visibleOf,
 } from './merged-directory.ts';
-import { splitPath } from './relayer.ts';
-import { closeStack, openStack, type Stack, type Unit } from './stack.ts';
+import { splitPath } from './split-path.ts';
+import type { Stack, Unit } from './stack.ts';
+import { finished, type Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 /** Names by the directory that holds them. */
@@ -35,59 +38,81 @@ function add(names: Names, directory: Node, name: string): void {
 }
 
 function listed(names: Names): StaleName[] {
+  return finished(listSteps(names));
+}
+
+/** Nodes, names and contributors that are looked at between two steps. */
+const A_STEP = 256;
+
+function* listSteps(names: Names): Steps<StaleName[]> {
   const list: StaleName[] = [];
   for (const [directory, ofIt] of names) {
-    for (const name of ofIt) list.push({ parent: directory.id, name: name as Name });
+    for (const name of ofIt) {
+      list.push({ parent: directory.id, name: name as Name });
+      if (list.length % A_STEP === 0) yield;
+    }
   }
   return list;
+}
+
+function isKnown(core: Core, node: Node): boolean {
+  return node === core.root || node.lookups > 0;
 }
 
 /** Directories that the kernel knows. */
 function knownDirectories(core: Core): Node[] {
   const found: Node[] = [];
   for (const node of core.nodes.values()) {
-    if (node.children !== null && (node === core.root || node.lookups > 0)) found.push(node);
+    if (node.children !== null && isKnown(core, node)) found.push(node);
   }
   return found;
 }
 
-/** Names that show something else once the VLFS has this stack and these private files. Throws when the stack cannot be opened. */
-export function staleNames(
+/**
+ * Names that show something else once the VLFS has this stack and these private files, in steps. Requests may come between them: what the kernel is told
+ * from the first step on must have no validity.
+ */
+export function* staleNames(
   core: Core,
-  spec: StackSpec,
+  next: Stack,
   privateFiles: readonly PrivateFile[] = [],
-): StaleName[] {
-  const next = openStack(spec);
-  try {
-    const names: Names = new Map();
-    const blocked = changedBlocks(core.stack, next);
-    const targets = new Map<Node, MergedDirectory | null>([[core.root, next.root]]);
-    for (const directory of knownDirectories(core)) {
-      if (refresh(core, directory) < 0) continue;
-      compare(core, names, directory, directory.merged, targetOf(core, next, directory, targets), blocked);
-    }
-    for (const file of privateFiles) addPath(core, names, file.path);
-    return listed(names);
-  } finally {
-    closeStack(next);
+): Steps<StaleName[]> {
+  const names: Names = new Map();
+  const blocked = changedBlocks(core.stack, next);
+  const targets = new Map<Node, MergedDirectory | null>([[core.root, next.root]]);
+  shareNames(core.stack.root, next.root);
+  const end = core.nextId;
+  let looked = 0;
+  for (const node of core.nodes.values()) {
+    // The nodes are in the order of their ids.
+    if (node.id >= end) break;
+    if (++looked % A_STEP === 0) yield;
+    if (node.children === null || !isKnown(core, node) || refresh(core, node) < 0) continue;
+    const target = yield* targetOf(core, next, node, targets);
+    yield* compare(core, names, node, target, blocked);
+    yield;
   }
+  for (const file of privateFiles) addPath(core, names, file.path);
+  return yield* listSteps(names);
 }
 
-/**
- * What will be merged at a directory, without the appliance's whiteouts and opaque marks: at least what it will show.
- */
-function targetOf(
+/** What will be merged at a directory, without the appliance's whiteouts and opaque marks: at least what it will show. */
+function* targetOf(
   core: Core,
   next: Stack,
   node: Node,
   targets: Map<Node, MergedDirectory | null>,
-): MergedDirectory | null {
+): Steps<MergedDirectory | null> {
   const known = targets.get(node);
   if (known !== undefined) return known;
-  const parent = node.parent === null ? null : targetOf(core, next, node.parent, targets);
+  const parent = node.parent === null ? null : yield* targetOf(core, next, node.parent, targets);
   let target: MergedDirectory | null = null;
   if (node.redirect?.startsWith('/')) target = directoryAt(next, node.redirect, NOTHING_HIDDEN);
-  else if (parent !== null) target = childDirectory(parent, node.redirect ?? node.name, NOTHING_HIDDEN);
+  else if (parent !== null) {
+    yield* nameSteps(parent);
+    target = childDirectory(parent, node.redirect ?? node.name, NOTHING_HIDDEN);
+  }
+  shareNames(node.merged, target);
   targets.set(node, target);
   return target;
 }
@@ -107,38 +132,46 @@ function shows(core: Core, directory: Node, merged: MergedDirectory | null, name
   return !directory.priv && merged !== null && visibleOf(namesOf(merged).get(name), core.hidden) >= 0;
 }
 
-function compare(
+function* compare(
   core: Core,
   names: Names,
   directory: Node,
-  before: MergedDirectory | null,
   after: MergedDirectory | null,
   blocked: Map<Unit, Map<number, string[]>>,
-): void {
+): Steps<void> {
+  const before = directory.merged;
   if (before === after) return;
+  if (before !== null) yield* nameSteps(before);
+  shareNames(before, after);
+  if (after !== null) yield* nameSteps(after);
+  // Shared: the same levels of the same units contribute.
+  if (before !== null && before.names === after?.names) return;
   const old = contributors(before);
   const fresh = contributors(after);
   const inOrder = [...old.keys()].filter((unit) => fresh.has(unit));
   const reordered = [...fresh.keys()].filter((unit) => old.has(unit)).some((unit, i) => unit !== inOrder[i]);
-  const addChildren = (unit: Unit, entry: number): void => {
+  let looked = 0;
+  const addChildren = function* (unit: Unit, entry: number): Steps<void> {
     const first = unit.index.firstChild(entry);
     const end = first + unit.index.childCount(entry);
     for (let child = first; child < end; child++) {
+      if (++looked % A_STEP === 0) yield;
       const name = unit.index.name(child);
       // What is shown now and has no node is not in the kernel; what is not shown may be there as absent.
       if (directory.children!.has(name) || !shows(core, directory, before, name)) add(names, directory, name);
     }
   };
-  const addMissing = (from: Map<Unit, number[]>, other: Map<Unit, number[]>): void => {
+  const addMissing = function* (from: Map<Unit, number[]>, other: Map<Unit, number[]>): Steps<void> {
     for (const [unit, entries] of from) {
       for (const entry of entries) {
-        if (reordered || other.get(unit)?.includes(entry) !== true) addChildren(unit, entry);
+        if (reordered || other.get(unit)?.includes(entry) !== true) yield* addChildren(unit, entry);
+        else if (++looked % A_STEP === 0) yield;
         for (const name of blocked.get(unit)?.get(entry) ?? []) add(names, directory, name);
       }
     }
   };
-  addMissing(old, fresh);
-  addMissing(fresh, old);
+  yield* addMissing(old, fresh);
+  yield* addMissing(fresh, old);
 }
 
 /** Entries of units in both stacks that whiteouts of upper levels hide in only one of them: unit -> directory entry -> names. */

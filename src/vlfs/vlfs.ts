@@ -6,27 +6,27 @@
 import type { Name } from '../base/index.ts';
 import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
 import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
-import type { PrivateFile, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
+import type { PrivateFile, RelayerWork, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
 import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
-import { dropHandle, holdOpenContent } from './handles.ts';
+import { dropHandle } from './handles.ts';
 import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
 import { readdir } from './readdir.ts';
-import { relayer } from './relayer.ts';
+import { beginRelayer, relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
 import { rename } from './rename.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { setattr } from './set-attributes.ts';
 import { takePrunable } from './shares.ts';
-import { namesOfPaths, privateNames, staleNames, uncoveredNames } from './stale-names.ts';
+import { namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
 import * as xattrs from './xattrs.ts';
 
 export interface VlfsStats {
@@ -41,8 +41,6 @@ export interface VlfsStats {
 
 /** A VLFS that is open. All methods run on the thread that opened it. */
 export interface Vlfs extends VfsOperations {
-  /** The names that the kernel must look up again around that relayer. Throws when the new stack cannot be opened. */
-  staleNames(stack: StackSpec, privateFiles?: readonly PrivateFile[]): StaleName[];
   /** The names that the kernel must look up again after revert and reset, since the last call. */
   takeStaleNames(): StaleName[];
   /** Node ids of directories whose listing the kernel may keep, since the last call. */
@@ -54,6 +52,8 @@ export interface Vlfs extends VfsOperations {
    * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
    */
   relayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): void;
+  /** The same in steps between which requests are served, with the names that the kernel must look up again around it. */
+  beginRelayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): RelayerWork;
   /** Shows shared originals again; returns the absolute paths that changed. The server must make the kernel look names up again. */
   revert(paths: readonly string[]): string[];
   /** A fresh private layer but for `keep`; who acknowledges it to a user syncs the file system first. The server must make the kernel look names up again. */
@@ -250,27 +250,19 @@ function statfs(core: Core, out: Parameters<VfsOperations['statfs']>[2]): number
 function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
   let stale: StaleName[] = [];
   return {
-    staleNames: (stack, privateFiles) => staleNames(core, stack, privateFiles),
     takeStaleNames: () => {
       const taken = stale;
       stale = [];
       return taken;
     },
     takeListed: () => {
-      const taken: number[] = [];
-      for (const node of core.nodes.values()) {
-        if (!node.listed) continue;
-        node.listed = false;
-        taken.push(node.id);
-      }
+      const taken = [...core.listed];
+      core.listed = new Set();
       return taken;
     },
     takePrunable: () => takePrunable(core),
-    relayer: (stack, privateFiles) => {
-      holdOpenContent(core);
-      relayer(core, stack, privateFiles);
-      dropAllParked(core);
-    },
+    relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
+    beginRelayer: (stack, privateFiles) => beginRelayer(core, stack, privateFiles),
     revert: (paths) => {
       let reverted: string[] = [];
       dropAllParked(core);

@@ -31,8 +31,9 @@ import {
   type Reference,
   unitOf,
 } from './merged-directory.ts';
+import type { Steps } from './steps.ts';
 import { eachSet, openDirectory } from './whiteout-sets.ts';
-import { discard, removeTree, temporaryName, workFd } from './work-dir.ts';
+import { discard, removeTree, removeTreeSteps, temporaryName, workFd } from './work-dir.ts';
 
 /** The descriptor of whiteouts/, made when missing, or a negative errno. */
 export function whiteoutsFd(core: Core): number {
@@ -206,7 +207,7 @@ function removeWhiteout(core: Core, ref: Reference): number {
 }
 
 /** Removes the sets of units that are not in the stack. Returns how many. Each goes in one rename, so that none is ever half there. */
-export function pruneSets(core: Core): number {
+export function* pruneSets(core: Core): Steps<number> {
   const root = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
   if (root < 0) return 0;
   const gone: string[] = [];
@@ -224,7 +225,7 @@ export function pruneSets(core: Core): number {
     step(core, 'prune');
     if (renameat2(fd, name, work, temporary) === 0) {
       count++;
-      removeTree(work, temporary);
+      yield* removeTreeSteps(work, temporary);
     }
     close(fd);
   }

@@ -16,6 +16,7 @@ import {
   unlinkat,
 } from '../sys/index.ts';
 import { type Core, step } from './core.ts';
+import { finished, type Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 export function workDirOf(privateDir: string): string {
@@ -39,6 +40,12 @@ export function temporaryName(core: Core): string {
 
 /** Deletes a directory tree below `dirfd`, never following a symlink. Best effort; a negative errno tells that something is left. */
 export function removeTree(dirfd: number, name: string): number {
+  return finished(removeTreeSteps(dirfd, name));
+}
+
+/** As removeTree, in steps. */
+export function* removeTreeSteps(dirfd: number, name: string): Steps<number> {
+  yield;
   const direct = unlinkat(dirfd, name);
   if (direct === 0 || direct === -E.NOENT) return 0;
   if (direct !== -E.ISDIR && direct !== -E.PERM) return direct;
@@ -47,8 +54,11 @@ export function removeTree(dirfd: number, name: string): number {
   const entries = readDirectory(fd);
   if (typeof entries !== 'number') {
     for (const entry of entries) {
-      if (entry.type === DT_DIR || entry.type === 0) removeTree(fd, entry.name);
-      else unlinkat(fd, entry.name);
+      if (entry.type === DT_DIR || entry.type === 0) yield* removeTreeSteps(fd, entry.name);
+      else {
+        unlinkat(fd, entry.name);
+        yield;
+      }
     }
   }
   close(fd);

@@ -2,14 +2,14 @@
  * Changes that make the kernel's cached names stale: relayer, revert, reset. Whoever walks a path after the answer sees only the new
  * state, and mounts that lie inside the VLFS stay (an epoch would detach them: vlfs/contract.ts, VlfsControl).
  *
- * Relayer: (1) entries are answered with validity 0, (2) another thread expires the names that will change, while requests go on being
- * answered from the old stack (they may hold the locks it waits for), (3) in one turn the stack is exchanged, (4) the names that were
- * answered last before (1) are expired once more: a revalidation may have put its answer in place after (2). From (3) on nobody gets an old name.
+ * Relayer: (1) entries are answered with validity 0, (2) between requests the names that will change are found, (3) another thread expires them, while requests go on being
+ * answered from the old stack (they may hold the locks it waits for), (4) in one turn the stack is exchanged, (5) the names that were
+ * answered last before (1) are expired once more: a revalidation may have put its answer in place after (3). From (4) on nobody gets an old name.
  * Listings that the kernel keeps are dropped with the names.
  */
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import type { PrivateFile, StackSpec, StaleName } from '../../vlfs/contract.ts';
+import type { PrivateFile, RelayerWork, SlowJob, StackSpec, StaleName } from '../../vlfs/contract.ts';
 import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
 import { finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
@@ -38,6 +38,9 @@ function dropAllNames(m: ServedMount): void {
   sys.write(m.fd, message, message.length);
 }
 
+/** Names or listings of one job: writing the messages of all at once would keep requests waiting. */
+const NAMES_A_JOB = 512;
+
 /** Expires names and drops listings from the pool, then continues; at once when there are none or the connection is gone. */
 function expire(
   ctx: ServeContext,
@@ -46,22 +49,61 @@ function expire(
   listings: number[],
   then: () => void,
 ): void {
-  if ((names.length === 0 && listings.length === 0) || m.gone) {
-    then();
-    return;
-  }
-  m.underWay++;
   const expireOnly = m.server.features?.expireOnly === true;
-  const ofNames = invalEntryMessages(names, expireOnly);
-  const ofListings = invalListingMessages(listings);
-  const messages = new Uint8Array(ofNames.length + ofListings.length);
-  messages.set(ofNames);
-  messages.set(ofListings, ofNames.length);
-  ctx.pool.run(m, { kind: 'notify', fuseFd: m.fd, messages }, () => {
+  const part = (from: number): void => {
+    const ofNames = names.slice(from, from + NAMES_A_JOB);
+    const ofListings = listings.slice(from, from + NAMES_A_JOB);
+    if ((ofNames.length === 0 && ofListings.length === 0) || m.gone) {
+      then();
+      return;
+    }
+    const first = invalEntryMessages(ofNames, expireOnly);
+    const second = invalListingMessages(ofListings);
+    const messages = new Uint8Array(first.length + second.length);
+    messages.set(first);
+    messages.set(second, first.length);
+    m.underWay++;
+    ctx.pool.run(m, { kind: 'notify', fuseFd: m.fd, messages }, () => {
+      m.underWay--;
+      part(from + NAMES_A_JOB);
+      finishIfIdle(ctx, m);
+    });
+  };
+  part(0);
+}
+
+/** Does the steps of a relayer between requests, until it is ready; `then` gets why it is not. */
+function stepwise(
+  ctx: ServeContext,
+  m: ServedMount,
+  work: RelayerWork,
+  then: (failure: LoopFailure | null) => void,
+): void {
+  m.underWay++;
+  const end = (failure: LoopFailure | null): void => {
     m.underWay--;
-    then();
+    then(failure);
     finishIfIdle(ctx, m);
-  });
+  };
+  const go = (untilMs: number): boolean => {
+    try {
+      const went = work.step(untilMs);
+      if (went === 'more') return false;
+      if (went === 'ready') end(null);
+      else runJob(went);
+    } catch (error) {
+      end(failureOf(error));
+    }
+    return true;
+  };
+  const runJob = (job: SlowJob): void => {
+    const { done, ...plain } = job as SlowJob & { done?: (errno: number) => void };
+    ctx.pool.run(m, plain as SlowJob, (result) => {
+      done?.(Math.min(result, 0));
+      ctx.later(go);
+    });
+  };
+  ctx.later(go);
 }
 
 export interface RelayerRequest {
@@ -82,34 +124,49 @@ export function relayerMount(
       done(failure);
       next();
     };
-    const { vlfs } = m;
-    let names: StaleName[] | null = null;
     try {
-      names = vlfs.staleNames?.(change.stack, change.privateFiles) ?? null;
+      if (m.vlfs.beginRelayer === undefined) return finish(relayerAtOnce(m, change));
+      m.server.shortLived = true;
+      const recent = m.server.recentNames();
+      const work = m.vlfs.beginRelayer(change.stack, change.privateFiles);
+      stepwise(ctx, m, work, (failure) => {
+        if (failure !== null) return finish(failure);
+        exchange(ctx, m, { work, recent, stackKey: change.stack.key, finish });
+      });
+    } catch (error) {
+      finish(failureOf(error));
+    }
+  });
+}
+
+/** Of a VLFS that cannot tell names: all are dropped. */
+function relayerAtOnce(m: ServedMount, change: RelayerRequest): null {
+  dropAllNames(m);
+  m.vlfs.relayer(change.stack, change.privateFiles);
+  m.stackKey = change.stack.key;
+  return null;
+}
+
+interface Exchange {
+  work: RelayerWork;
+  recent: StaleName[];
+  stackKey: string;
+  finish: (failure: LoopFailure | null) => void;
+}
+
+function exchange(ctx: ServeContext, m: ServedMount, { work, recent, stackKey, finish }: Exchange): void {
+  const listings = m.vlfs.takeListed?.() ?? [];
+  expire(ctx, m, work.names(), listings, () => {
+    try {
+      work.commit();
     } catch (error) {
       return finish(failureOf(error));
     }
-    m.server.shortLived = true;
-    const recent = names === null ? [] : m.server.recentNames();
-    const listings = vlfs.takeListed?.() ?? [];
-    const exchange = (): LoopFailure | null => {
-      try {
-        if (names === null) dropAllNames(m);
-        vlfs.relayer(change.stack, change.privateFiles);
-        m.stackKey = change.stack.key;
-        m.server.shortLived = false;
-        return null;
-      } catch (error) {
-        return failureOf(error);
-      }
-    };
-    expire(ctx, m, names ?? [], listings, () => {
-      const failure = exchange();
-      if (failure !== null) return finish(failure);
-      // Who opened a directory before may have filled its listing again meanwhile.
-      const again = [...new Set([...listings, ...(vlfs.takeListed?.() ?? [])])];
-      expire(ctx, m, recent, again, () => finish(null));
-    });
+    m.stackKey = stackKey;
+    m.server.shortLived = false;
+    // Who opened a directory before may have filled its listing again meanwhile.
+    const again = [...new Set([...listings, ...(m.vlfs.takeListed?.() ?? [])])];
+    expire(ctx, m, recent, again, () => stepwise(ctx, m, work, () => finish(null)));
   });
 }
 

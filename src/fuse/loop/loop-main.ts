@@ -33,6 +33,8 @@ import type { OpenServedVlfs, ServedVlfs } from './served-vlfs.ts';
 const COMMANDS = 0;
 const RESULTS = 1;
 const FIRST_TAG = 2;
+/** One turn of long work: requests wait as long. */
+const TASK_MS = 0.5;
 /** Requests of one mount before the others get their turn. */
 const BUDGET = 64;
 /** Useful looks at one mount before the others get their turn. */
@@ -47,6 +49,8 @@ const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
 const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string; moved: number[] }>();
 const awake = createAwake();
+/** Long work, done a little at a time. */
+const tasks: ((untilMs: number) => boolean)[] = [];
 let nextTag = FIRST_TAG;
 let stopping = false;
 
@@ -55,6 +59,7 @@ const ctx: ServeContext = {
   buffers: createFuseBuffers(),
   pool: createPoolClient(data.pool),
   log: (line) => post({ event: 'log', line }),
+  later: (work) => void tasks.push(work),
   // A closed connection stays ready for ever, which would keep this thread awake until its last job ends.
   disconnected: (m) => void sys.epollRemove(epoll, m.fd),
   finished(m) {
@@ -227,7 +232,7 @@ function run(): void {
   while (!stopping) {
     let found = 0;
     if (busy?.gone) busy = null;
-    if (busy !== null && resting-- <= 0) {
+    if (busy !== null && tasks.length === 0 && resting-- <= 0) {
       found = look(busy, spinMs);
       hits += found;
       if (found < LOOKS) {
@@ -236,9 +241,12 @@ function run(): void {
         hits = 0;
       }
     }
-    const ready = sys.epollWait(epoll, found === LOOKS ? 0 : awake.held ? AWAKE_MS : -1);
+    const timeout = found === LOOKS || tasks.length > 0 ? 0 : awake.held ? AWAKE_MS : -1;
+    const ready = sys.epollWait(epoll, timeout);
     if (ready > 0) busy = serveReady(ready) ?? busy;
-    else if (found < LOOKS) awake.release();
+    else if (timeout !== 0) awake.release();
+    const task = tasks.shift();
+    if (task !== undefined && !task(performance.now() + TASK_MS)) tasks.push(task);
   }
 }
 

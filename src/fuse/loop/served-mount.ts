@@ -45,6 +45,8 @@ export interface ServeContext {
   buffers: FuseBuffers;
   pool: PoolClient;
   log(line: string): void;
+  /** Calls `work` between requests, with the time at which it should stop, until it returns true. */
+  later(work: (untilMs: number) => boolean): void;
   /** Called when the kernel closed the connection: nothing more is read from it. */
   disconnected(mount: ServedMount): void;
   /** Called when a mount that is gone has nothing under way any more. */

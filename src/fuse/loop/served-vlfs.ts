@@ -1,12 +1,12 @@
 /**
- * A VLFS as the loop serves it. The two methods on stale names may be missing; then all names are dropped by FUSE_NOTIFY_INC_EPOCH, which
+ * A VLFS as the loop serves it. What tells stale names may be missing; then all names are dropped by FUSE_NOTIFY_INC_EPOCH, which
  * costs the mounts that lie inside.
  */
 import type { VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
 
 export type ServedVlfs = VfsOperations &
-  Omit<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed' | 'takePrunable'> &
-  Partial<Pick<VlfsControl, 'staleNames' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>>;
+  Omit<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'> &
+  Partial<Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>>;
 
 export type OpenServedVlfs = (
   spec: VlfsSpec,

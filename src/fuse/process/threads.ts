@@ -34,6 +34,11 @@ export interface Threads {
 }
 
 const MAX_SERVING_THREADS = 4;
+/**
+ * A collection of young objects copies those that live on, and all mounts of the thread wait for it. What a first use of a stack makes lives on, so the share
+ * of a collection must be small.
+ */
+const YOUNG_MIB = 3;
 /** Four for slow jobs (of which one mount gets two) and one for notifies, which may wait for locks. */
 const POOL_THREADS = 5;
 
@@ -78,6 +83,7 @@ export function startThreads(options: ThreadOptions): Threads {
     const worker = new Worker(new URL('../loop/loop-main.ts', import.meta.url), {
       workerData: data,
       transferList: [commands.port2, ...ports],
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
     workers.push(worker);
     const waiting = new Map<number, { resolve(value: never): void; reject(error: Error): void }>();

@@ -8,7 +8,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { writeTreeIndex } from '../../layer/index.ts';
 import * as sys from '../../sys/index.ts';
-import { PENDING, type SlowJob, type StackSpec } from '../../vlfs/contract.ts';
+import { PENDING, type RelayerWork, type SlowJob, type StackSpec } from '../../vlfs/contract.ts';
 import { closeIdleStacks, openVlfs, type Vlfs } from '../../vlfs/index.ts';
 import { FUSE_OPCODE as OP } from '../abi/constants.ts';
 import { ATTR, ENTRY_OUT, IN_HEADER, INIT_IN, OPEN_OUT, OUT_HEADER } from '../abi/layout.ts';
@@ -104,6 +104,8 @@ interface Run {
   /** Jobs under way, with the requests that wait for them. */
   jobs: Map<SlowJob, Buffer[]>;
   stacks: StackSpec[];
+  /** A relayer under way. */
+  work: RelayerWork | null;
 }
 
 /** Runs random requests from `seed` on trees in the empty directory `dir` until `goOn` says no. Throws an AssertionError at the first fault. */
@@ -177,12 +179,15 @@ async function session(
     faults,
     requests: 0,
     jobs: new Map(),
+    work: null,
     stacks: all,
   };
   while (goOn(run.requests)) {
     await step(run);
     if (run.r.once(2000)) {
       await endJobs(run);
+      run.work?.abort();
+      run.work = null;
       run.server.destroy();
       Object.assign(run, open());
       run.known = { nodes: [1], directories: [1], handles: [] };
@@ -190,6 +195,7 @@ async function session(
     assert.deepEqual(faults, [], `seed ${seed}, request ${run.requests}`);
   }
   await endJobs(run);
+  run.work?.abort();
   run.server.destroy();
   assert.deepEqual(faults, [], `seed ${seed}, at the end`);
   return run.requests;
@@ -218,6 +224,7 @@ function send(server: FuseServer, { opcode, node, uid, body, lie, extlen }: Fuzz
 async function step(run: Run): Promise<void> {
   const { r } = run;
   run.requests++;
+  if (run.work !== null && r.once(8)) return stepRelayer(run, run.work);
   if (r.once(300)) return control(run);
   if (run.jobs.size > 0 && r.once(4)) return endOneJob(run);
   const asked = fuzzRequest(r, run.known);
@@ -288,15 +295,38 @@ function keep(r: Random, values: number[], value: number): void {
   else values[1 + r.below(KEPT - 1)] = value;
 }
 
+/** One step of a relayer, between requests; it may be given up. */
+function stepRelayer(run: Run, work: RelayerWork): void {
+  try {
+    const went = work.step(0);
+    if (went !== 'more' && went !== 'ready') (went as { done?: (errno: number) => void }).done?.(0);
+    if (went === 'more' ? !run.r.once(50) : went !== 'ready') return;
+    run.work = null;
+    if (went === 'more' || run.r.once(4)) {
+      work.abort();
+      return;
+    }
+    work.names();
+    work.commit();
+    while (work.step(0) !== 'ready');
+  } catch (error) {
+    run.work = null;
+    assert.equal((error as Error).name, 'StrataError', (error as Error).stack);
+  }
+}
+
 /** What the data plane does between requests; a refusal is no fault. */
-function control({ r, vlfs, stacks: all }: Run): void {
+function control(run: Run): void {
+  if (run.work !== null) return;
+  const { r, vlfs, stacks: all } = run;
   const path = r.pick(['/', '/etc', '/usr', '/etc/conf', '/usr/sub', '/a', '/../outside', '/up/canary']);
   try {
     switch (r.below(4)) {
       case 0: {
         const stack = r.pick(all);
-        vlfs.staleNames(stack);
-        vlfs.relayer(stack, r.once(2) ? [{ path: 'etc/conf', content: Buffer.from('new') }] : []);
+        const files = r.once(2) ? [{ path: 'etc/conf', content: Buffer.from('new') }] : [];
+        if (r.once(2)) vlfs.relayer(stack, files);
+        else run.work = vlfs.beginRelayer(stack, files);
         break;
       }
       case 1:

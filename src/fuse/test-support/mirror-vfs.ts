@@ -12,6 +12,7 @@ import {
   PENDING,
   type SetAttrIn,
   type SlowJob,
+  type StackSpec,
   type StaleName,
   type VfsOperations,
   type VlfsSpec,
@@ -318,25 +319,31 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
       for (const fd of [...files.keys(), ...directories.keys()]) sys.close(fd);
     },
   };
+  const relayer = (stack: StackSpec): void => {
+    root = stack.key;
+    // New content is a new inode, as vlfs/ does it.
+    for (const node of [...byPath.values()]) {
+      if (node.id === 1 || sys.statAt(sys.AT_FDCWD, full(node.path), stat) < 0) continue;
+      if ((stat.mode & sys.S_IFMT) !== sys.S_IFDIR) byPath.delete(node.path);
+    }
+  };
   return {
     ...ops,
-    relayer(stack) {
-      root = stack.key;
-      // New content is a new inode, as vlfs/ does it.
-      for (const node of [...byPath.values()]) {
-        if (node.id === 1 || sys.statAt(sys.AT_FDCWD, full(node.path), stat) < 0) continue;
-        if ((stat.mode & sys.S_IFMT) !== sys.S_IFDIR) byPath.delete(node.path);
-      }
-    },
-    staleNames() {
-      const names: StaleName[] = [];
-      for (const path of asked) {
-        const slash = path.lastIndexOf('/');
-        const parent = byPath.get(path.slice(0, slash));
-        if (parent !== undefined) names.push({ parent: parent.id, name: path.slice(slash + 1) as Name });
-      }
-      return names;
-    },
+    relayer,
+    beginRelayer: (stack) => ({
+      step: () => 'ready',
+      names() {
+        const names: StaleName[] = [];
+        for (const path of asked) {
+          const slash = path.lastIndexOf('/');
+          const parent = byPath.get(path.slice(0, slash));
+          if (parent !== undefined) names.push({ parent: parent.id, name: path.slice(slash + 1) as Name });
+        }
+        return names;
+      },
+      commit: () => relayer(stack),
+      abort() {},
+    }),
     takeStaleNames: () => [],
     revert: (paths) => paths,
     reset() {},
