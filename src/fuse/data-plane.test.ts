@@ -230,8 +230,7 @@ test('after kill -9 of strata-fs its mounts are made again, bind mounts and the 
     const second = t.makeDir('second');
     await t.plane.mount({ id: 'a', mountpoint: second, vlfs: mirrorSpec('a', source), readOnly: false });
     await t.plane.relayer([{ id: 'a', stack: mirrorSpec('a', fresh).stack }]);
-    process.kill(dataPlanePid(t.root)!, 'SIGKILL');
-    await delay(100);
+    await t.kill();
     assert.throws(() => readFileSync(join(mnt, 'f')), { code: 'ENOTCONN' });
     await assert.rejects(t.plane.status(), { code: 'DAEMON' });
     t.plane = await t.start();

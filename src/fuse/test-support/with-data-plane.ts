@@ -2,9 +2,11 @@
  * A strata-fs of its own for one test, serving directories one to one (mirror-vfs.ts) or, `layered`, real VLFSs, and all traces of it removed afterwards, also when the
  * test fails. The test process only uses the mounts; it never serves them.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { dataPlanePid, type OwnedDataPlane, startDataPlane } from '../process/client.ts';
@@ -19,6 +21,8 @@ export interface TestPlane {
   /** Mounts `source` at a new directory and returns that. */
   mount(id: string, source: string): Promise<string>;
   start(): Promise<OwnedDataPlane>;
+  /** kill -9 of strata-fs; returns when it is gone. On a busy machine that takes a while, and until then it may be connected to. */
+  kill(): Promise<void>;
 }
 
 export function mirrorSpec(name: string, source: string): VlfsSpec {
@@ -57,6 +61,12 @@ export async function withDataPlane(
       return mountpoint;
     },
     start: () => startDataPlane(root, { args }),
+    async kill() {
+      const pid = dataPlanePid(root);
+      assert.notEqual(pid, null);
+      process.kill(pid!, 'SIGKILL');
+      while (existsSync(`/proc/${pid}`)) await delay(10);
+    },
   };
   try {
     await body(test);
