@@ -99,13 +99,19 @@ test('a sealed mount keeps the generation that it shows', async (t) => {
   await s.json('umount', 'a-2');
 });
 
-test('fsck and gc beside creates, updates and deletes; stratad killed in gc', async () => {
+test('fsck and gc beside creates, mounts, writes, updates and deletes; stratad killed in gc', async () => {
   let isDone = false;
+  mkdirSync(dir('a-4'), { recursive: true });
   const work = (async () => {
     for (let i = 10; i < 14; i++) {
       await s.json('create', `x${i}`, '--template', 't', '--count', '50');
+      await s.json('mount', 'a-4', dir('a-4'));
+      writeFileSync(join(dir('a-4'), `usr/share/tool/mine-${i}`), `${i}`);
+      rmSync(join(dir('a-4'), 'usr/share/tool/a'));
       await publish(i);
       await s.json('update');
+      assert.equal(readFileSync(join(dir('a-4'), 'usr/share/tool/a'), 'utf8').split('\n')[0], `${i}`);
+      await s.json('umount', 'a-4');
       await s.json('delete', `x${i}-1`, `x${i}-2`);
     }
     isDone = true;
@@ -117,6 +123,8 @@ test('fsck and gc beside creates, updates and deletes; stratad killed in gc', as
     await sleep(20);
   }
   await work;
+  const mine = (i: number) => join(s.root, 'appliances/a-4/private/usr/share/tool', `mine-${i}`);
+  for (let i = 10; i < 14; i++) assert.equal(readFileSync(mine(i), 'utf8'), `${i}`);
   const pid = Number(readFileSync(join(s.root, 'run/stratad.pid'), 'utf8'));
   const collecting = s.run(['gc', '--keep', '1']);
   await sleep(150);
