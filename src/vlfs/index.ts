@@ -14,5 +14,5 @@ export {
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
-export { closeIdleStacks, closeStack, openStack, type Stack } from './stack.ts';
+export { closeIdleStacks, closeStack, holdStack, openStack, type Stack, type StackHold } from './stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

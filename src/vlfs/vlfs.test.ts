@@ -483,3 +483,47 @@ test(
     c.close();
   }),
 );
+
+test(
+  'a relayer in steps: between them the old stack is used and changed, afterwards the new one; given up it leaves nothing',
+  sandboxed(async (box) => {
+    const files = (version: string) =>
+      Object.fromEntries(Array.from({ length: 3000 }, (_, i) => [`d${i % 7}/f${i}`, `${version} ${i}`]));
+    const a1 = await box.unit('a', '1', { ...files('1'), 'only/1': '' });
+    const a2 = await box.unit('a', '2', { ...files('2'), 'only/2': '' });
+    const spec = box.spec('one', [a1]);
+    const c = new Client(spec);
+    for (let i = 0; i < 3000; i++) c.walk(`d${i % 7}/f${i}`);
+    const status = [{ path: '/status', content: Buffer.alloc(700_000, 's') }];
+    const left = () => readdirSync(join(dirname(spec.privateDir), 'work'));
+    for (const giveUp of [3, 30]) {
+      const work = c.fs.beginRelayer(stackOf([a2]), status);
+      for (let i = 0; i < giveUp; i++) work.step(0);
+      work.abort();
+      assert.deepEqual(left(), []);
+    }
+    const work = c.fs.beginRelayer(stackOf([a2]), status);
+    let steps = 0;
+    for (let went = work.step(0); went !== 'ready'; went = work.step(0), steps++) {
+      if (went !== 'more' && went.kind === 'fsync') went.done?.(0);
+      assert.equal(c.read('d3/f3'), '1 3');
+      if (steps === 5) c.write('d4/f4', 'mine');
+      if (steps === 8) c.write('d5/new', 'new');
+    }
+    assert.ok(steps > 20, `${steps} steps`);
+    const names = work.names();
+    for (let i = 0; i < 7; i++) {
+      const { id } = c.walk(`d${i}`);
+      const ofIt = names.filter(({ parent }) => parent === id).length;
+      assert.ok(ofIt >= 428, `${ofIt} names of d${i}`);
+    }
+    work.commit();
+    assert.equal(c.read('d3/f3'), '2 3');
+    while (work.step(0) !== 'ready');
+    assert.equal(c.read('d4/f4'), 'mine');
+    assert.equal(c.read('d5/new'), 'new');
+    assert.equal(c.read('status').length, 700_000);
+    assert.deepEqual(left(), []);
+    c.close();
+  }),
+);

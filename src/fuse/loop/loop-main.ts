@@ -6,7 +6,8 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import type { VlfsSpec } from '../../vlfs/contract.ts';
+import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { StackHold } from '../../vlfs/index.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
 import { askToForget } from './ask-to-forget.ts';
@@ -15,6 +16,7 @@ import { changeMount, failureOf, relayerMount } from './change-names.ts';
 import type {
   LoopCommand,
   LoopData,
+  LoopFailure,
   LoopMessage,
   LoopReply,
   RelayerOutcome,
@@ -41,7 +43,10 @@ const BUDGET = 64;
 const LOOKS = 16;
 
 const data = workerData as LoopData;
-const { openVlfs } = (await import(data.vlfsModule)) as { openVlfs: OpenServedVlfs };
+const { openVlfs, holdStack } = (await import(data.vlfsModule)) as {
+  openVlfs: OpenServedVlfs;
+  holdStack?: (spec: StackSpec) => StackHold;
+};
 const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
 const epoll = sys.epollCreate();
 const byTag = new Map<number, ServedMount>();
@@ -90,6 +95,30 @@ function open(id: string, spec: VlfsSpec): void {
   opened.set(id, { vlfs, stackKey: spec.stack.key, moved });
 }
 
+/** The VLFS whose stack is being opened: one after the other, because the next ones mostly have the same. */
+let opening: VlfsSpec | null = null;
+
+/** Opens the stack between requests of the mounts that are served, and then the VLFS. */
+function openBetween(id: string, spec: VlfsSpec, done: (failure: LoopFailure | null) => void): void {
+  let hold: StackHold | undefined;
+  ctx.later((untilMs) => {
+    if (opening !== null && opening !== spec) return false;
+    opening = spec;
+    let failure: LoopFailure | null = null;
+    try {
+      hold ??= holdStack?.(spec.stack);
+      if (hold?.step(untilMs) === false) return false;
+      open(id, spec);
+    } catch (error) {
+      failure = failureOf(error);
+    }
+    opening = null;
+    hold?.release();
+    done(failure);
+    return true;
+  });
+}
+
 function serve(id: string, fd: number): void {
   const found = opened.get(id);
   if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not open`);
@@ -135,7 +164,7 @@ function execute(seq: number, command: LoopCommand): void {
     post(failure === null ? { seq, value } : { seq, failure });
   switch (command.kind) {
     case 'open':
-      answer(open(command.id, command.spec), null);
+      openBetween(command.id, command.spec, (failure) => answer(undefined, failure));
       break;
     case 'serve':
       answer(serve(command.id, command.fd), null);
