@@ -3,7 +3,7 @@
  * that of the private layer; a copy of equal size is compared by digest.
  */
 import { createHash } from 'node:crypto';
-import { compareNames, nameToText } from '../base/index.ts';
+import { compareNames, LIMITS, nameToText } from '../base/index.ts';
 import {
   close,
   getxattrAt,
@@ -63,7 +63,7 @@ export function diffVlfs(spec: VlfsSpec, path = '/'): DiffEntry[] {
     const found = new Map<string, Found>();
     const within = (at: string): boolean =>
       prefix === '' || at === prefix || at.startsWith(`${prefix}/`) || prefix.startsWith(`${at}/`);
-    walk(core, core.root, '', found, within);
+    walk(core, found, within);
     addHidden(core, found);
     return [...found.values()]
       .filter((entry) => prefix === '' || entry.path === prefix || entry.path.startsWith(`${prefix}/`))
@@ -85,15 +85,26 @@ function owner(core: Core, refs: readonly Reference[]): string | null {
 
 const stat = newStat();
 
-/** Everything that a private directory holds. */
-function walk(
+/** Everything that the private layer holds. What no path leads to, because it would be too long, is left out: its directory is there. */
+function walk(core: Core, found: Map<string, Found>, within: (path: string) => boolean): void {
+  const pending: Place[] = [{ node: core.root, path: '' }];
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (next.node.priv) addChildren(core, next, found, within, pending);
+  }
+}
+
+interface Place {
+  node: Node;
+  path: string;
+}
+
+function addChildren(
   core: Core,
-  node: Node,
-  path: string,
+  { node, path }: Place,
   found: Map<string, Found>,
   within: (path: string) => boolean,
+  pending: Place[],
 ): void {
-  if (!node.priv) return;
   const base = directoryFd(core, node);
   const fd = base < 0 ? base : openDirectory(base, '.');
   if (fd < 0) return;
@@ -101,14 +112,16 @@ function walk(
   try {
     for (const { name, type } of typeof entries === 'number' ? [] : entries) {
       const at = path === '' ? name : `${path}/${name}`;
-      if (!within(at)) continue;
+      if (at.length > LIMITS.pathBytes || !within(at)) continue;
       const shared = candidatesAt(node, name);
       if (isWhiteoutEntry(fd, name, type)) {
         if (shared.length > 0)
           found.set(at, { path: at, change: 'deleted', layer: owner(core, shared), baseUpdated: false });
       } else if (statAt(fd, name, stat) === 0) {
-        if ((stat.mode & S_IFMT) === S_IFDIR) addDirectory(core, node, name, at, fd, shared, found, within);
-        else addFile(core, fd, name, at, shared, found);
+        if ((stat.mode & S_IFMT) === S_IFDIR) {
+          const child = addDirectory(core, node, name, at, fd, shared, found);
+          if (child !== null) pending.push({ node: child, path: at });
+        } else addFile(core, fd, name, at, shared, found);
       }
     }
   } finally {
@@ -205,11 +218,10 @@ function addDirectory(
   fd: number,
   shared: readonly Reference[],
   found: Map<string, Found>,
-  within: (path: string) => boolean,
-): void {
+): Node | null {
   const { mode, uid, gid } = stat;
   const node = nodeAt(core, parent, name);
-  if (typeof node === 'number' || node.children === null) return;
+  if (typeof node === 'number' || node.children === null) return null;
   const natural = parent.merged === null ? null : childDirectory(parent.merged, name, NOTHING_HIDDEN);
   if (natural === null) {
     found.set(path, {
@@ -230,7 +242,7 @@ function addDirectory(
     if (!same) found.set(path, { path, change: 'metadata', layer: owner(core, shared), baseUpdated: false });
     if (node.merged === null || node.merged.path !== natural.path) missing(core, node, natural, path, found);
   }
-  walk(core, node, path, found, within);
+  return node;
 }
 
 /** The shared names that an opaque or redirected directory no longer shows. */

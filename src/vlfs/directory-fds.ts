@@ -16,15 +16,26 @@ let uses = 0;
 export function directoryFd(core: Core, node: Node): number {
   if (node === core.root) return core.rootFd;
   node.privFdUsed = ++uses;
-  if (node.privFd >= 0) return node.privFd;
-  if (node.parent === null) return -E.NOENT;
-  const parentFd = directoryFd(core, node.parent);
-  if (parentFd < 0) return parentFd;
-  const fd = openat(parentFd, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return fd;
-  if (cache.size >= CAPACITY) closeOne();
-  node.privFd = fd;
-  cache.add(node);
+  return node.privFd >= 0 ? node.privFd : openBelow(core, node);
+}
+
+/** Opens the directory, and before it those above it that are not open: a tree may be deeper than a stack of calls. */
+function openBelow(core: Core, node: Node): number {
+  const closed: Node[] = [];
+  let above: Node = node;
+  for (; above !== core.root && above.privFd < 0; above = above.parent) {
+    if (above.parent === null) return -E.NOENT;
+    closed.push(above);
+  }
+  let fd = above === core.root ? core.rootFd : above.privFd;
+  for (let next = closed.pop(); next !== undefined; next = closed.pop()) {
+    fd = openat(fd, next.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return fd;
+    next.privFdUsed = ++uses;
+    if (cache.size >= CAPACITY) closeOne();
+    next.privFd = fd;
+    cache.add(next);
+  }
   return fd;
 }
 

@@ -178,6 +178,18 @@ function directoryNode(core: Core, parent: Node, name: string, known: Node | und
  */
 export function refresh(core: Core, node: Node): number {
   if (node.generation === core.generation) return 0;
+  const stale: Node[] = [];
+  for (let at: Node | null = node; at !== null && at.generation !== core.generation; at = at.parent)
+    stale.push(at);
+  for (let next = stale.pop(); next !== undefined; next = stale.pop()) {
+    const result = refreshOne(core, next);
+    if (result < 0) return result;
+  }
+  return 0;
+}
+
+/** As refresh, for a directory whose parent agrees. */
+function refreshOne(core: Core, node: Node): number {
   if (node === core.root) {
     node.generation = core.generation;
     node.merged = core.stack.root;
@@ -185,8 +197,6 @@ export function refresh(core: Core, node: Node): number {
   }
   const { parent } = node;
   if (parent === null) return -E.NOENT;
-  const above = refresh(core, parent);
-  if (above < 0) return above;
   node.priv = false;
   node.redirect = null;
   node.defaultAcl = false;

@@ -2,6 +2,7 @@
  * Where the parts of the stack show that were renamed: the directories of the private layer with a redirect. Found by one walk through the
  * private layer's directories, only when somebody asks and there are any; forgotten when one may have changed.
  */
+import { LIMITS } from '../base/index.ts';
 import { close, DT_DIR, fgetxattr, readDirectory } from '../sys/index.ts';
 import type { Core } from './core.ts';
 import { REDIRECT } from './merged-directory.ts';
@@ -31,9 +32,11 @@ function collect(fd: number, path: string, into: MovedDirectory[]): void {
   const entries = readDirectory(fd);
   for (const { name, type } of typeof entries === 'number' ? [] : entries) {
     if (type !== DT_DIR && type !== 0) continue;
+    const at = path === '' ? name : `${path}/${name}`;
+    // What no path leads to shows nothing that a program finds by its old name.
+    if (at.length > LIMITS.pathBytes) continue;
     const sub = openDirectory(fd, name);
     if (sub < 0) continue;
-    const at = path === '' ? name : `${path}/${name}`;
     const redirect = fgetxattr(sub, REDIRECT);
     if (typeof redirect !== 'number') {
       const target = Buffer.from(redirect).toString('latin1');

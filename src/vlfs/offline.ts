@@ -1,5 +1,5 @@
 /** Control operations on a VLFS that is not mounted, and questions that may be asked at any time. */
-import { nameFromText } from '../base/index.ts';
+import { LIMITS, nameFromText } from '../base/index.ts';
 import { AT_FDCWD, close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
@@ -86,7 +86,8 @@ export function privateUsage(dir: string): PrivateUsage {
   return usage;
 }
 
-function addUsage(fd: number, usage: PrivateUsage, linked: Set<number>): void {
+/** Counts what lies below the open directory. `path`: the bytes of its path; what no path leads to is not counted. */
+function addUsage(fd: number, usage: PrivateUsage, linked: Set<number>, path = 0): void {
   const entries = readDirectory(fd);
   const stat = newStat();
   for (const { name } of typeof entries === 'number' ? [] : entries) {
@@ -98,10 +99,10 @@ function addUsage(fd: number, usage: PrivateUsage, linked: Set<number>): void {
       linked.add(stat.ino);
     }
     usage.bytes += stat.blocks * 512;
-    if (!isDirectory) continue;
+    if (!isDirectory || path + name.length > LIMITS.pathBytes) continue;
     const sub = openDirectory(fd, name);
     if (sub < 0) continue;
-    addUsage(sub, usage, linked);
+    addUsage(sub, usage, linked, path + name.length + 1);
     close(sub);
   }
 }

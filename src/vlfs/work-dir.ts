@@ -10,7 +10,9 @@ import {
   close,
   DT_DIR,
   E,
+  lseek,
   mkdirat,
+  RENAME_NOREPLACE,
   readDirectory,
   renameat2,
   unlinkat,
@@ -38,7 +40,10 @@ export function temporaryName(core: Core): string {
   return `t${core.temporaries++}`;
 }
 
-/** Deletes a directory tree below `dirfd`, never following a symlink. Best effort; a negative errno tells that something is left. */
+/**
+ * Deletes a directory tree below `dirfd`, never following a symlink, however deep it is: what lies in its directories is moved to its top, so one
+ * level is left. Best effort; a negative errno tells that something is left.
+ */
 export function removeTree(dirfd: number, name: string): number {
   return finished(removeTreeSteps(dirfd, name));
 }
@@ -49,20 +54,54 @@ export function* removeTreeSteps(dirfd: number, name: string): Steps<number> {
   const direct = unlinkat(dirfd, name);
   if (direct === 0 || direct === -E.NOENT) return 0;
   if (direct !== -E.ISDIR && direct !== -E.PERM) return direct;
-  const fd = openDirectory(dirfd, name);
-  if (fd < 0) return fd;
+  const top = openDirectory(dirfd, name);
+  if (top < 0) return top;
+  for (;;) {
+    const left = yield* emptyTop(top);
+    let moved = 0;
+    for (const directory of left) moved += yield* liftDirectories(top, directory);
+    if (moved === 0 && left.every((directory) => unlinkat(top, directory, AT_REMOVEDIR) < 0)) break;
+  }
+  close(top);
+  return unlinkat(dirfd, name, AT_REMOVEDIR);
+}
+
+/** Removes an entry unless it is a directory that holds something; then true. */
+function isFull(fd: number, { name, type }: { name: string; type: number }): boolean {
+  const gone = type === DT_DIR ? -E.ISDIR : unlinkat(fd, name);
+  return (gone === -E.ISDIR || gone === -E.PERM) && unlinkat(fd, name, AT_REMOVEDIR) < 0;
+}
+
+/** Removes what is no directory, and empty directories; the names of the others. */
+function* emptyTop(top: number): Steps<string[]> {
+  lseek(top, 0, 0);
+  const entries = readDirectory(top);
+  const left: string[] = [];
+  for (const entry of typeof entries === 'number' ? [] : entries) {
+    if (isFull(top, entry)) left.push(entry.name);
+    yield;
+  }
+  return left;
+}
+
+/** Directories moved to the top of a tree that is deleted, for new names. */
+let lifted = 0;
+
+/** Removes the files of a directory and moves its directories to the top. Returns how many. */
+function* liftDirectories(top: number, name: string): Steps<number> {
+  const fd = openDirectory(top, name);
+  if (fd < 0) return 0;
+  let count = 0;
   const entries = readDirectory(fd);
-  if (typeof entries !== 'number') {
-    for (const entry of entries) {
-      if (entry.type === DT_DIR || entry.type === 0) yield* removeTreeSteps(fd, entry.name);
-      else {
-        unlinkat(fd, entry.name);
-        yield;
-      }
+  for (const entry of typeof entries === 'number' ? [] : entries) {
+    if (isFull(fd, entry)) {
+      const to = `.lifted-${process.pid}-${lifted++}`;
+      if (renameat2(fd, entry.name, top, to, RENAME_NOREPLACE) === 0) count++;
     }
+    yield;
   }
   close(fd);
-  return unlinkat(dirfd, name, AT_REMOVEDIR);
+  return count;
 }
 
 /** Moves `name` out of sight in one step, then deletes it. */

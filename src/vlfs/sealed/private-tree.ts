@@ -26,13 +26,15 @@ export function privateNames(core: Core, node: Node): { name: string; type: numb
 }
 
 /** Calls `visit` for every directory of the private layer, parents first. */
-export function eachPrivateDirectory(core: Core, visit: (node: Node) => void, from: Node = core.root): void {
-  visit(from);
-  for (const { name, type } of privateNames(core, from)) {
-    if (type !== DT_DIR && type !== 0) continue;
-    const node = nodeAt(core, from, name);
-    if (typeof node === 'number' || node.children === null || !node.priv) continue;
-    eachPrivateDirectory(core, visit, node);
+export function eachPrivateDirectory(core: Core, visit: (node: Node) => void): void {
+  const pending: Node[] = [core.root];
+  for (let from = pending.pop(); from !== undefined; from = pending.pop()) {
+    visit(from);
+    for (const { name, type } of privateNames(core, from).reverse()) {
+      if (type !== DT_DIR && type !== 0) continue;
+      const node = nodeAt(core, from, name);
+      if (typeof node !== 'number' && node.children !== null && node.priv) pending.push(node);
+    }
   }
 }
 
