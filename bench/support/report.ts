@@ -39,3 +39,31 @@ export function writeSection(file: string, title: string, command: string, lines
       .trimEnd()}\n`,
   );
 }
+
+/** A figure and what it has to be. */
+export interface Target {
+  what: string;
+  value: number;
+  atMost?: number;
+  atLeast?: number;
+}
+
+export function isMet({
+  value,
+  atMost = Number.POSITIVE_INFINITY,
+  atLeast = Number.NEGATIVE_INFINITY,
+}: Target): boolean {
+  return value <= atMost && value >= atLeast;
+}
+
+/** One line a target: met or missed. A figure that is missing (NaN) is missed. */
+export function targetLines(targets: readonly Target[]): string[] {
+  return [
+    `Targets: ${targets.filter(isMet).length} of ${targets.length} met.`,
+    '',
+    ...targets.map((target) => {
+      const wanted = target.atMost === undefined ? `at least ${target.atLeast}` : `at most ${target.atMost}`;
+      return `- ${isMet(target) ? 'met' : '**missed**'}: ${target.what}: ${target.value.toFixed(2)} (${wanted})`;
+    }),
+  ];
+}
