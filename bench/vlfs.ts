@@ -5,10 +5,10 @@
  * Writes the section "VLFS" of docs/performance.md when all rows and the usual peers were measured.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdtempSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { machineLine, median, spread, writeSection } from './support/report.ts';
+import { machineLine, median, spread, type Target, targetLines, writeSection } from './support/report.ts';
 import {
   bindfsPeer,
   cleanUp,
@@ -38,7 +38,9 @@ const { values: options } = parseArgs({
 const runs = Number(options.runs ?? (options.quick ? 1 : 3));
 const ONE = 'strata, 1 layer';
 const MANY = `strata, ${LAYERS} layers`;
-const USUAL = ['ext4', 'overlayfs', 'fuse-overlayfs', ONE, MANY];
+/** File systems in user space; bindfs and mergerfs are no unions, but show what a round trip costs. */
+const FUSE_PEERS = ['fuse-overlayfs', 'unionfs-fuse', 'mergerfs', 'bindfs'];
+const USUAL = ['ext4', 'overlayfs', ...FUSE_PEERS, ONE, MANY];
 const note = (text: string) => process.stderr.write(`bench: ${text}\n`);
 
 /** The rows whose name contains one of the texts, with the rows that prepare them. */
@@ -79,6 +81,9 @@ async function measure(peers: Peer[], rows: Row[], tools: Tools): Promise<Result
       await first.unmount();
       const second = await peer.mount();
       add(results.mountAgain, peer.name, second.mountMs);
+      // Peers without a layer of their own show what the run before left.
+      for (const left of ['fresh-files', 'postmark'])
+        rmSync(join(second.fresh, left), { recursive: true, force: true });
       mounted.push([peer, second]);
     }
     for (const row of rows) {
@@ -112,6 +117,24 @@ function shown(row: Row, measured: Measured[] | undefined): string {
     measured.map((m) => (row.unit === 'ms' ? 1000 / m.rate : m.rate)),
     number,
   );
+}
+
+/** The targets of the FUSE door, as far as the peers were measured. */
+function targets(results: Results, rows: Row[]): Target[] {
+  const found: Target[] = [];
+  for (const row of rows) {
+    const of = results.rows.get(row.name)!;
+    const rate = (peer: string) => median((of.get(peer) ?? []).map((m) => m.rate));
+    const against = (what: string, value: number, atLeast: number) => {
+      if (!Number.isNaN(value)) found.push({ what: `${row.name}, ${what}`, value, atLeast });
+    };
+    const peers = FUSE_PEERS.map(rate).filter((value) => !Number.isNaN(value));
+    if (peers.length > 0) against('1 layer / best FUSE peer', rate(ONE) / Math.max(...peers), 1);
+    if (row.twice === true) against('1 layer / fuse-overlayfs', rate(ONE) / rate('fuse-overlayfs'), 2);
+    if (row.native === true) against('1 layer / ext4', rate(ONE) / rate('ext4'), 0.9);
+    against(`${LAYERS} layers / 1 layer`, rate(MANY) / rate(ONE), 0.9);
+  }
+  return found;
 }
 
 function tables(results: Results, rows: Row[], peers: string[]): string[] {
@@ -171,19 +194,23 @@ try {
   plane = await strataPlane(work);
   const texts = options.peers?.split(',') ?? USUAL;
   const wanted = (name: string) => texts.some((text) => name.includes(text));
-  const copy = join(work, 'copy');
-  if (wanted('bindfs') || wanted('mergerfs')) cpSync(merged, copy, { recursive: true });
-  execFileSync('sync', ['-f', work]);
+  /** A copy of the tree that a peer may change. */
+  const copyFor = (name: string): string => {
+    const copy = join(work, `copy-${name}`);
+    if (wanted(name)) cpSync(merged, copy, { recursive: true });
+    return copy;
+  };
   const peers = [
     plainPeer(work, merged),
     overlayPeer(work, merged),
     fuseOverlayPeer(work, merged),
-    bindfsPeer(work, copy),
+    bindfsPeer(work, copyFor('bindfs')),
     unionfsPeer(work, merged),
-    mergerfsPeer(work, copy),
+    mergerfsPeer(work, copyFor('mergerfs')),
     plane.peer(ONE, one),
     plane.peer(MANY, many),
   ].filter((peer) => wanted(peer.name));
+  execFileSync('sync', ['-f', work]);
   const rows = wantedRows();
   const tools: Tools = {
     client,
@@ -197,6 +224,7 @@ try {
     rows,
     peers.map((peer) => peer.name),
   );
+  lines.push('', ...targetLines(targets(results, rows)));
   process.stdout.write(`${lines.join('\n')}\n`);
   if (!options['no-write'] && rows.length === ROWS.length && USUAL.every(wanted)) {
     const { files, transactions } = tools.postmark;
