@@ -53,7 +53,7 @@ const byTag = new Map<number, ServedMount>();
 const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
 const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string; moved: number[] }>();
-const awake = createAwake();
+const awake = data.spinUs > 0 ? createAwake() : createAwake(null);
 /** Long work, done a little at a time. */
 const tasks: ((untilMs: number) => boolean)[] = [];
 let nextTag = FIRST_TAG;
