@@ -6,29 +6,28 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { createAwake } from './awake.ts';
 
-function busy(ms: number): void {
-  const until = performance.now() + ms;
-  while (performance.now() < until);
-}
-
 test('processors are kept awake while requests come fast, and not when they come slowly or end', () => {
   const dir = mkdtempSync(join(tmpdir(), 'strata-awake-'));
   try {
     const device = join(dir, 'cpu_dma_latency');
     writeFileSync(device, '');
-    const awake = createAwake(device);
+    let nowMs = 0;
+    const awake = createAwake(device, () => nowMs);
+    const serve = (count: number, apartMs: number): void => {
+      for (let i = 0; i < count; i++) {
+        nowMs += apartMs;
+        awake.served(1);
+      }
+    };
     assert.equal(awake.held, false);
-    for (let i = 0; i < 10; i++) awake.served(1);
+    serve(10, 0.02);
     assert.equal(awake.held, false, 'a few requests are not worth it');
-    for (let i = 0; i < 200; i++) awake.served(1);
+    serve(200, 0.02);
     assert.equal(awake.held, true);
     assert.deepEqual([...readFileSync(device)], [0, 0, 0, 0], 'no latency is accepted');
-    for (let i = 0; i < 130; i++) {
-      busy(0.15);
-      awake.served(1);
-    }
+    serve(130, 0.15);
     assert.equal(awake.held, false, 'slow requests do not keep it');
-    for (let i = 0; i < 200; i++) awake.served(1);
+    serve(200, 0.02);
     awake.release();
     assert.equal(awake.held, false);
     const refused = createAwake(join(dir, 'missing'));

@@ -25,9 +25,10 @@ export interface Awake {
   release(): void;
 }
 
-/** `device` null: never held. */
+/** `device` null: never held. `now`: milliseconds. */
 export function createAwake(
   device: string | null = availableParallelism() <= MOST_PROCESSORS ? DEVICE : null,
+  now: () => number = () => performance.now(),
 ): Awake {
   const none = new Uint8Array(4);
   let fd = -1;
@@ -56,10 +57,10 @@ export function createAwake(
     },
     served(more) {
       if (!possible) return;
-      if (count === 0) began = performance.now();
+      if (count === 0) began = now();
       count += more;
       if (count <= WINDOW) return;
-      const fast = performance.now() - began < count * APART_MS;
+      const fast = now() - began < count * APART_MS;
       count = 0;
       if (!fast) release();
       else if (fd < 0) hold();
