@@ -76,7 +76,7 @@ function refuseTwoPlaces(core: Core, target: string, redirects: number): void {
   throw new StrataError(
     'UNSUPPORTED',
     `/${nameToText(target as Name)} was renamed and has been brought back too: a sealed mount cannot show it at two places`,
-    { hint: 'use the door fuse, or remove it at one of them' },
+    { hint: 'use the door fuse' },
   );
 }
 

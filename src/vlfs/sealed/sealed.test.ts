@@ -24,7 +24,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
-import { diffVlfs, pruneWhiteouts, revertOffline } from '../index.ts';
+import { diffVlfs, pruneWhiteouts, resetOffline, revertOffline } from '../index.ts';
 import { Client, makeSandbox, type Sandbox, stackOf } from '../vlfs.test-support.ts';
 import { absorbSealed } from './absorb.ts';
 import { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './mount.ts';
@@ -326,6 +326,25 @@ async function renamePartly(door: string): Promise<void> {
     ['kept', 'kept/g', 'kept/k', 'rest'],
   );
 }
+
+test('a renamed directory that was brought back too is refused until it stands at one place', async () => {
+  const box = sandbox();
+  const spec = box.spec('a', await twoUnits(box));
+  client(spec, (c) => c.rename('lib', 'moved'));
+  revertOffline(spec, ['/lib']);
+  assert.equal(
+    client(spec, (c) => c.read('lib/x') + c.read('moved/x')),
+    'xx',
+  );
+  const dir = join(box.dir, 'mnt');
+  mkdirSync(dir);
+  await assert.rejects(mountSealed({ ...options(box, spec), dir, source: 'test' }), {
+    code: 'UNSUPPORTED',
+    message: /^\/lib was renamed and has been brought back/,
+  });
+  resetOffline(spec, []);
+  assert.equal((await bothShow(box, spec))['lib/x'], 'file x');
+});
 
 test('absorbing may be cut off before each of its steps', async () => {
   for (let stopAt = 0; ; stopAt++) {
