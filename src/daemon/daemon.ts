@@ -24,6 +24,8 @@ export interface DataPlaneParts {
   connect(root: string): Promise<DataPlane | null>;
   start(root: string): Promise<DataPlane>;
   recover(root: string, plane: DataPlane): Promise<string[]>;
+  /** Ends the process; another one takes over what it serves at once. */
+  restart(root: string): void;
   /** Ends a data plane that serves nothing any more; `force` also takes its mounts away. */
   shutdown(root: string, options: { force: boolean }): Promise<void>;
 }
@@ -104,6 +106,7 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
         jobs,
         info,
         stop: async (request) => {
+          if (request.keepMounts) parts.dataPlane.restart(root);
           const result = request.keepMounts
             ? { unmounted: [], busy: [] }
             : await unmountForStop({

@@ -1,6 +1,6 @@
 /** The parts stratad is made of in production: the fleet, and strata-fs as the data plane. */
 import { openFleet } from '../fleet/index.ts';
-import { connectDataPlane, recoverMounts, startDataPlane } from '../fuse/index.ts';
+import { connectDataPlane, recoverMounts, restartDataPlane, startDataPlane } from '../fuse/index.ts';
 import type { DaemonParts } from './daemon.ts';
 
 export const REAL_PARTS: DaemonParts = {
@@ -9,6 +9,7 @@ export const REAL_PARTS: DaemonParts = {
     connect: connectDataPlane,
     start: startDataPlane,
     recover: recoverMounts,
+    restart: restartDataPlane,
     shutdown: async (root, options) => {
       const plane = await connectDataPlane(root);
       await plane?.shutdown(options);

@@ -1,13 +1,13 @@
 /**
- * Keeps strata-fs, the data-plane process, alive and within reach: starts or finds it when it is first needed, notices its death,
- * starts another and has its mounts made again. Callers hold one DataPlane for good; every call goes to
- * the process that lives at that moment. It never stops a data plane that still serves a mount.
+ * Keeps strata-fs, the data-plane process, within reach: starts or finds it when it is first needed, notices its death, finds the
+ * one that took over (its own parent starts that) or starts one, and has the mounts made again that nobody could take over. Callers hold one
+ * DataPlane for good; every call goes to the process that lives at that moment, and what may be repeated is when that dies.
  */
-import { asStrataError } from '../base/index.ts';
+import { asStrataError, StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { Log } from './log.ts';
 
-const POLL_MS = 200;
+const POLL_MS = 50;
 /** Deaths within this time are counted; after each the next start waits longer. */
 const STORM_MS = 60_000;
 
@@ -63,10 +63,9 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       current?.plane.close();
       current = null;
       const found = await options.connect();
-      if (found) return await attach(found, 'found');
-      const started = await attach(await options.start(), 'started');
-      await recover(started.plane);
-      return started;
+      const opened = found ? await attach(found, 'found') : await attach(await options.start(), 'started');
+      await recover(opened.plane);
+      return opened;
     })().finally(() => {
       opening = null;
     });
@@ -90,19 +89,44 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
   }, POLL_MS);
   watch.unref();
 
+  /** Once more when the process died meanwhile. `done`: an error of the second time that says that the first had been carried out. */
+  const again = async <T>(call: (plane: DataPlane) => Promise<T>, done?: (error: StrataError) => boolean) => {
+    const first = await open();
+    try {
+      return await call(first.plane);
+    } catch (error) {
+      if (!(error instanceof StrataError) || error.code !== 'DAEMON' || isAlive(first.pid)) throw error;
+    }
+    log('info', 'asks the data plane again', { died: first.pid });
+    try {
+      return await call((await open()).plane);
+    } catch (error) {
+      if (error instanceof StrataError && done?.(error) === true) return undefined as T;
+      throw error;
+    }
+  };
+
   return {
     plane: {
-      mount: async (request) => (await open()).plane.mount(request),
-      unmount: async (mountpoint, o) => (await open()).plane.unmount(mountpoint, o),
-      relayer: async (changes) => (await open()).plane.relayer(changes),
+      mount: (request) =>
+        again(
+          (plane) => plane.mount(request),
+          (error) => error.code === 'EXISTS',
+        ),
+      unmount: (mountpoint, o) =>
+        again(
+          (plane) => plane.unmount(mountpoint, o),
+          (error) => error.code === 'NOT_FOUND',
+        ),
+      relayer: (changes) => again((plane) => plane.relayer(changes)),
       revert: async (id, paths) => (await open()).plane.revert(id, paths),
-      reset: async (id, keep) => (await open()).plane.reset(id, keep),
-      status: async () => (await open()).plane.status(),
+      reset: (id, keep) => again((plane) => plane.reset(id, keep)),
+      status: () => again((plane) => plane.status()),
       close: () => {},
     },
     adopt: async (hasMounts) => {
       const found = await options.connect();
-      if (found) await attach(found, 'found');
+      if (found) await recover((await attach(found, 'found')).plane);
       else if (hasMounts) await open();
     },
     pid: () => (current && isAlive(current.pid) ? current.pid : null),

@@ -216,7 +216,7 @@ test('further mountpoints share the connection; a busy mount is not unmounted wi
     assert.equal(readdirSync(join(t.root, 'run/mounts')).length, 0);
     const pid = dataPlanePid(t.root)!;
     assert.deepEqual(await t.plane.shutdown({ force: false }), []);
-    for (let i = 0; i < 100 && existsSync(`/proc/${pid}`); i++) await delay(20);
+    for (let i = 0; i < 500 && existsSync(`/proc/${pid}`); i++) await delay(20);
     assert.equal(existsSync(`/proc/${pid}`), false, 'strata-fs has ended');
   });
 });
@@ -231,7 +231,7 @@ test('after kill -9 of strata-fs its mounts are made again, bind mounts and the 
     await t.plane.mount({ id: 'a', mountpoint: second, vlfs: mirrorSpec('a', source), readOnly: false });
     await t.plane.relayer([{ id: 'a', stack: mirrorSpec('a', fresh).stack }]);
     await t.kill();
-    assert.throws(() => readFileSync(join(mnt, 'f')), { code: 'ENOTCONN' });
+    assert.throws(() => readFileSync(join(mnt, 'f')), { code: /^(ENOTCONN|ECONNABORTED)$/ });
     await assert.rejects(t.plane.status(), { code: 'DAEMON' });
     t.plane = await t.start();
     assert.deepEqual(await recoverMounts(t.root, t.plane), [mnt, second]);

@@ -6,8 +6,10 @@ export * from './contract.ts';
 export {
   connectDataPlane,
   dataPlanePid,
+  killDataPlane,
   type OwnedDataPlane,
   recoverMounts,
+  restartDataPlane,
   startDataPlane,
 } from './process/client.ts';
 export { createFuseBuffers, type FuseBuffers } from './server/buffers.ts';

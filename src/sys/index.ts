@@ -5,6 +5,7 @@ export * from './directory.ts';
 export * from './errno-name.ts';
 export * from './events.ts';
 export * from './files.ts';
+export * from './hold.ts';
 export { addressOf } from './libc.ts';
 export * from './lzma.ts';
 export * from './mmap.ts';

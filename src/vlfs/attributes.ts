@@ -45,6 +45,7 @@ export function fillAttr(core: Core, node: Node, out: Attr): number {
     return 0;
   }
   if (node.successor !== null) return successorAttr(core, node, out);
+  if (!node.priv && node.unit === null) return orphanAttr(node, out);
   if (!node.priv) {
     indexAttr(node.unit!, node.entry, core.hidden, levelIn(core, node.unit!), out);
     out.ino = node.ino;
@@ -56,6 +57,13 @@ export function fillAttr(core: Core, node: Node, out: Attr): number {
   }
   const result = statNode(core, node, stat);
   if (result < 0) return result === -E.NOENT ? -E.STALE : result;
+  statAttr(stat, node.ino, out);
+  return 0;
+}
+
+/** A file of a unit that left the stack before this process took over: what is open shows itself, else the kernel walks again. */
+function orphanAttr(node: Node, out: Attr): number {
+  if (node.backing === null || node.backing.fd < 0 || fstat(node.backing.fd, stat) < 0) return -E.STALE;
   statAttr(stat, node.ino, out);
   return 0;
 }
@@ -176,28 +184,29 @@ export function attrValidMs(node: Node, attr: Attr): number {
 /** Fills the reply of a lookup and counts it. 0 or a negative errno. */
 export function fillEntry(core: Core, node: Node, out: EntryOut): number {
   const result = fillAttr(core, node, out.attr);
-  return result < 0 ? result : countEntry(node, out);
+  return result < 0 ? result : countEntry(core, node, out);
 }
 
 /** As fillEntry, for the node that `nodeAt` just gave: its stat is at hand. */
 export function fillFound(core: Core, node: Node, out: EntryOut): number {
   if (core.where !== PRIVATE || node.children !== null) return fillEntry(core, node, out);
   statAttr(core.stat, node.ino, out.attr);
-  return countEntry(node, out);
+  return countEntry(core, node, out);
 }
 
 /** As fillEntry, for a file that was just made and whose stat is at hand. */
-export function fillBorn(node: Node, born: Stat, out: EntryOut): number {
+export function fillBorn(core: Core, node: Node, born: Stat, out: EntryOut): number {
   statAttr(born, node.ino, out.attr);
-  return countEntry(node, out);
+  return countEntry(core, node, out);
 }
 
-function countEntry(node: Node, out: EntryOut): number {
+function countEntry(core: Core, node: Node, out: EntryOut): number {
   out.nodeId = node.id;
   out.generation = 0;
   out.entryValidMs = LONG_MS;
   out.attrValidMs = attrValidMs(node, out.attr);
   node.lookups++;
+  core.ledger?.known(node);
   return 0;
 }
 

@@ -51,7 +51,7 @@ export function placesOf(core: Core, node: Node): LinkPlace[] {
       if (!shows) releaseIfUnused(core, parent);
       else if (parent.children!.get(name) !== node) {
         detachName(core, parent, name);
-        attachName(node, parent, name);
+        attachName(core, node, parent, name);
         places.push({ parent, name });
       }
     }

@@ -232,7 +232,7 @@ function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): nu
   const result = parentFd < 0 ? parentFd : statAt(parentFd, name, stat);
   if (result < 0) return result;
   for (const place of places) {
-    if (place.parent.children!.get(place.name) !== node) attachName(node, place.parent, place.name);
+    if (place.parent.children!.get(place.name) !== node) attachName(core, node, place.parent, place.name);
   }
   dropParked(core, node);
   const heir = node.backing !== null && !node.backing.cached ? takeOver(core, node) : node;
@@ -240,6 +240,7 @@ function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): nu
   heir.priv = true;
   heir.privIno = stat.ino;
   core.byPrivateIno.set(stat.ino, heir);
+  core.ledger?.changed(heir);
   if (heir !== node) return -E.STALE;
   // What is not read by passthrough goes over to the copy: the kernel asks for every byte it does not have.
   if (node.backing !== null) node.backing = null;
@@ -257,9 +258,10 @@ function takeOver(core: Core, node: Node): Node {
   node.lookups++; // Keeps it alive while its names go.
   for (const place of names) {
     detachName(core, place.parent, place.name);
-    attachName(heir, place.parent, place.name);
+    attachName(core, heir, place.parent, place.name);
   }
   node.lookups--;
+  core.ledger?.changed(node);
   releaseIfUnused(core, node);
   return heir;
 }

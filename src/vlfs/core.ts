@@ -4,6 +4,7 @@
  */
 import type { Stat } from '../sys/index.ts';
 import type { Attr, SlowJob } from './contract.ts';
+import type { Ledger } from './ledger/ledger.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
 import { countNodes } from './shares.ts';
@@ -52,6 +53,8 @@ export interface Node {
   /** Descriptor of the private copy, or -1, and when it was used last; see directory-fds.ts. */
   privFd: number;
   privFdUsed: number;
+  /** Its record in the ledger, or -1. */
+  slot: number;
 }
 
 /** The open backing file of a node; all opens of a node share one, because the kernel allows one for passthrough. */
@@ -121,6 +124,10 @@ export interface Core {
   listed: Set<number>;
   readonly handles: (Handle | null)[];
   readonly freeHandles: number[];
+  /** What a later process needs to go on serving; null: nobody will. */
+  readonly ledger: Ledger | null;
+  /** After a takeover: last attributes of nodes whose removal may have been cut off. */
+  lastAttrs: ReadonlyMap<number, Attr> | null;
   passthrough: boolean;
   /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
   readonly cachedBytes: number;
@@ -142,8 +149,15 @@ export interface Core {
 }
 
 export function newNode(core: Core, kind: number): Node {
+  const node = emptyNode(core, core.nextId++, kind);
+  core.ledger?.issued(core.nextId);
+  return node;
+}
+
+/** A node with a given number: `newNode`, or one that a former process gave out. */
+export function emptyNode(core: Core, id: number, kind: number): Node {
   const node: Node = {
-    id: core.nextId++,
+    id,
     kind,
     ino: 0,
     parent: null,
@@ -170,6 +184,7 @@ export function newNode(core: Core, kind: number): Node {
     noCapability: false,
     privFd: -1,
     privFdUsed: 0,
+    slot: -1,
   };
   core.nodes.set(node.id, node);
   countNodes(1);
@@ -199,8 +214,9 @@ export function forgetShared(core: Core, node: Node): void {
   if (ofUnit.size === 0) core.bySharedInode.delete(node.unit);
 }
 
-/** Announces a change on disk to the fault injector. */
+/** Announces a change on disk to the ledger and to the fault injector. */
 export function step(core: Core, what: string): void {
+  core.ledger?.journal.step(what);
   core.onStep?.(what);
 }
 

@@ -30,6 +30,7 @@ import { open } from './file-ops.ts';
 import { addHandle } from './handles.ts';
 import { privateIno } from './inode-numbers.ts';
 import { checkName, nodeAt, refresh } from './lookup.ts';
+import { madeBefore } from './made-before.ts';
 import { namesOf, OPAQUE } from './merged-directory.ts';
 import {
   bornNode,
@@ -87,6 +88,8 @@ function make(
   out: EntryOut,
   create: (place: Place) => number,
 ): number {
+  const before = madeBefore(core, parent, name);
+  if (before !== null) return fillEntry(core, before, out);
   const place = placeFor(core, parent, name);
   if (typeof place === 'number') return place;
   step(core, 'create');
@@ -111,6 +114,8 @@ export function mkdir(
   mode: number,
   out: EntryOut,
 ): number {
+  const before = madeBefore(core, parent, name);
+  if (before !== null) return fillEntry(core, before, out);
   const place = placeFor(core, parent, name);
   if (typeof place === 'number') return place;
   const bits = modeFor(caller, parent, mode);
@@ -142,6 +147,11 @@ export function create(
   out: EntryOut,
   opened: OpenOut,
 ): number {
+  const before = madeBefore(core, parent, name);
+  if (before !== null) {
+    const result = open(core, caller, before, flags & ~O_EXCL, opened);
+    return result === 0 ? fillEntry(core, before, out) : result;
+  }
   if (!mayOpen(core) || !mayRemember(core)) return -E.NFILE;
   const simple = createSimple(core, caller, parent, name, flags, mode, out, opened);
   if (simple !== NOT_SIMPLE) return simple;
@@ -196,7 +206,10 @@ function createSimple(
   const bits = modeFor(caller, parent, mode);
   step(core, 'create');
   const fd = openat(parentFd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, bits & 0o777);
-  if (fd < 0) return fd === -E.EXIST ? NOT_SIMPLE : fd;
+  if (fd < 0) {
+    core.ledger?.journal.step('create: not made');
+    return fd === -E.EXIST ? NOT_SIMPLE : fd;
+  }
   let changed = false;
   let result = fstat(fd, stat);
   // The directory's group counts only when it is a set-group-ID directory; then the new file has it.
@@ -213,7 +226,7 @@ function createSimple(
   }
   const node = bornNode(core, parent, name, stat);
   handOut(core, node, fd, flags, opened);
-  return changed ? fillEntry(core, node, out) : fillBorn(node, stat, out);
+  return changed ? fillEntry(core, node, out) : fillBorn(core, node, stat, out);
 }
 
 /** Hands out a node whose backing file is open already. */

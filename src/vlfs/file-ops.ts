@@ -106,7 +106,7 @@ export function killPrivileges(fd: number): void {
 export function read(core: Core, fh: number, offset: number, into: Uint8Array): number {
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
-  const fd = ioFd(core, handle);
+  const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
   let done = 0;
   while (done < into.length) {
@@ -122,7 +122,7 @@ export function read(core: Core, fh: number, offset: number, into: Uint8Array): 
 export function write(core: Core, fh: number, offset: number, from: Uint8Array, killPriv: boolean): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const fd = ioFd(core, handle);
+  const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
   let done = 0;
   while (done < from.length) {
@@ -158,7 +158,7 @@ export function fallocate(
 ): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const fd = ioFd(core, handle);
+  const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
   if (length > 64 * INLINE_COPY_BYTES) {
     caller.job = slowJob('reply', { kind: 'fallocate', fd, mode, offset, length });
@@ -170,7 +170,7 @@ export function fallocate(
 export function lseek(core: Core, fh: number, offset: number, whence: number): number {
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
-  const fd = ioFd(core, handle);
+  const fd = ioFd(core, fh, handle);
   return fd < 0 ? fd : lseekCall(fd, offset, whence);
 }
 
@@ -186,8 +186,8 @@ export function copyFileRange(
   const source = handleOf(core, fhIn);
   const target = handleOf(core, fhOut);
   if (source === null || target === null || (target.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const fromFd = ioFd(core, source);
-  const toFd = ioFd(core, target);
+  const fromFd = ioFd(core, fhIn, source);
+  const toFd = ioFd(core, fhOut, target);
   if (fromFd < 0 || toFd < 0) return -E.BADF;
   if (length <= INLINE_COPY_BYTES) return copyRangeCall(fromFd, offsetIn, toFd, offsetOut, length);
   caller.job = slowJob('reply', {

@@ -29,15 +29,20 @@ export function addHandle(core: Core, node: Node, backing: Backing | null, flags
   const free = core.freeHandles.pop();
   if (free !== undefined) {
     core.handles[free] = handle;
+    core.ledger?.opened(free, handle);
     return free;
   }
-  return core.handles.push(handle) - 1;
+  const fh = core.handles.push(handle) - 1;
+  core.ledger?.opened(fh, handle);
+  return fh;
 }
 
 /** RELEASE: closes the backing file with its last open. */
 export function dropHandle(core: Core, fh: number): number {
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
+  // Before its descriptor is closed, whose number may be another's then.
+  core.ledger?.closed(fh);
   core.handles[fh] = null;
   countHandles(-1);
   core.freeHandles.push(fh);
@@ -106,26 +111,28 @@ function opened(node: Node, backing: Backing): number {
 
 /** Before units may go: what is open can be read to the end. */
 export function* holdOpenContent(core: Core): Steps<void> {
-  for (const handle of core.handles) {
-    if (!handle?.backing || handle.backing.fd >= 0) continue;
+  for (const [fh, handle] of core.handles.entries()) {
+    if (!handle?.backing?.shared) continue;
     opened(handle.node, handle.backing);
+    core.ledger?.opened(fh, handle);
     yield;
   }
 }
 
 /** The descriptor for I/O by a handle. A handle on a shared file that was copied up meanwhile goes over to the copy. */
-export function ioFd(core: Core, handle: Handle): number {
+export function ioFd(core: Core, fh: number, handle: Handle): number {
   const { node, backing } = handle;
   if (backing === null) return -E.BADF;
   if (!backing.shared || !node.priv) return opened(node, backing);
   const fresh = openBacking(core, node);
   if (typeof fresh === 'number') return opened(node, backing);
+  fresh.opens++;
+  handle.backing = fresh;
+  core.ledger?.opened(fh, handle);
   backing.opens--;
   if (backing.opens === 0 && backing.fd >= 0) {
     close(backing.fd);
     core.onBackingClosed?.(node.id);
   }
-  fresh.opens++;
-  handle.backing = fresh;
   return fresh.fd;
 }

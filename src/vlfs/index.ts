@@ -2,6 +2,10 @@
 export type * from './contract.ts';
 export { PENDING } from './contract.ts';
 export { diffVlfs } from './diff.ts';
+export { OPEN_MODE } from './ledger/layout.ts';
+export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
+export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
+export type { Revival } from './ledger/revive.ts';
 export {
   type PathOwner,
   type PrivateUsage,

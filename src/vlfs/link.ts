@@ -1,13 +1,16 @@
 /** link: one more name for a file, which is copied up first; a file made by O_TMPFILE gets its first name. */
-import { E, linkat, linkFd } from '../sys/index.ts';
+import { E, linkat, linkFd, newStat, statAt } from '../sys/index.ts';
 import { fillEntry } from './attributes.ts';
 import type { Caller, EntryOut } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { checkName, NOTHING, resolve } from './lookup.ts';
+import { STEP } from './ledger/layout.ts';
+import { checkName, NOTHING, refresh, resolve } from './lookup.ts';
 import { leave, type Place, placeFor, settle } from './new-place.ts';
 import { attachName } from './nodes.ts';
+
+const stat = newStat();
 
 export function link(
   core: Core,
@@ -20,6 +23,8 @@ export function link(
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(newName);
   if (bad < 0) return bad;
+  const before = linkedBefore(core, given, newParent, newName);
+  if (before !== null) return fillEntry(core, before, out);
   const where = resolve(core, newParent, newName);
   if (where !== NOTHING) return where < 0 ? where : -E.EXIST;
   if (given.children !== null) return -E.PERM;
@@ -39,8 +44,20 @@ export function link(
   }
   const settled = settle(core, place, newName, false);
   if (settled < 0) return settled;
-  attachName(node, newParent, newName);
+  attachName(core, node, newParent, newName);
   return fillEntry(core, node, out);
+}
+
+/** The node, when a killed process made this very link before it could say so; else null. */
+function linkedBefore(core: Core, given: Node, newParent: Node, newName: string): Node | null {
+  const step = core.ledger?.journal.resumed?.step ?? STEP.none;
+  if (step !== STEP.link && step !== STEP.settled) return null;
+  const node = given.successor ?? given;
+  if (!node.priv || refresh(core, newParent) < 0 || !newParent.priv) return null;
+  const fd = directoryFd(core, newParent);
+  if (fd < 0 || statAt(fd, newName, stat) < 0 || stat.ino !== node.privIno) return null;
+  if (newParent.children!.get(newName) !== node) attachName(core, node, newParent, newName);
+  return node;
 }
 
 function linkInto(core: Core, node: Node, place: Place): number {

@@ -112,7 +112,7 @@ function privateNode(core: Core, parent: Node, name: string, known: Node | undef
   const linked = core.byPrivateIno.get(backingIno);
   if (linked !== undefined && linked.kind === kind) {
     linked.generation = core.generation;
-    attachName(linked, parent, name);
+    attachName(core, linked, parent, name);
     return linked;
   }
   if (!mayRemember(core)) return -E.NFILE;
@@ -124,7 +124,7 @@ function privateNode(core: Core, parent: Node, name: string, known: Node | undef
   node.privIno = backingIno;
   node.ino = ino > 0 ? ino : privateIno(backingIno);
   core.byPrivateIno.set(backingIno, node);
-  attachName(node, parent, name);
+  attachName(core, node, parent, name);
   return node;
 }
 
@@ -144,7 +144,7 @@ function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | unde
   const same = linked ? sharedNode(core, unit, leader) : undefined;
   if (same !== undefined) {
     same.generation = core.generation;
-    attachName(same, parent, name);
+    attachName(core, same, parent, name);
     return same;
   }
   if (!mayRemember(core)) return -E.NFILE;
@@ -153,7 +153,7 @@ function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | unde
   node.entry = leader;
   node.ino = unit.inoBase + leader;
   if (linked) rememberShared(core, node);
-  attachName(node, parent, name);
+  attachName(core, node, parent, name);
   return node;
 }
 
@@ -167,7 +167,7 @@ function directoryNode(core: Core, parent: Node, name: string, known: Node | und
   const node = newNode(core, S_IFDIR);
   node.children = new Map();
   node.generation = -1;
-  attachName(node, parent, name);
+  attachName(core, node, parent, name);
   const checked = refresh(core, node);
   return checked < 0 ? checked : node;
 }

@@ -178,7 +178,7 @@ export function bornNode(core: Core, parent: Node, name: string, born: Stat): No
     node.children = new Map();
     node.generation = -1; // What lies below it is read at its first use.
   } else core.byPrivateIno.set(born.ino, node);
-  attachName(node, parent, name);
+  attachName(core, node, parent, name);
   return node;
 }
 

@@ -9,18 +9,22 @@ import { dropListing } from './listings.ts';
 import { dropParked } from './parked-files.ts';
 import { countNodes } from './shares.ts';
 
-const nameKey = (parent: Node, name: string): string => `${parent.id}/${name}`;
+/** A name among the further names of a node. */
+export const nameKey = (parent: Node, name: string): string => `${parent.id}/${name}`;
 
 /** Gives a node one more name. */
-export function attachName(node: Node, parent: Node, name: string): void {
+export function attachName(core: Core, node: Node, parent: Node, name: string): void {
   parent.children!.set(name, node);
   node.gone = null;
   if (node.parent === null) {
     node.parent = parent;
     node.name = name;
+    core.ledger?.changed(node);
   } else if (node.parent !== parent || node.name !== name) {
+    const key = nameKey(parent, name);
     node.moreNames ??= new Map();
-    node.moreNames.set(nameKey(parent, name), { parent, name });
+    node.moreNames.set(key, { parent, name });
+    core.ledger?.named(node, key, parent, name);
   }
 }
 
@@ -33,8 +37,16 @@ export function detachName(core: Core, parent: Node, name: string): void {
     const next = node.moreNames?.entries().next().value;
     node.parent = next?.[1].parent ?? null;
     node.name = next?.[1].name ?? '';
-    if (next !== undefined) node.moreNames!.delete(next[0]);
-  } else node.moreNames?.delete(nameKey(parent, name));
+    core.ledger?.changed(node);
+    if (next !== undefined) {
+      node.moreNames!.delete(next[0]);
+      core.ledger?.unnamed(node, next[0]);
+    }
+  } else {
+    const key = nameKey(parent, name);
+    node.moreNames?.delete(key);
+    core.ledger?.unnamed(node, key);
+  }
   if (node.moreNames?.size === 0) node.moreNames = null;
   if (node.children !== null) dropDirectoryFd(node);
   if (node.parent === null) dropParked(core, node);
@@ -52,6 +64,7 @@ export function forget(core: Core, id: number, count: number): void {
   const node = core.nodes.get(id);
   if (node === undefined) return;
   node.lookups = Math.max(0, node.lookups - count);
+  core.ledger?.counted(node);
   releaseIfUnused(core, node);
 }
 
@@ -62,6 +75,7 @@ export function releaseIfUnused(core: Core, node: Node): void {
     if (at.children !== null && at.children.size > 0) return;
     if (!core.nodes.delete(at.id)) return;
     countNodes(-1);
+    core.ledger?.forgotten(at);
     const parent: Node | null = at.parent;
     if (parent?.children?.get(at.name) === at) parent.children.delete(at.name);
     for (const other of at.moreNames?.values() ?? []) {

@@ -10,6 +10,7 @@ import { type Core, newNode } from './core.ts';
 import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
+import type { Ledger } from './ledger/ledger.ts';
 import { dropListing } from './listings.ts';
 import { refresh } from './lookup.ts';
 import { dropAllParked } from './parked-files.ts';
@@ -35,6 +36,8 @@ export interface OpenOptions {
   onAttributes?: (nodeId: number) => void;
   /** Told the node ids whose backing file was closed after OpenOut.keepsBacking. */
   onBackingClosed?: (nodeId: number) => void;
+  /** What a later process needs to go on serving is noted there. */
+  ledger?: Ledger;
   /** Large deletions run on a thread of their own, because this one serves others; default false. */
   background?: boolean;
   /** Objects that all VLFSs of the thread may know; default: what fits into half of its heap. */
@@ -86,6 +89,8 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     listed: new Set(),
     handles: [],
     freeHandles: [],
+    ledger: options.ledger ?? null,
+    lastAttrs: null,
     passthrough: false,
     cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
     posixAcl: false,

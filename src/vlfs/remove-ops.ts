@@ -20,6 +20,7 @@ import { fillAttr, newAttr, statAttr } from './attributes.ts';
 import type { Attr } from './contract.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { STEP } from './ledger/layout.ts';
 import { checkName, nodeAt, PRIVATE, refresh, uncovered } from './lookup.ts';
 import { namesOf, visibleOf } from './merged-directory.ts';
 import { forgetMoved } from './moved-directories.ts';
@@ -35,7 +36,7 @@ export function unlink(core: Core, parent: Node, name: string): number {
   const bad = checkName(name);
   if (bad < 0) return bad;
   const node = nodeAt(core, parent, name);
-  if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
+  if (typeof node === 'number') return node === 0 ? removedBefore(core, parent, name) : node;
   if (node.children !== null) return -E.ISDIR;
   const { priv } = node;
   let last: Attr | null = null;
@@ -46,6 +47,7 @@ export function unlink(core: Core, parent: Node, name: string): number {
   }
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
+  noteLast(core, node, last);
   if (priv && leavesWhiteout(core, parent, name)) {
     const replaced = replaceByPrivateWhiteout(core, parentFd, name);
     if (replaced < 0) return replaced;
@@ -81,13 +83,14 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   const bad = checkName(name);
   if (bad < 0) return bad;
   const node = nodeAt(core, parent, name);
-  if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
+  if (typeof node === 'number') return node === 0 ? removedBefore(core, parent, name) : node;
   if (node.children === null) return -E.NOTDIR;
   const empty = checkEmpty(core, node);
   if (empty < 0) return empty;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const last = lastAttr(core, node);
+  noteLast(core, node, last);
   const keepsHidden = node.priv && leavesWhiteout(core, parent, name);
   const hidden = keepsHidden ? 0 : hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
@@ -103,6 +106,28 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   node.priv = false;
   node.merged = null;
   return 0;
+}
+
+/** ENOENT, unless a former process was killed when it had removed the name and before it could say so. */
+function removedBefore(core: Core, parent: Node, name: string): number {
+  const resumed = core.ledger?.journal.resumed ?? null;
+  if (resumed === null || resumed.step === STEP.none) return -E.NOENT;
+  if (parent.priv) touchDirectory(directoryFd(core, parent));
+  core.moved = null;
+  const node = parent.children!.get(name);
+  if (node === undefined) return 0;
+  const last = core.lastAttrs?.get(node.id) ?? null;
+  loseName(core, node, parent, name, last === null ? null : { ...last, ino: node.ino });
+  if (node.children !== null) {
+    node.priv = false;
+    node.merged = null;
+  }
+  return 0;
+}
+
+/** What the kernel may still ask for after the removal, noted before it. */
+export function noteLast(core: Core, node: Node, last: Attr | null): void {
+  if (last !== null && node.lookups > 0) core.ledger?.gone(node, last);
 }
 
 const DT_UNKNOWN = 0;
@@ -158,9 +183,11 @@ export function loseName(core: Core, node: Node, parent: Node, name: string, las
     if (last !== null) {
       last.nlink = node.children !== null ? 0 : Math.max(0, last.nlink - 1);
       node.gone = last;
+      core.ledger?.gone(node, last);
     }
     if (last === null || last.nlink === 0) forgetInode(core, node);
   }
   node.lookups--;
+  core.ledger?.counted(node);
   releaseIfUnused(core, node);
 }

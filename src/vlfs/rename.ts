@@ -24,20 +24,16 @@ import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
 import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, refresh, uncovered } from './lookup.ts';
 import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
-import { attachName, detachName, pathOf, releaseIfUnused } from './nodes.ts';
+import { type End, exchangeNodes, moveNode, noteExchange, noteMove, renamedBefore } from './moved-nodes.ts';
+import { pathOf } from './nodes.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout } from './old-places.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
-import { checkEmpty, lastAttr, loseName } from './remove-ops.ts';
+import { checkEmpty, lastAttr, loseName, noteLast } from './remove-ops.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
 
 const YES = Buffer.from('y');
-
-interface End {
-  parent: Node;
-  name: string;
-}
 
 export function rename(core: Core, caller: Caller, from: End, to: End, flags: number): number {
   if (core.readOnly) return -E.ROFS;
@@ -46,6 +42,7 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
   }
   const bad = checkName(from.name) || checkName(to.name);
   if (bad < 0) return bad;
+  if (renamedBefore(core, from, to)) return 0;
   const simple = renameSimple(core, from, to, flags);
   if (simple !== NOT_SIMPLE) return simple;
   const source = nodeAt(core, from.parent, from.name);
@@ -74,6 +71,7 @@ function renameSimple(core: Core, from: End, to: End, flags: number): number {
   const fromFd = directoryFd(core, from.parent);
   const toFd = directoryFd(core, to.parent);
   if (fromFd < 0 || toFd < 0) return NOT_SIMPLE;
+  noteMove(core, node, null, fromFd, from.name, false);
   step(core, 'rename');
   const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_NOREPLACE);
   if (moved < 0) return moved === -E.NOSPC || moved === -E.DQUOT ? moved : NOT_SIMPLE;
@@ -173,7 +171,9 @@ function move(
   }
   if (source.children === null) noteOrigin(core, fromFd, from.name, to);
   const last = replaced === null ? null : lastAttr(core, replaced);
+  if (replaced !== null) noteLast(core, replaced, last);
   if (source.children !== null) core.moved = null;
+  noteMove(core, source, replaced, fromFd, from.name, source.children !== null && covered && !leaves);
   step(core, 'rename');
   const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout: leaves });
   if (moved < 0) return moved;
@@ -227,27 +227,12 @@ function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: E
   const toFd = privateDirectory(core, to.parent);
   if (toFd < 0) return toFd;
   core.moved = null;
+  noteExchange(core, source, target, { fromFd, toFd, from, to });
   step(core, 'exchange');
   const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
   if (moved < 0) return moved;
-  source.lookups++;
-  target.lookups++;
-  detachName(core, from.parent, from.name);
-  detachName(core, to.parent, to.name);
-  attachName(source, to.parent, to.name);
-  attachName(target, from.parent, from.name);
-  source.lookups--;
-  target.lookups--;
+  exchangeNodes(core, source, target, from, to);
   return 0;
-}
-
-function moveNode(core: Core, source: Node, from: End, to: End): void {
-  // The new name first: a node without a name loses its parked backing file.
-  source.lookups++;
-  attachName(source, to.parent, to.name);
-  detachName(core, from.parent, from.name);
-  source.lookups--;
-  releaseIfUnused(core, from.parent);
 }
 
 /** An empty directory that will be replaced may hold private whiteouts; made opaque first, it stays empty while they go. */

@@ -86,7 +86,11 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
   }
   const byHandle = change.valid & FATTR.FH ? handleOf(core, change.fh)?.backing : node.backing;
   if (byHandle && !byHandle.shared) return applyToFd(core, byHandle.fd, change);
-  if (node.gone !== null) return applyToGone(node.gone, change);
+  if (node.gone !== null) {
+    const applied = applyToGone(node.gone, change);
+    core.ledger?.gone(node, node.gone);
+    return applied;
+  }
   const copied = copyUp(core, caller, node, (change.valid & FATTR.SIZE) !== 0 && change.size === 0);
   if (copied === -E.STALE && node.successor !== null) return applyTo(core, caller, node.successor, change);
   if (copied !== 0) return copied;

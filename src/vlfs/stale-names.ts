@@ -228,6 +228,19 @@ function addShared(core: Core, names: Names, node: Node): void {
   for (const name of namesOf(node.merged).keys()) add(names, node, name);
 }
 
+/**
+ * Every name that the kernel may hold wrongly when the shared tree or the private layer became another: what it knows to be there, and what is
+ * shared now, which it may know to be absent.
+ */
+export function everyName(core: Core): StaleName[] {
+  const names: Names = new Map();
+  for (const directory of knownDirectories(core)) {
+    for (const name of directory.children!.keys()) add(names, directory, name);
+    addShared(core, names, directory);
+  }
+  return listed(names);
+}
+
 /** Before a reset: every name that the private layer or a whiteout decides, in directories that the kernel knows. */
 export function privateNames(core: Core): { names: StaleName[]; closed: Node[] } {
   const names: Names = new Map();

@@ -13,6 +13,7 @@ import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
+import { type Revival, revive } from './ledger/revive.ts';
 import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
@@ -26,7 +27,7 @@ import { reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { setattr } from './set-attributes.ts';
 import { takePrunable } from './shares.ts';
-import { namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
+import { everyName, namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
 import * as xattrs from './xattrs.ts';
 
 export interface VlfsStats {
@@ -43,6 +44,8 @@ export interface VlfsStats {
 export interface Vlfs extends VfsOperations {
   /** The names that the kernel must look up again after revert and reset, since the last call. */
   takeStaleNames(): StaleName[];
+  /** Every name that the kernel may hold: after a takeover from a process that was killed while it changed names. */
+  everyName(): StaleName[];
   /** Node ids of directories whose listing the kernel may keep, since the last call. */
   takeListed(): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
@@ -64,11 +67,14 @@ export interface Vlfs extends VfsOperations {
 export interface VlfsOptions extends OpenOptions {
   /** Told about what became EIO. */
   onFault?: (operation: string, error: unknown) => void;
+  /** What a killed process left; `ledger` is a new one. */
+  revive?: Revival;
 }
 
 /** Opens a VLFS; throws a StrataError when its stack or its private layer cannot be opened. One at a time may be open for a private layer. */
 export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
   const core = openCore(spec, { background: true, ...options });
+  if (options.revive !== undefined) revive(core, options.revive);
   return guarded(operationsOf(core), controlOf(core), options);
 }
 
@@ -250,6 +256,7 @@ function statfs(core: Core, out: Parameters<VfsOperations['statfs']>[2]): number
 function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
   let stale: StaleName[] = [];
   return {
+    everyName: () => everyName(core),
     takeStaleNames: () => {
       const taken = stale;
       stale = [];

@@ -32,6 +32,7 @@ import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { isInternal } from './internal-xattrs.ts';
+import { STEP } from './ledger/layout.ts';
 import { confirm, refresh } from './lookup.ts';
 import { entryOf, unitOf } from './merged-directory.ts';
 import { privateDirectory } from './private-layer.ts';
@@ -130,6 +131,8 @@ export function setxattr(
   clearSgid: boolean,
 ): number {
   if (isInternal(name)) return -E.PERM;
+  const resumed = core.ledger?.journal.resumed ?? null;
+  if (resumed !== null && resumed.step !== STEP.none) flags &= ~XATTR_CREATE; // It may be ours.
   if ((flags & (XATTR_CREATE | XATTR_REPLACE)) !== 0) {
     const present = getxattr(core, node, name);
     if (flags & XATTR_CREATE && typeof present !== 'number') return -E.EXIST;
@@ -161,6 +164,8 @@ function clearSetGroupId(place: Exclude<Place, number>): void {
 export function removexattr(core: Core, caller: Caller, node: Node, name: string): number {
   if (isInternal(name)) return -E.NODATA;
   const present = getxattr(core, node, name);
+  const resumed = core.ledger?.journal.resumed ?? null;
+  if (present === -E.NODATA && resumed !== null && resumed.step !== STEP.none) return 0;
   if (typeof present === 'number') return present;
   const place = writablePlace(core, caller, node);
   if (typeof place === 'number') return place;

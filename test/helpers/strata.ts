@@ -6,6 +6,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { killDataPlane } from '../../src/fuse/index.ts';
 
 export const project = resolve(import.meta.dirname, '../..');
 const bin = join(project, 'bin/strata');
@@ -101,16 +102,15 @@ export function strataRoot(prefix: string, dir?: string): StrataRoot {
       for (const child of children) child.kill('SIGTERM');
       await run(['daemon', 'stop', '--force'], { timeoutMs: 20_000 });
       for (const child of children) child.kill('SIGKILL');
-      for (const name of ['stratad.pid', 'strata-fs.pid']) {
-        const pid = pidOf(join(root, 'run', name));
-        if (
-          pid !== null &&
-          existsSync(`/proc/${pid}`) &&
-          readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(root)
-        ) {
-          process.kill(pid, 'SIGKILL');
-        }
+      const stratad = pidOf(join(root, 'run/stratad.pid'));
+      if (
+        stratad !== null &&
+        existsSync(`/proc/${stratad}`) &&
+        readFileSync(`/proc/${stratad}/cmdline`, 'utf8').includes(root)
+      ) {
+        process.kill(stratad, 'SIGKILL');
       }
+      killDataPlane(root, { keepMounts: false });
       for (const point of mountsBelow(root)) await sh(`umount -l '${point}'`);
       if (mountsBelow(root).length === 0) rmSync(root, { recursive: true, force: true });
     },

@@ -114,9 +114,11 @@ export const DAEMON_COMMANDS: CommandSpec[] = [
   },
   {
     path: 'daemon restart',
-    summary: 'Replace stratad by a new process; mounts stay',
+    summary: 'Replace stratad and strata-fs by new processes; mounts and what uses them go on',
     examples: [['strata daemon restart', 'after an upgrade of Strata']],
     run: async ({ context }) => {
+      // The one that stops has strata-fs replaced.
+      await ensureDaemon({ root: context.root });
       await stopDaemon(context, { force: false, keepMounts: true });
       return started(await startDaemon({ root: context.root }), false);
     },

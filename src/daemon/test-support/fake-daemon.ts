@@ -19,6 +19,7 @@ export function fakeParts(onFleet: (fleet: FakeFleet) => void = () => {}): Daemo
         throw new StrataError('UNSUPPORTED', 'the fake daemon has no data plane');
       },
       recover: async () => [],
+      restart: () => {},
       shutdown: async () => {},
     },
   };

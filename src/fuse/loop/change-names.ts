@@ -10,6 +10,7 @@
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { PrivateFile, RelayerWork, SlowJob, StackSpec, StaleName } from '../../vlfs/contract.ts';
+import { stackName } from '../stack-name.ts';
 import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
 import { finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
@@ -121,11 +122,14 @@ export function relayerMount(
   inTurn(m, (next) => {
     const finish = (failure: LoopFailure | null): void => {
       m.server.shortLived = false;
+      m.ledger?.setStack(stackName(m.stackKey));
+      m.ledger?.setChanging(false);
       done(failure);
       next();
     };
     try {
       if (m.vlfs.beginRelayer === undefined) return finish(relayerAtOnce(m, change));
+      m.ledger?.setChanging(true);
       m.server.shortLived = true;
       const recent = m.server.recentNames();
       const work = m.vlfs.beginRelayer(change.stack, change.privateFiles);
@@ -180,6 +184,7 @@ export function changeMount(
   inTurn(m, (next) => {
     let value: unknown;
     let failure: LoopFailure | null = null;
+    m.ledger?.setChanging(true);
     try {
       value = change();
     } catch (error) {
@@ -193,7 +198,24 @@ export function changeMount(
       failure ??= failureOf(error);
     }
     expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
+      m.ledger?.setChanging(false);
       done(value, failure);
+      next();
+    });
+  });
+}
+
+/** After a takeover from a process that was killed while it changed names: all that may be wrong are looked up again. */
+export function expireEveryName(ctx: ServeContext, m: ServedMount): void {
+  inTurn(m, (next) => {
+    let names: StaleName[] = [];
+    try {
+      names = m.vlfs.everyName?.() ?? [];
+    } catch (error) {
+      ctx.log(`${m.id}: its names could not be listed: ${String(error)}`);
+    }
+    expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
+      m.ledger?.setChanging(false);
       next();
     });
   });

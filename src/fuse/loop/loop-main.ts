@@ -7,12 +7,14 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import type { StackHold } from '../../vlfs/index.ts';
+import { createLedger, type LedgerContent, type StackHold } from '../../vlfs/index.ts';
+import { createLedgerMemory } from '../ledger-memory.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
+import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
-import { changeMount, failureOf, relayerMount } from './change-names.ts';
+import { changeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
 import type {
   LoopCommand,
   LoopData,
@@ -21,16 +23,19 @@ import type {
   LoopReply,
   RelayerOutcome,
   ServedStatus,
+  TakeOverOutcome,
 } from './messages.ts';
 import {
   createServedMount,
   describe,
+  noteFeatures,
   type ServeContext,
   type ServedMount,
   serveRequests,
   TURN_MS,
 } from './served-mount.ts';
-import type { OpenServedVlfs, ServedVlfs } from './served-vlfs.ts';
+import type { OpenServedVlfs } from './served-vlfs.ts';
+import { askAgain, continueServer, type FormerMount, type FormerState, readFormer } from './take-over.ts';
 
 const COMMANDS = 0;
 const RESULTS = 1;
@@ -52,7 +57,10 @@ const epoll = sys.epollCreate();
 const byTag = new Map<number, ServedMount>();
 const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
-const opened = new Map<string, { vlfs: ServedVlfs; stackKey: string; moved: number[] }>();
+type Opened = Pick<ServedMount, 'vlfs' | 'stackKey' | 'moved' | 'ledger' | 'ledgerFd'>;
+const opened = new Map<string, Opened>();
+/** Taken over, not yet served. */
+const waiting = new Map<string, { mount: ServedMount; former: LedgerContent }>();
 const awake = data.spinUs > 0 ? createAwake() : createAwake(null);
 /** Long work, done a little at a time. */
 const tasks: ((untilMs: number) => boolean)[] = [];
@@ -72,7 +80,9 @@ const ctx: ServeContext = {
     byTag.delete(tags.get(m) ?? -1);
     tags.delete(m);
     if (byId.get(m.id) === m) byId.delete(m.id);
-    post({ event: 'gone', id: m.id });
+    m.ledger?.clear();
+    if (m.ledgerFd >= 0) sys.close(m.ledgerFd);
+    post({ event: 'gone', id: m.id, ledgerFd: m.ledgerFd });
   },
 };
 
@@ -82,17 +92,35 @@ function served(id: string): ServedMount {
   return found;
 }
 
-function open(id: string, spec: VlfsSpec): void {
+function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
   if (byId.has(id) || opened.has(id))
     throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
   const moved: number[] = [];
-  const vlfs = openVlfs(spec, {
-    ...(data.mostNodes === undefined ? {} : { mostNodes: data.mostNodes }),
-    onAttributes: (node) => moved.push(node),
-    onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
-    onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
-  });
-  opened.set(id, { vlfs, stackKey: spec.stack.key, moved });
+  const store = createLedgerMemory();
+  const ledger = store === null ? null : createLedger(store.memory);
+  try {
+    const vlfs = openVlfs(spec, {
+      ...(data.mostNodes === undefined ? {} : { mostNodes: data.mostNodes }),
+      onAttributes: (node) => moved.push(node),
+      onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
+      onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
+      ...(ledger === null ? {} : { ledger }),
+      ...(former === null ? {} : { revive: former }),
+    });
+    if (vlfs.everyName === undefined) ledger?.clear();
+    const { stack, ...rest } = spec;
+    ledger?.setSpec(JSON.stringify({ id, ...rest }));
+    ledger?.setStack(stackName(stack.key));
+    return { vlfs, stackKey: stack.key, moved, ledger, ledgerFd: store?.fd ?? -1 };
+  } catch (error) {
+    if (store !== null) sys.close(store.fd);
+    throw error;
+  }
+}
+
+function close(found: Opened): void {
+  found.vlfs.destroy();
+  if (found.ledgerFd >= 0) sys.close(found.ledgerFd);
 }
 
 /** The VLFS whose stack is being opened: one after the other, because the next ones mostly have the same. */
@@ -108,7 +136,7 @@ function openBetween(id: string, spec: VlfsSpec, done: (failure: LoopFailure | n
     try {
       hold ??= holdStack?.(spec.stack);
       if (hold?.step(untilMs) === false) return false;
-      open(id, spec);
+      opened.set(id, open(id, spec, null));
     } catch (error) {
       failure = failureOf(error);
     }
@@ -123,12 +151,52 @@ function serve(id: string, fd: number): void {
   const found = opened.get(id);
   if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not open`);
   opened.delete(id);
-  const mount = createServedMount(ctx, { id, fd, ...found });
+  start(createServedMount(ctx, { id, fd, ...found }));
+}
+
+function start(mount: ServedMount): void {
   const tag = nextTag++;
   byTag.set(tag, mount);
   tags.set(mount, tag);
-  byId.set(id, mount);
-  sys.epollAdd(epoll, fd, sys.EPOLLIN, tag);
+  byId.set(mount.id, mount);
+  sys.epollAdd(epoll, mount.fd, sys.EPOLLIN, tag);
+}
+
+/** Everything is made as it was; nothing is changed that the former process left. */
+function takeOver(given: FormerMount, pidfd: number): number {
+  const former = readFormer(given, pidfd);
+  if (former === null) throw new StrataError('BAD_FORMAT', 'its ledger cannot be read');
+  const { content } = former;
+  const found = open(given.id, given.spec, former);
+  const mount = createServedMount(ctx, { id: given.id, fd: given.fuseFd, ...found });
+  if (continueServer(mount, content)) noteFeatures(mount);
+  else found.ledger?.setFuse({ fd: given.fuseFd, fuseMinor: 0, features: 0 });
+  const stale = content.changing || content.stack !== stackName(given.spec.stack.key);
+  found.ledger?.setChanging(stale);
+  waiting.set(given.id, { mount, former: { ...content, changing: stale } });
+  return found.ledgerFd;
+}
+
+function takeOverAll(mounts: FormerMount[], pidfd: number): TakeOverOutcome[] {
+  return mounts.map((mount) => {
+    try {
+      return { id: mount.id, ledgerFd: takeOver(mount, pidfd), failure: null };
+    } catch (error) {
+      sys.close(mount.fuseFd);
+      return { id: mount.id, ledgerFd: -1, failure: failureOf(error).message };
+    }
+  });
+}
+
+function goOn(ids: string[]): void {
+  for (const id of ids) {
+    const found = waiting.get(id);
+    if (found === undefined) continue;
+    waiting.delete(id);
+    start(found.mount);
+    askAgain(found.mount);
+    if (found.former.changing) expireEveryName(ctx, found.mount);
+  }
 }
 
 function status(): ServedStatus[] {
@@ -164,7 +232,19 @@ function execute(seq: number, command: LoopCommand): void {
     post(failure === null ? { seq, value } : { seq, failure });
   switch (command.kind) {
     case 'open':
-      openBetween(command.id, command.spec, (failure) => answer(undefined, failure));
+      openBetween(command.id, command.spec, (failure) =>
+        answer(opened.get(command.id)?.ledgerFd ?? -1, failure),
+      );
+      break;
+    case 'connect':
+      opened.get(command.id)?.ledger?.setFuse({ fd: command.fd, fuseMinor: 0, features: 0 });
+      answer(undefined, null);
+      break;
+    case 'take-over':
+      answer(takeOverAll(command.mounts, command.pidfd), null);
+      break;
+    case 'go-on':
+      answer(goOn(command.ids), null);
       break;
     case 'serve':
       answer(serve(command.id, command.fd), null);
@@ -172,7 +252,7 @@ function execute(seq: number, command: LoopCommand): void {
     case 'drop': {
       const found = opened.get(command.id);
       opened.delete(command.id);
-      found?.vlfs.destroy();
+      if (found !== undefined) close(found);
       answer(undefined, null);
       break;
     }

@@ -3,11 +3,17 @@ import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../../base/index.ts';
 import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { Features } from '../server/init.ts';
+import type { FormerMount } from './take-over.ts';
 
 export type LoopCommand =
-  /** Opens a VLFS; it is served once 'serve' gives its connection. */
+  /** Opens a VLFS; it is served once 'serve' gives its connection. Answers the descriptor of its ledger, or -1. */
   | { kind: 'open'; id: string; spec: VlfsSpec }
+  /** Before mount(2): the connection that 'serve' will get. */
+  | { kind: 'connect'; id: string; fd: number }
   | { kind: 'serve'; id: string; fd: number }
+  /** Opens VLFSs that a killed process served; `pidfd` is the process that holds its descriptors. Nothing is served before 'go-on'. */
+  | { kind: 'take-over'; mounts: FormerMount[]; pidfd: number }
+  | { kind: 'go-on'; ids: string[] }
   /** Closes a VLFS that could not be mounted. */
   | { kind: 'drop'; id: string }
   | { kind: 'relayer'; changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] }
@@ -15,6 +21,9 @@ export type LoopCommand =
   | { kind: 'reset'; id: string; keep: string[] }
   | { kind: 'status' }
   | { kind: 'stop' };
+
+/** The ledger's descriptor (-1: none) of a VLFS that was taken over, or why it was not. */
+export type TakeOverOutcome = { id: string; ledgerFd: number; failure: string | null };
 
 export interface LoopMessage {
   seq: number;
@@ -43,7 +52,7 @@ export type LoopReply =
   | { seq: number; value: unknown }
   | { seq: number; failure: LoopFailure }
   /** The last mountpoint of this VLFS is gone and everything of it is closed. */
-  | { event: 'gone'; id: string }
+  | { event: 'gone'; id: string; ledgerFd: number }
   | { event: 'log'; line: string };
 
 export interface LoopData {

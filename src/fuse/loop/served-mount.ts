@@ -5,12 +5,17 @@
  */
 import * as sys from '../../sys/index.ts';
 import { PENDING, type SlowJob } from '../../vlfs/contract.ts';
+import type { Ledger } from '../../vlfs/index.ts';
+import { FUSE_OPCODE } from '../abi/constants.ts';
+import { IN_HEADER, OUT_HEADER } from '../abi/layout.ts';
 import type { PoolClient } from '../pool/pool-client.ts';
 import type { FuseBuffers } from '../server/buffers.ts';
+import { featureBits } from '../server/init.ts';
 import type { FuseServer } from '../server/server.ts';
 import { createFuseServer } from '../server/server.ts';
 import { createBackingDevice } from '../transport/device.ts';
 import { invalInodeMessage } from '../transport/notify.ts';
+import { isJournaled, RESENT } from './journaled.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
 
 /** What one mount may take of the thread before the others get their turn, however costly its requests are. */
@@ -22,6 +27,9 @@ export interface ServedMount {
   readonly server: FuseServer;
   readonly fd: number;
   stackKey: string;
+  /** What a later process needs, and its descriptor. */
+  readonly ledger: Ledger | null;
+  readonly ledgerFd: number;
   requests: number;
   /** Jobs and notifies under way. */
   underWay: number;
@@ -55,7 +63,7 @@ export interface ServeContext {
 
 export function createServedMount(
   ctx: ServeContext,
-  o: { id: string; vlfs: ServedVlfs; fd: number; stackKey: string; moved: number[] },
+  o: Pick<ServedMount, 'id' | 'vlfs' | 'fd' | 'stackKey' | 'moved' | 'ledger' | 'ledgerFd'>,
 ): ServedMount {
   return {
     ...o,
@@ -63,6 +71,7 @@ export function createServedMount(
       ops: o.vlfs,
       buffers: ctx.buffers,
       backingDevice: createBackingDevice(o.fd),
+      ledger: o.ledger,
       onException: (opcode, error) => ctx.log(`${o.id}: ${opcode} failed: ${describe(error)}`),
     }),
     requests: 0,
@@ -108,11 +117,51 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
 
 /** The request in the buffer: answers it, or puts it aside. */
 function handle(ctx: ServeContext, m: ServedMount, length: number): void {
+  const { ledger } = m;
+  const opcode = ctx.buffers.requestView.getUint32(IN_HEADER.opcode, true);
+  if (ledger !== null && isJournaled(opcode)) {
+    handleOnce(ctx, m, length, ledger);
+    return;
+  }
   const result = m.server.handle(length);
+  finish(ctx, m, length, result);
+  if (opcode === FUSE_OPCODE.INIT) noteFeatures(m);
+}
+
+function finish(ctx: ServeContext, m: ServedMount, length: number, result: number): void {
   // Before the reply: who gets it must not see old attributes. This notify takes no lock of the kernel's.
   if (m.moved.length > 0) expireAttributes(m);
   if (result === PENDING) defer(ctx, m, length);
   else if (result > 0) reply(ctx, m, result);
+}
+
+/** A request that may not be done twice: what is done of it is noted before the kernel hears of it. */
+function handleOnce(ctx: ServeContext, m: ServedMount, length: number, { journal }: Ledger): void {
+  const { requestView: view, reply: out, replyView } = ctx.buffers;
+  const low = view.getUint32(IN_HEADER.unique, true);
+  const high = view.getUint32(IN_HEADER.unique + 4, true);
+  if (journal.begin(low, (high & ~RESENT) >>> 0) && journal.resumed !== null) {
+    const { reply: answer } = journal.resumed;
+    out.set(answer);
+    replyView.setUint32(OUT_HEADER.unique + 4, high, true);
+    sys.write(m.fd, out, answer.length);
+    journal.end();
+    return;
+  }
+  const result = m.server.handle(length);
+  if (result === PENDING) journal.postpone();
+  else if (result > 0) journal.answered(out, result);
+  finish(ctx, m, length, result);
+  if (result !== PENDING) journal.end();
+}
+
+/** What INIT agreed on holds for the whole connection. */
+export function noteFeatures(m: ServedMount): void {
+  const { ledger } = m;
+  const { features } = m.server;
+  if (ledger === null || features === null) return;
+  if (!features.resend) ledger.clear();
+  ledger.setFuse({ fd: m.fd, fuseMinor: features.fuseMinor, features: featureBits(features) });
 }
 
 function expireAttributes(m: ServedMount): void {

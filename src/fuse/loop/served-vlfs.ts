@@ -2,11 +2,15 @@
  * A VLFS as the loop serves it. What tells stale names may be missing; then all names are dropped by FUSE_NOTIFY_INC_EPOCH, which
  * costs the mounts that lie inside.
  */
-import type { VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
+import type { StaleName, VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
+import type { Ledger, Revival } from '../../vlfs/index.ts';
 
 export type ServedVlfs = VfsOperations &
   Omit<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'> &
-  Partial<Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>>;
+  Partial<Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>> & {
+    /** Missing when the VLFS does not use the ledger: then it cannot be taken over. */
+    everyName?(): StaleName[];
+  };
 
 export type OpenServedVlfs = (
   spec: VlfsSpec,
@@ -19,5 +23,7 @@ export type OpenServedVlfs = (
     onBackingClosed(nodeId: number): void;
     /** What became EIO. */
     onFault(operation: string, error: unknown): void;
+    ledger?: Ledger;
+    revive?: Revival;
   },
 ) => ServedVlfs;

@@ -6,8 +6,11 @@ import { nameFromText, StrataError } from '../../base/index.ts';
 import type { DataPlane, DataPlaneStatus } from '../contract.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
+import { livingHolder, livingServer, livingWatch } from './holding.ts';
 import { openMountRecords } from './mount-records.ts';
 import { dataPlanePaths } from './paths.ts';
+import { kill } from './process-life.ts';
+import { watched } from './watch.ts';
 import { createLineReader, encodeLine, errorFromWire, packRelayer, type WireReply } from './wire.ts';
 
 const START_TIMEOUT_MS = 15_000;
@@ -32,6 +35,8 @@ function openSocket(path: string): Promise<Socket | null> {
 
 /** The running data plane of this root, or null when none runs. Does not keep the process alive by itself. */
 export async function connectDataPlane(root: string): Promise<OwnedDataPlane | null> {
+  // The holder keeps the socket of a dead one open.
+  if (livingServer(dataPlanePaths(root)) === null) return null;
   const socket = await openSocket(dataPlanePaths(root).socket);
   if (socket === null) return null;
   const waiting = new Map<number, { resolve(value: never): void; reject(error: Error): void }>();
@@ -96,44 +101,73 @@ export interface StartOptions {
   args?: string[];
 }
 
-/** The data plane of this root: the running one, or a new process, detached, that outlives this one. */
+/**
+ * The data plane of this root: the running one, the one that is being started again after its death, or a new process, detached, that outlives
+ * this one, under a shell that starts it again when it dies.
+ */
 export async function startDataPlane(root: string, options: StartOptions = {}): Promise<OwnedDataPlane> {
-  const running = await connectDataPlane(root);
-  if (running !== null) return running;
   const paths = dataPlanePaths(root);
   mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
-  const log = openSync(paths.log, 'a', 0o600);
-  const main = new URL('../data-plane-main.ts', import.meta.url).pathname;
-  const child = spawn(
-    process.execPath,
-    ['--disable-warning=ExperimentalWarning', main, '--root', root, ...(options.args ?? [])],
-    {
-      detached: true,
-      // Without it each of its threads compiles the program again, and keeps the compiler in memory.
-      env: { NODE_COMPILE_CACHE: paths.compileCache, ...process.env },
-      stdio: ['ignore', log, log],
-      cwd: '/',
-    },
-  );
-  closeSync(log);
-  let ended: string | null = null;
-  child.once('error', (error) => {
-    ended = error.message;
-  });
-  child.once('exit', (code, signal) => {
-    ended = signal ?? `status ${code}`;
-  });
-  child.unref();
   const until = Date.now() + START_TIMEOUT_MS;
+  let started: { ended: string | null } | null = null;
   while (Date.now() < until) {
     const plane = await connectDataPlane(root);
     if (plane !== null) return plane;
-    if (ended !== null) break;
+    const underWay = livingServer(paths) !== null || livingWatch(paths) !== null;
+    if (!underWay) {
+      if (started === null) started = spawnDataPlane(root, options);
+      else if (started.ended !== null) break;
+    }
     await new Promise((resolve) => setTimeout(resolve, START_POLL_MS));
   }
-  throw new StrataError('DAEMON', `strata-fs did not start${ended === null ? '' : ` (${ended})`}`, {
+  const why = started?.ended ?? null;
+  throw new StrataError('DAEMON', `strata-fs did not start${why === null ? '' : ` (${why})`}`, {
     hint: `its log is ${paths.log}`,
   });
+}
+
+function spawnDataPlane(root: string, options: StartOptions): { ended: string | null } {
+  const paths = dataPlanePaths(root);
+  const log = openSync(paths.log, 'a', 0o600);
+  // While it is there, the shell goes on.
+  closeSync(openSync(paths.lock, 'a', 0o600));
+  const main = new URL('../data-plane-main.ts', import.meta.url).pathname;
+  const flags = ['--disable-warning=ExperimentalWarning'];
+  const own = [process.execPath, ...flags, main, '--root', root, '--watched', ...(options.args ?? [])];
+  const [command, args] = watched(paths.lock, paths.pid, own);
+  const child = spawn(command, args, {
+    detached: true,
+    // Without it each of its threads compiles the program again, and keeps the compiler in memory.
+    env: { NODE_COMPILE_CACHE: paths.compileCache, ...process.env },
+    stdio: ['ignore', log, log],
+    cwd: '/',
+  });
+  closeSync(log);
+  const state: { ended: string | null } = { ended: null };
+  child.once('error', (error) => {
+    state.ended = error.message;
+  });
+  child.once('exit', (code, signal) => {
+    state.ended = signal ?? `status ${code}`;
+  });
+  child.unref();
+  return state;
+}
+
+/** Ends strata-fs; the shell that watches it starts one of the program that is installed now, which takes over. */
+export function restartDataPlane(root: string): void {
+  kill(livingServer(dataPlanePaths(root)));
+}
+
+/**
+ * Ends strata-fs at once without unmounting, with the shell that would start it again and, unless its mounts are to be taken over by a new one
+ * (`keepMounts`), the process that holds its descriptors. For an exchange by another build, and for tests.
+ */
+export function killDataPlane(root: string, options: { keepMounts: boolean }): void {
+  const paths = dataPlanePaths(root);
+  kill(livingWatch(paths));
+  kill(livingServer(paths));
+  if (!options.keepMounts) kill(livingHolder(paths));
 }
 
 /**

@@ -3,11 +3,11 @@
  * before the mount is made and removed after it is gone; records of another boot of the machine are void. Stacks are stored once, by the
  * digest of their key.
  */
-import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { MountRequest } from '../contract.ts';
+import { shortDigest, stackName } from '../stack-name.ts';
 import type { DataPlanePaths } from './paths.ts';
 
 interface MountRecord {
@@ -18,10 +18,6 @@ interface MountRecord {
   mountpoint: string;
   readOnly: boolean;
   vlfs: Omit<VlfsSpec, 'stack'> & { stack: string };
-}
-
-function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 40);
 }
 
 function bootId(): string {
@@ -43,22 +39,33 @@ export interface MountRecords {
    * undoes it for those whose relayer failed.
    */
   restack(stacks: ReadonlyMap<string, StackSpec>): (failed: ReadonlySet<string>) => void;
-  /** Removes void records and stacks that no record names. */
-  sweep(): void;
+  /** A stored stack, or null. */
+  stack(name: string): StackSpec | null;
+  /** Removes void records and stacks that no record names and nobody serves. */
+  sweep(served?: ReadonlySet<string>): void;
 }
 
 export function openMountRecords(paths: DataPlanePaths): MountRecords {
   const boot = bootId();
   mkdirSync(paths.mountsDir, { recursive: true, mode: 0o700 });
   mkdirSync(paths.stacksDir, { recursive: true, mode: 0o700 });
-  const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${digest(mountpoint)}.json`);
+  const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${shortDigest(mountpoint)}.json`);
   const known = new Set(readdirSync(paths.stacksDir));
 
   function storeStack(stack: StackSpec): string {
-    const name = `${digest(stack.key)}.json`;
+    const name = stackName(stack.key);
     if (!known.has(name)) writeWhole(join(paths.stacksDir, name), JSON.stringify(stack));
     known.add(name);
     return name;
+  }
+
+  function readStack(name: string): StackSpec | null {
+    if (!/^[0-9a-f]{40}\.json$/.test(name)) return null;
+    try {
+      return JSON.parse(readFileSync(join(paths.stacksDir, name), 'utf8')) as StackSpec;
+    } catch {
+      return null;
+    }
   }
 
   function read(): { file: string; record: MountRecord }[] {
@@ -86,17 +93,16 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
     remove: (mountpoint) => rmSync(fileOf(mountpoint), { force: true }),
     list() {
       const requests: MountRequest[] = [];
+      const stacks = new Map<string, StackSpec>();
       for (const { record } of read()) {
         if (record.boot !== boot) continue;
-        try {
-          const stack = JSON.parse(
-            readFileSync(join(paths.stacksDir, record.vlfs.stack), 'utf8'),
-          ) as StackSpec;
-          const { id, mountpoint, readOnly, vlfs } = record;
-          requests.push({ id, mountpoint, readOnly, vlfs: { ...vlfs, stack } });
-        } catch {
-          // Without its stack it cannot be mounted; fleet/ still knows the appliance.
-        }
+        const { id, mountpoint, readOnly, vlfs } = record;
+        // Many mounts have the same stack: it is read once.
+        const stack = stacks.get(vlfs.stack) ?? readStack(vlfs.stack);
+        // Without its stack it cannot be mounted; fleet/ still knows the appliance.
+        if (stack === null) continue;
+        stacks.set(vlfs.stack, stack);
+        requests.push({ id, mountpoint, readOnly, vlfs: { ...vlfs, stack } });
       }
       return requests;
     },
@@ -109,8 +115,9 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
         for (const { record } of before) if (failed.has(record.id)) store(record);
       };
     },
-    sweep() {
-      const used = new Set<string>();
+    stack: readStack,
+    sweep(served = new Set()) {
+      const used = new Set<string>(served);
       for (const { file, record } of read()) {
         if (record.boot === boot) used.add(record.vlfs.stack);
         else rmSync(file, { force: true });

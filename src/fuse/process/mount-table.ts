@@ -8,10 +8,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
 import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { MountInfo, MountRequest } from '../contract.ts';
-import type { RelayerOutcome, ServedStatus } from '../loop/messages.ts';
+import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
+import type { FormerMount } from '../loop/take-over.ts';
 import type { Features } from '../server/init.ts';
 import { bindMount, mountFuse, setReadAhead, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
+import { formerMounts } from './former-mounts.ts';
+import type { Former, Holding } from './holding.ts';
 import type { MountRecords } from './mount-records.ts';
 import type { ThreadGroups } from './thread-groups.ts';
 import type { ServingThread } from './threads.ts';
@@ -42,14 +45,17 @@ export interface MountTable {
     passthroughOpens: number;
   }>;
   /** A serving thread says that the connection of a VLFS ended. */
-  gone(id: string): void;
+  gone(id: string, ledgerFd: number): void;
+  /** Opens what a killed strata-fs served, as it was; what cannot be opened is told to `log`. Then `goOn` serves it. */
+  takeOver(former: Former, log: (line: string) => void): Promise<void>;
+  goOn(): Promise<void>;
   /** VLFSs whose connection lives, lazily unmounted ones too. */
   size(): number;
   /** Unmounts what is not busy (lazily all, with force). Returns the mountpoints that stay. */
   unmountAll(force: boolean): Promise<string[]>;
 }
 
-export function createMountTable(threads: ThreadGroups, records: MountRecords): MountTable {
+export function createMountTable(threads: ThreadGroups, records: MountRecords, holding: Holding): MountTable {
   const table = new Map<string, Served>();
   const queues = new Map<string, Promise<unknown>>();
   const lastStatus = new WeakMap<ServingThread, ServedStatus[]>();
@@ -97,13 +103,17 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
     const cache = vlfs.cache ?? 'shared';
     const thread = await threads.join(vlfs);
     try {
-      await thread.send({ kind: 'open', id, spec: vlfs });
+      const ledgerFd = await thread.send<number>({ kind: 'open', id, spec: vlfs });
       let fd: number;
       try {
         records.put(request);
-        fd = mountFuse(nameFromText(mountpoint), request.readOnly);
+        holding.add(ledgerFd);
+        fd = mountFuse(nameFromText(mountpoint), request.readOnly, (opened) => {
+          void thread.send({ kind: 'connect', id, fd: opened });
+        });
         if (cache === 'exact') setReadAhead(nameFromText(mountpoint));
       } catch (error) {
+        holding.remove(ledgerFd);
         records.remove(mountpoint);
         await thread.send({ kind: 'drop', id });
         throw error;
@@ -225,7 +235,8 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
         passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0),
       };
     },
-    gone(id) {
+    gone(id, ledgerFd) {
+      holding.remove(ledgerFd);
       const found = table.get(id);
       if (found === undefined) return;
       threads.leave(found.thread);
@@ -236,6 +247,39 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords): 
         if (left.has(nameFromText(path))) unmount(nameFromText(path), true);
         records.remove(path);
       }
+    },
+    async takeOver(former, log) {
+      const mounted = new Set(strataMountpoints());
+      const wanted = records.list().filter((r) => mounted.has(nameFromText(r.mountpoint)));
+      const byThread = new Map<ServingThread, FormerMount[]>();
+      for (const mount of formerMounts(former, records, wanted, log)) {
+        const thread = await threads.join(mount.spec);
+        byThread.set(thread, [...(byThread.get(thread) ?? []), mount]);
+        const mountpoints = wanted
+          .filter((r) => r.id === mount.id)
+          .map(({ mountpoint, readOnly }) => ({ path: mountpoint, readOnly }));
+        const { cache = 'shared', stack } = mount.spec;
+        table.set(mount.id, { thread, mountpoints, cache, stackKey: stack.key });
+      }
+      await Promise.all(
+        [...byThread].map(async ([thread, mounts]) => {
+          const { pidfd } = former;
+          const outcomes = await thread.send<TakeOverOutcome[]>({ kind: 'take-over', mounts, pidfd });
+          for (const { id, ledgerFd, failure } of outcomes) {
+            if (failure === null) {
+              holding.add(ledgerFd);
+              continue;
+            }
+            log(`${id} could not be taken over: ${failure}`);
+            threads.leave(thread);
+            table.delete(id);
+          }
+        }),
+      );
+    },
+    async goOn() {
+      const ids = [...table.keys()];
+      await Promise.all(threads.all().map((thread) => thread.send({ kind: 'go-on', ids })));
     },
     size: () => table.size,
     async unmountAll(force) {

@@ -4,7 +4,10 @@ import { join } from 'node:path';
 export interface DataPlanePaths {
   runDir: string;
   socket: string;
+  /** Held while a strata-fs becomes the one of this root. */
   lock: string;
+  /** Who serves, who holds its descriptors. */
+  state: string;
   pid: string;
   log: string;
   /** One record a mountpoint: what to mount again after a crash. */
@@ -21,6 +24,7 @@ export function dataPlanePaths(root: string): DataPlanePaths {
     runDir,
     socket: join(runDir, 'strata-fs.sock'),
     lock: join(runDir, 'strata-fs.lock'),
+    state: join(runDir, 'strata-fs.state'),
     pid: join(runDir, 'strata-fs.pid'),
     log: join(runDir, 'strata-fs.log'),
     mountsDir: join(runDir, 'mounts'),

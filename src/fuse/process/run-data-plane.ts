@@ -1,10 +1,10 @@
 /** The life of the strata-fs process: lock, threads, socket, signals, end. */
-import { chmodSync, closeSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { asStrataError, StrataError } from '../../base/index.ts';
-import { flock, raiseOpenFiles } from '../../sys/index.ts';
 import type { DataPlaneStatus, MountRequest } from '../contract.ts';
-import { createLog } from './log.ts';
+import { servedStacks } from './former-mounts.ts';
+import type { Holding } from './holding.ts';
 import { openMountRecords } from './mount-records.ts';
 import { createMountTable, type MountTable } from './mount-table.ts';
 import { dataPlanePaths } from './paths.ts';
@@ -20,49 +20,53 @@ export interface DataPlaneOptions {
   spinUs?: number | undefined;
   /** Objects that the VLFSs of a serving thread may know, for tests. */
   mostNodes?: number | undefined;
+  /** Its hold on the state root. */
+  holding: Holding;
+  log(line: string): void;
 }
 
 const DEFAULT_SPIN_US = 50;
-const OPEN_FILES = 1 << 20;
-/** Below every ordinary process: losing strata-fs loses all mounts. */
-const OOM_SCORE = -900;
-const LOCK_EX_NB = 6;
 
 export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   const paths = dataPlanePaths(options.root);
-  mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
-  chmodSync(paths.runDir, 0o700);
-  const lock = openSync(paths.lock, 'a', 0o600);
-  if (flock(lock, LOCK_EX_NB) < 0) throw new StrataError('BUSY', `another strata-fs serves ${options.root}`);
-  process.title = 'strata-fs';
+  const { holding, log } = options;
   // Files made through a mount get exactly the mode asked for.
   process.umask(0);
-  const log = createLog(paths.log);
-  protect(log);
-
+  let ending = false;
+  let ended = false;
   const threadOptions: ThreadOptions = {
     vlfsModule: options.vlfsModule,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     mostNodes: options.mostNodes,
-    onGone: (id) => {
-      mounts.gone(id);
+    onGone: (id, ledgerFd) => {
+      mounts.gone(id, ledgerFd);
       log(`${id}: unmounted`);
       endIfDone();
     },
     onLog: log,
     onDeath: (what) => {
-      log(`${what} died; strata-fs ends, stratad starts it again`);
+      log(`${what} died; strata-fs ends and is started again`);
       process.kill(process.pid, 'SIGKILL');
     },
   };
-  const threads = createThreadGroups(options.root, startThreads(threadOptions), () =>
-    startThreads({ ...threadOptions, count: 1 }),
-  );
+  const home = startThreads(threadOptions);
+  const threads = createThreadGroups(options.root, home, () => {
+    const further = startThreads({ ...threadOptions, count: 1 });
+    further.startPool();
+    return further;
+  });
   const records = openMountRecords(paths);
-  records.sweep();
-  const mounts: MountTable = createMountTable(threads, records);
-  let ending = false;
-  let ended = false;
+  const { former } = holding;
+  records.sweep(former === null ? undefined : servedStacks(former));
+  const mounts: MountTable = createMountTable(threads, records, holding);
+  const begun = performance.now();
+  if (former !== null) await mounts.takeOver(former, log);
+  holding.commit();
+  if (mounts.size() > 0) {
+    await mounts.goOn();
+    log(`took over ${mounts.size()} file systems in ${Math.round(performance.now() - begun)} ms`);
+  }
+  home.startPool();
 
   /** After a shutdown was asked for: ends when the last connection is gone. */
   function endIfDone(): void {
@@ -72,7 +76,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     rmSync(paths.socket, { force: true });
     rmSync(paths.pid, { force: true });
     void threads.stop().finally(() => {
-      closeSync(lock);
+      holding.end();
       process.exit(0);
     });
   }
@@ -157,14 +161,4 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void shutdown(false));
   process.on('SIGHUP', () => {});
   log(`serves ${options.root} as process ${process.pid} with ${threads.all().length} threads`);
-}
-
-function protect(log: (line: string) => void): void {
-  const limit = raiseOpenFiles(OPEN_FILES);
-  if (limit < 65536) log(`open files are limited to ${limit}`);
-  try {
-    writeFileSync('/proc/self/oom_score_adj', String(OOM_SCORE));
-  } catch {
-    log('the out-of-memory score could not be lowered');
-  }
 }

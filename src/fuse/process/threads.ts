@@ -21,7 +21,7 @@ export interface ThreadOptions {
   mostNodes?: number | undefined;
   /** Serving threads; default: one a core, at most four. */
   count?: number;
-  onGone(id: string): void;
+  onGone(id: string, ledgerFd: number): void;
   onLog(line: string): void;
   /** A thread died; the process cannot go on. */
   onDeath(what: string): void;
@@ -29,6 +29,8 @@ export interface ThreadOptions {
 
 export interface Threads {
   serving: ServingThread[];
+  /** Starts the pool, whose work waits until then: after a takeover requests are answered first. Once. */
+  startPool(): void;
   /** Ends all threads; mounts must be gone. */
   stop(): Promise<void>;
 }
@@ -51,12 +53,9 @@ export function startThreads(options: ThreadOptions): Threads {
   const died = (what: string) => (): void => {
     if (!stopping) options.onDeath(what);
   };
-  const pool = Array.from({ length: POOL_THREADS }, () => {
-    const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
-    worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
-    worker.on('exit', died('a pool thread'));
-    return worker;
-  });
+  let pool: Worker[] = [];
+  /** What each pool thread attaches to. */
+  const attachments: PoolAttach[][] = Array.from({ length: POOL_THREADS }, () => []);
   const count = options.count ?? Math.min(MAX_SERVING_THREADS, availableParallelism());
   const workers: Worker[] = [];
   const serving = Array.from({ length: count }, () => startServing());
@@ -66,9 +65,9 @@ export function startThreads(options: ThreadOptions): Threads {
     const commandFd = eventfd();
     const doneFd = eventfd();
     if (commandFd < 0 || doneFd < 0) throw new StrataError('IO', 'strata-fs cannot make an eventfd');
-    const ports = pool.map((worker) => {
+    const ports = attachments.map((list) => {
       const { port1, port2 } = new MessageChannel();
-      worker.postMessage({ port: port2, doneFd } satisfies PoolAttach, [port2]);
+      list.push({ port: port2, doneFd });
       return port1;
     });
     const data: LoopData = {
@@ -90,7 +89,7 @@ export function startThreads(options: ThreadOptions): Threads {
     let seq = 1;
     worker.on('message', (reply: LoopReply) => {
       if ('event' in reply) {
-        if (reply.event === 'gone') options.onGone(reply.id);
+        if (reply.event === 'gone') options.onGone(reply.id, reply.ledgerFd);
         else options.onLog(reply.line);
         return;
       }
@@ -115,6 +114,15 @@ export function startThreads(options: ThreadOptions): Threads {
 
   return {
     serving,
+    startPool() {
+      pool = attachments.map((list) => {
+        const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
+        worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
+        worker.on('exit', died('a pool thread'));
+        for (const attach of list) worker.postMessage(attach, [attach.port]);
+        return worker;
+      });
+    },
     async stop() {
       stopping = true;
       await Promise.all(serving.map((thread) => thread.send({ kind: 'stop' })));

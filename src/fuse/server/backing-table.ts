@@ -6,6 +6,7 @@
  */
 import { E } from '../../sys/index.ts';
 import type { OpenOut } from '../../vlfs/contract.ts';
+import { type Ledger, OPEN_MODE } from '../../vlfs/index.ts';
 import { FOPEN } from '../abi/constants.ts';
 
 /** How a transport gives descriptors to the kernel; virtio-fs has none. */
@@ -22,6 +23,14 @@ interface NodeUse {
   cachedOpens: number;
   /** The VLFS keeps the backing file open after the last release. */
   kept: boolean;
+  /** Its place in the ledger, or -1. */
+  slot: number;
+}
+
+/** What the ledger of a killed process says of opens. */
+export interface FormerOpens {
+  handles: readonly { fh: number; node: number; mode: number }[];
+  backings: readonly { node: number; id: number; privileged: boolean }[];
 }
 
 export interface BackingTable {
@@ -40,9 +49,11 @@ export interface BackingTable {
   /** The VLFS closed the backing file of a node without opens. */
   closed(node: number): void;
   closeAll(): void;
+  /** After a takeover: what the kernel has open goes on, what is only registered is given up. */
+  restore(former: FormerOpens): void;
 }
 
-export function createBackingTable(device: BackingDevice | null): BackingTable {
+export function createBackingTable(device: BackingDevice | null, ledger: Ledger | null = null): BackingTable {
   const nodes = new Map<number, NodeUse>();
   /** fh -> true when passthrough, false when cached; direct opens are not in it. */
   const handles = new Map<number, boolean>();
@@ -53,13 +64,13 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
   function useOf(node: number): NodeUse {
     let use = nodes.get(node);
     if (use === undefined) {
-      use = { backingId: 0, privileged: false, passthroughOpens: 0, cachedOpens: 0, kept: false };
+      use = { backingId: 0, privileged: false, passthroughOpens: 0, cachedOpens: 0, kept: false, slot: -1 };
       nodes.set(node, use);
     }
     return use;
   }
 
-  function openPassthrough(use: NodeUse, open: OpenOut, byRoot: boolean): boolean {
+  function openPassthrough(node: number, use: NodeUse, open: OpenOut, byRoot: boolean): boolean {
     const privileged = byRoot || open.backingReadOnly;
     if (use.passthroughOpens === 0 && use.privileged && !privileged) dropId(use);
     if (use.backingId === 0) {
@@ -70,10 +81,12 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       }
       use.backingId = id;
       use.privileged = privileged;
+      use.slot = ledger?.registered(node, id, privileged) ?? -1;
     }
     use.passthroughOpens++;
     use.kept = open.keepsBacking;
     handles.set(open.fh, true);
+    ledger?.openMode(open.fh, OPEN_MODE.passthrough);
     lastBackingId = use.backingId;
     return true;
   }
@@ -81,11 +94,14 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
   function dropId(use: NodeUse): void {
     if (use.backingId > 0) device?.close(use.backingId);
     use.backingId = 0;
+    ledger?.unregistered(use.slot);
+    use.slot = -1;
   }
 
   function openCached(use: NodeUse, open: OpenOut): number {
     use.cachedOpens++;
     handles.set(open.fh, false);
+    ledger?.openMode(open.fh, OPEN_MODE.cached);
     return open.keepCache ? FOPEN.KEEP_CACHE : 0;
   }
 
@@ -100,7 +116,7 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       const possible = this.enabled && !refused && device !== null && open.backingFd >= 0;
       if (possible && (known === undefined || known.cachedOpens === 0)) {
         const use = useOf(node);
-        if (openPassthrough(use, open, byRoot)) {
+        if (openPassthrough(node, use, open, byRoot)) {
           this.passthroughOpens++;
           return FOPEN.PASSTHROUGH | (open.directIo ? FOPEN.DIRECT_IO : 0);
         }
@@ -131,6 +147,27 @@ export function createBackingTable(device: BackingDevice | null): BackingTable {
       for (const use of nodes.values()) if (use.backingId > 0) device?.close(use.backingId);
       nodes.clear();
       handles.clear();
+    },
+    restore(former) {
+      for (const { fh, node, mode } of former.handles) {
+        if (mode === OPEN_MODE.direct) continue;
+        const use = useOf(node);
+        // The VLFS says when it closes the file.
+        use.kept = true;
+        handles.set(fh, mode === OPEN_MODE.passthrough);
+        if (mode === OPEN_MODE.passthrough) use.passthroughOpens++;
+        else use.cachedOpens++;
+      }
+      for (const { node, id, privileged } of former.backings) {
+        const use = nodes.get(node);
+        if (use === undefined || use.passthroughOpens === 0 || use.backingId > 0) {
+          device?.close(id);
+          continue;
+        }
+        use.backingId = id;
+        use.privileged = privileged;
+        use.slot = ledger?.registered(node, id, privileged) ?? -1;
+      }
     },
   };
 }

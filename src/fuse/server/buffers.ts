@@ -44,7 +44,8 @@ function slices(buffer: Buffer, start: number): (size: number) => Uint8Array {
 }
 
 export function createFuseBuffers(): FuseBuffers {
-  const request = Buffer.alloc(REQUEST_BYTES);
+  // Touched, so that its pages are there: a read that a kill cuts off in a page fault fails the request.
+  const request = Buffer.alloc(REQUEST_BYTES, 1);
   const reply = Buffer.alloc(REPLY_BYTES);
   return {
     request,

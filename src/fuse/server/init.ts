@@ -30,6 +30,28 @@ export interface Features {
   idmap: boolean;
 }
 
+/** The features beside the version, in the order of their bits where they are stored. */
+const STORED = [
+  'passthrough',
+  'incEpoch',
+  'expireOnly',
+  'killPriv',
+  'posixAcl',
+  'dontMask',
+  'setxattrExt',
+  'resend',
+  'idmap',
+] as const;
+
+export function featureBits(features: Features): number {
+  return STORED.reduce((bits, name, i) => (features[name] ? bits | (1 << i) : bits), 0);
+}
+
+export function featuresOf(fuseMinor: number, bits: number): Features {
+  const flags = Object.fromEntries(STORED.map((name, i) => [name, (bits & (1 << i)) !== 0]));
+  return { fuseMinor, ...flags } as unknown as Features;
+}
+
 const WANTED =
   FUSE_INIT.ASYNC_READ |
   FUSE_INIT.ATOMIC_O_TRUNC |

@@ -5,9 +5,15 @@
  */
 import { E } from '../../sys/index.ts';
 import { PENDING, type SlowJob, type StaleName, type VfsOperations } from '../../vlfs/contract.ts';
+import type { Ledger } from '../../vlfs/index.ts';
 import { FUSE_OPCODE } from '../abi/constants.ts';
 import { IN_HEADER, OUT_HEADER } from '../abi/layout.ts';
-import { type BackingDevice, type BackingTable, createBackingTable } from './backing-table.ts';
+import {
+  type BackingDevice,
+  type BackingTable,
+  createBackingTable,
+  type FormerOpens,
+} from './backing-table.ts';
 import { type FuseBuffers, getU64 } from './buffers.ts';
 import { eachPlusNode } from './directory-sink.ts';
 import { putCopied } from './file-ops.ts';
@@ -21,6 +27,8 @@ export interface FuseServerOptions {
   buffers: FuseBuffers;
   /** Passthrough, when the transport has it. */
   backingDevice: BackingDevice | null;
+  /** Where opens are noted for a later process. */
+  ledger?: Ledger | null;
   /** Called with what the VLFS threw; the request is answered EIO. */
   onException: (opcode: string, error: unknown) => void;
 }
@@ -34,6 +42,8 @@ export interface FuseServer {
   answerJob(result: number): number;
   /** The kernel did not take the last reply (interrupted): lookups and handles that it gave are taken back. */
   revokeLast(): void;
+  /** After a takeover: the connection goes on as it was agreed on. */
+  restore(features: Features, former: FormerOpens): void;
   /** The connection is gone. */
   destroy(): void;
   /** While set, the kernel may not keep the names it is given: they are about to change. */
@@ -46,7 +56,7 @@ export interface FuseServer {
 
 export function createFuseServer(options: FuseServerOptions): FuseServer {
   const { ops, buffers, onException } = options;
-  const backing = createBackingTable(options.backingDevice);
+  const backing = createBackingTable(options.backingDevice, options.ledger);
   const s = createSession({ ops, buffers, backing });
   const { view, out, caller } = s;
   let destroyed = false;
@@ -138,6 +148,12 @@ export function createFuseServer(options: FuseServerOptions): FuseServer {
         eachPlusNode(out, out.getUint32(OUT_HEADER.len, true) - OUT_HEADER.size, (node) =>
           ops.forget(node, 1),
         );
+    },
+    restore(features, former) {
+      s.features = features;
+      backing.enabled = features.passthrough;
+      ops.init(features);
+      backing.restore(former);
     },
     destroy() {
       if (destroyed) return;

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
-import { dataPlanePid, type OwnedDataPlane, startDataPlane } from '../process/client.ts';
+import { dataPlanePid, killDataPlane, type OwnedDataPlane, startDataPlane } from '../process/client.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 
 export interface TestPlane {
@@ -71,15 +71,8 @@ export async function withDataPlane(
   try {
     await body(test);
   } finally {
-    const pid = dataPlanePid(root);
     test.plane.close();
-    if (pid !== null) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended by itself.
-      }
-    }
+    killDataPlane(root, { keepMounts: false });
     for (const path of strataMountpoints().reverse()) if (path.startsWith(dir)) umount(path, MNT_DETACH);
     // An ending process may still write its compile cache.
     rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });

@@ -20,11 +20,12 @@ function failure(what: string, errno: number, hint: string): StrataError {
   return new StrataError(code, `cannot ${what}: ${sys.errnoName(errno)}`, { hint });
 }
 
-/** Mounts a new connection at an existing directory (a latin1 path) and returns its descriptor. */
-export function mountFuse(mountpoint: string, readOnly: boolean): number {
+/** Mounts a new connection at an existing directory (a latin1 path) and returns its descriptor, which `announce` gets before the mount is made. */
+export function mountFuse(mountpoint: string, readOnly: boolean, announce: (fd: number) => void): number {
   const fd = sys.openat(sys.AT_FDCWD, '/dev/fuse', sys.O_RDWR | sys.O_NONBLOCK | sys.O_CLOEXEC);
   if (fd < 0) throw failure('open /dev/fuse', fd, 'load the kernel module fuse, and run as root');
   const options = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,subtype=${SUBTYPE}`;
+  announce(fd);
   const errno = sys.mount(SOURCE, mountpoint, 'fuse', readOnly ? sys.MS_RDONLY : 0, options);
   if (errno === 0) return fd;
   sys.close(fd);

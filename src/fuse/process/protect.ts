@@ -1,0 +1,19 @@
+/** What strata-fs asks of the system for itself: many open files, and to be killed last when memory runs out. */
+import { writeFileSync } from 'node:fs';
+import { raiseOpenFiles } from '../../sys/index.ts';
+
+const OPEN_FILES = 1 << 20;
+const ENOUGH_FILES = 65536;
+/** Below every ordinary process: all mounts wait while there is no strata-fs. */
+const OOM_SCORE = -900;
+
+/** What could not be had is told to `log`. */
+export function protect(log: (line: string) => void): void {
+  const limit = raiseOpenFiles(OPEN_FILES);
+  if (limit < ENOUGH_FILES) log(`open files are limited to ${limit}`);
+  try {
+    writeFileSync('/proc/self/oom_score_adj', String(OOM_SCORE));
+  } catch {
+    log('the out-of-memory score could not be lowered');
+  }
+}

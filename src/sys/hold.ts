@@ -1,0 +1,41 @@
+/**
+ * A process that does nothing but share this one's descriptor table (clone(2) with CLONE_FILES): every descriptor that this process has open,
+ * then and later, stays open when it is killed, until the holder is killed too; another process takes them by pidfd_getfd. It
+ * never returns to JavaScript: it sleeps in pause(2) with all signals blocked, on a copy of the memory of this moment (a few MB at the start).
+ */
+import koffi from 'koffi';
+import { libc, orErrno } from './libc.ts';
+
+const c = {
+  clone: libc.func('int clone(void *fn, uintptr_t stack, int flags, uintptr_t argument)'),
+  mmap: libc.func(
+    'uintptr_t mmap(uintptr_t at, unsigned long size, int protection, int flags, int fd, int64_t offset)',
+  ),
+  munmap: libc.func('int munmap(uintptr_t at, unsigned long size)'),
+  sigmask: libc.func('int pthread_sigmask(int how, const void *set, void *previous)'),
+};
+
+const CLONE_FILES = 0x400;
+const SIG_SETMASK = 2;
+const STACK_BYTES = 64 * 1024;
+const PROT_READ_WRITE = 3;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+/** syscall(2)'s wrapper is no cancellation point; arm64 has no pause(2), there the C library's function does. */
+const NR_PAUSE_X64 = 34;
+const SIGSET_BYTES = 128;
+
+/**
+ * Starts the holder; returns its process id, or a negative errno. Call it early, while there is little memory to copy. It ends by
+ * SIGKILL only; what shows it to people is the process title at this moment.
+ */
+export function holdDescriptors(): number {
+  const wait = koffi.load('libc.so.6').symbol(process.arch === 'x64' ? 'syscall' : 'pause', 'void');
+  const stack = Number(c.mmap(0, STACK_BYTES, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0));
+  if (stack <= 0) return orErrno(-1);
+  const previous = Buffer.alloc(SIGSET_BYTES);
+  c.sigmask(SIG_SETMASK, Buffer.alloc(SIGSET_BYTES, 0xff), previous);
+  const pid = orErrno(c.clone(wait, stack + STACK_BYTES - 64, CLONE_FILES, NR_PAUSE_X64));
+  c.sigmask(SIG_SETMASK, previous, null);
+  c.munmap(stack, STACK_BYTES);
+  return pid;
+}

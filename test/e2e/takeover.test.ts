@@ -1,0 +1,212 @@
+/**
+ * kill -9 of strata-fs, of stratad and of both at random moments while programs work in mounted appliances: none of them sees an error, nothing is
+ * lost or done twice, and all is served again within a second. STRATA_TAKEOVER_SECONDS makes each of the long parts longer than in CI.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createClient } from '../../src/client/index.ts';
+import { project, sh, strataRoot } from '../helpers/strata.ts';
+
+const s = strataRoot('takeover');
+after(() => s.remove());
+const seconds = Number(process.env.STRATA_TAKEOVER_SECONDS ?? 6);
+const MOUNTS = 100;
+const SHARED = 'usr/share/work';
+const view = (i: number): string => join(s.root, 'views', `m-${i}`);
+
+function pidIn(file: string): number {
+  try {
+    return Number(readFileSync(join(s.root, 'run', file), 'utf8').trim());
+  } catch {
+    return 0;
+  }
+}
+
+function killNow(file: string): boolean {
+  const pid = pidIn(file);
+  try {
+    if (pid > 1) process.kill(pid, 'SIGKILL');
+    return pid > 1;
+  } catch {
+    return false;
+  }
+}
+
+/** Kills at random moments until the work ends; every other time stratad too. Returns how often strata-fs was killed. */
+async function killDuring(work: Promise<unknown>): Promise<number> {
+  let ended = false;
+  let kills = 0;
+  const end = work.finally(() => {
+    ended = true;
+  });
+  end.catch(() => {});
+  while (!ended) {
+    await Promise.race([end.catch(() => {}), sleep(150 + Math.random() * 900)]);
+    const killed = pidIn('strata-fs.pid');
+    if (ended || !killNow('strata-fs.pid')) continue;
+    kills++;
+    if (kills % 2 === 0) killNow('stratad.pid');
+    while (!ended && pidIn('strata-fs.pid') === killed) await sleep(10);
+  }
+  await end;
+  return kills;
+}
+
+async function mountedNow(): Promise<number> {
+  const { appliances } = await s.json('list');
+  return appliances.filter((a: { mounts: string[] }) => a.mounts.length > 0).length;
+}
+
+async function program(command: string, args: string[]): Promise<string> {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let out = '';
+  child.stdout.on('data', (chunk) => {
+    out += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    out += chunk;
+  });
+  const [code, signal] = await once(child, 'close');
+  assert.equal(code, 0, `${command} ${args.join(' ')}: ${signal ?? code}\n${out.slice(-4000)}`);
+  return out;
+}
+
+before(async () => {
+  const tree = join(s.root, 'tree');
+  await sh(`mkdir -p ${tree}/usr/bin ${tree}/tmp && ln -s usr/bin ${tree}/bin && cp /bin/busybox ${tree}/usr/bin/ &&
+    for c in sh sleep touch cat; do ln -s busybox ${tree}/usr/bin/$c; done`);
+  mkdirSync(join(tree, SHARED, 'sub'), { recursive: true });
+  for (const name of ['a', 'shared', 'sub/b']) writeFileSync(join(tree, SHARED, name), name.repeat(3000));
+  await s.json('repo', 'add', 'local', join(s.root, 'units'));
+  await s.json('layer', 'build', tree, '--repo', 'local', '--name', 'work', '--version', '1');
+  await s.json('template', 'create', 't', 'local/work');
+  await s.json('create', 'm', '--template', 't', '--count', `${MOUNTS}`);
+  for (let i = 1; i <= MOUNTS; i++) mkdirSync(view(i), { recursive: true });
+});
+
+test(`${MOUNTS} mounts are served again, open files and containers included`, async (t) => {
+  const client = createClient({ root: s.root });
+  for (let i = 1; i <= MOUNTS; i++) await client.call('mount', { name: `m-${i}`, dir: view(i) });
+  const container = s.start([
+    'run',
+    'm-1',
+    '--',
+    'sh',
+    '-c',
+    'touch /tmp/up; while :; do cat /usr/share/work/a >/dev/null || exit 9; touch /tmp/beat || exit 8; sleep 0.05; done',
+  ]);
+  for (let i = 0; i < 200 && !existsSync(join(view(1), 'tmp/up')); i++) await sleep(50);
+  assert.ok(existsSync(join(view(1), 'tmp/up')), 'the container runs');
+
+  const unnamed = openSync(join(view(2), 'tmp/open'), 'w+');
+  writeSync(unnamed, 'before');
+  unlinkSync(join(view(2), 'tmp/open'));
+  const reader = openSync(join(view(2), SHARED, 'shared'), 'r');
+  for (const file of ['strata-fs.pid', 'stratad.pid', 'both']) {
+    const pid = pidIn('strata-fs.pid');
+    const begun = performance.now();
+    if (file !== 'strata-fs.pid') killNow('stratad.pid');
+    if (file !== 'stratad.pid') killNow('strata-fs.pid');
+    writeFileSync(join(view(1), 'tmp', file), 'first');
+    const first = performance.now() - begun;
+    for (let i = 2; i <= MOUNTS; i++) writeFileSync(join(view(i), 'tmp', file), 'all');
+    const all = performance.now() - begun;
+    t.diagnostic(
+      `killed ${file}: the first operation took ${first.toFixed(0)} ms, ${MOUNTS} mounts ${all.toFixed(0)} ms`,
+    );
+    // A loaded machine is slower; the figure for an idle one stands in the documentation.
+    assert.ok(all < 8000, `${all} ms`);
+    writeSync(unnamed, '+after', 6);
+    assert.equal(fstatSync(unnamed).size, 12);
+    assert.equal(fstatSync(unnamed).nlink, 0);
+    ftruncateSync(unnamed, 6);
+    const content = Buffer.alloc(10);
+    assert.equal(readSync(reader, content, 0, 10, 5), 10);
+    assert.equal(content.toString(), 'dsharedsha');
+    if (file !== 'stratad.pid')
+      for (let i = 0; i < 500 && pidIn('strata-fs.pid') === pid; i++) await sleep(20);
+    assert.equal(await mountedNow(), MOUNTS);
+  }
+  closeSync(unnamed);
+  closeSync(reader);
+  assert.equal(container.exitCode, null, 'the container goes on');
+  container.kill('SIGTERM');
+});
+
+test('operations that may not be done twice', async (t) => {
+  const work = [3, 4].map((i) =>
+    program(process.execPath, [
+      join(project, 'test/helpers/checked-operations.ts'),
+      join(view(i), SHARED),
+      `${Date.now() + i}`,
+      `${seconds * 1000}`,
+    ]),
+  );
+  const kills = await killDuring(Promise.all(work));
+  const counts = await Promise.all(work);
+  t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} operations, ${kills} kills`);
+  assert.ok(kills > 0);
+});
+
+test('git clone, and a compilation', async (t) => {
+  const source = join(s.root, 'source');
+  const target = join(view(5), 'tmp');
+  await sh(`mkdir -p ${source} && cd ${source} && git init -q . && for i in $(seq 1 300); do
+    printf 'int f%d(int x) { return x + %d; }\\n' $i $i > f$i.c; done && git add . && git -c user.name=t -c user.email=t@t commit -qm one`);
+  const objects = 'SRC := $(wildcard *.c)\nall: $(SRC:.c=.o)\n\t$(AR) rcs all.a $^\n';
+  const kills = await killDuring(
+    (async () => {
+      await program('git', ['clone', '-q', '--no-hardlinks', source, join(target, 'clone')]);
+      await program('git', ['-C', join(target, 'clone'), 'fsck', '--full', '--strict']);
+      writeFileSync(join(target, 'clone/Makefile'), objects);
+      await program('sh', [
+        '-c',
+        `cd ${join(target, 'clone')} && rm -f f[3-9]* f2[0-9]* && make -s -j2 CC=cc`,
+      ]);
+    })(),
+  );
+  const listed = (await sh(`ar t ${target}/clone/all.a | wc -l`)).stdout.trim();
+  assert.equal(listed, `${readdirSync(join(target, 'clone')).filter((name) => name.endsWith('.c')).length}`);
+  t.diagnostic(`${kills} kills`);
+});
+
+test('daemon restart: both processes are new, and nobody notices', async () => {
+  const before = [pidIn('strata-fs.pid'), pidIn('stratad.pid')];
+  const file = openSync(join(view(6), 'tmp/open'), 'w+');
+  await s.json('daemon', 'restart');
+  writeSync(file, 'x');
+  writeFileSync(join(view(6), 'tmp/after'), 'x');
+  for (let i = 0; i < 500 && pidIn('strata-fs.pid') === before[0]; i++) await sleep(20);
+  assert.notEqual(pidIn('strata-fs.pid'), before[0]);
+  assert.notEqual(pidIn('stratad.pid'), before[1]);
+  assert.equal(fstatSync(file).size, 1);
+  closeSync(file);
+  assert.equal(await mountedNow(), MOUNTS);
+});
+
+test('a killed watcher or holder costs no mount as long as strata-fs lives', async () => {
+  const state = JSON.parse(readFileSync(join(s.root, 'run/strata-fs.state'), 'utf8'));
+  process.kill(state.watch.pid, 'SIGKILL');
+  process.kill(state.holder.pid, 'SIGKILL');
+  await sleep(100);
+  writeFileSync(join(view(7), 'tmp/still'), 'x');
+  assert.equal((await s.run(['fsck'])).status, 0);
+});
