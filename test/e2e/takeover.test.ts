@@ -27,7 +27,7 @@ import { project, sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('takeover');
 after(() => s.remove());
-const seconds = Number(process.env.STRATA_TAKEOVER_SECONDS ?? 6);
+const seconds = Number(process.env.STRATA_TAKEOVER_SECONDS ?? 4);
 const MOUNTS = 100;
 const SHARED = 'usr/share/work';
 const view = (i: number): string => join(s.root, 'views', `m-${i}`);
