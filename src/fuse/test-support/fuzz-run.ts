@@ -150,6 +150,8 @@ async function session(
   const open = (): { vlfs: Vlfs; server: FuseServer } => {
     const vlfs = openVlfs(spec, {
       onFault: fault,
+      // A thread that still starts when the test ends would break its process.
+      background: false,
       onBackingClosed: (node) => server.backing.closed(node),
     });
     const backingIds = new Set<number>();
