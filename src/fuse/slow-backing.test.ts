@@ -17,7 +17,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { writeTreeIndex } from '../layer/index.ts';
 import { MNT_DETACH, umount } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../vlfs/contract.ts';
-import { dataPlanePid, startDataPlane } from './process/client.ts';
+import { killDataPlane, startDataPlane } from './process/client.ts';
 import { mirrorSpec, type TestPlane, withDataPlane } from './test-support/with-data-plane.ts';
 
 const SLOW_MODULE = new URL('./test-support/slow-vfs.ts', import.meta.url).href;
@@ -86,9 +86,8 @@ async function withSlowDisk(t: TestPlane, body: (disk: string) => Promise<void>)
     await body(disk);
   } finally {
     umount(disk, MNT_DETACH);
-    const pid = dataPlanePid(root);
     plane.close();
-    if (pid !== null) process.kill(pid, 'SIGKILL');
+    killDataPlane(root, { keepMounts: false });
   }
 }
 
