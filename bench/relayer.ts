@@ -7,6 +7,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -59,19 +60,23 @@ interface Latencies {
 
 type Probed = Record<string, Latencies>;
 
-function probe(client: string, mnt: string): Promise<Probed> {
+/** `ready` is called when the probe knows the tree. */
+function probe(client: string, mnt: string, ready: () => void): Promise<Probed> {
   return new Promise((resolve, reject) => {
     const child = spawn(client, ['probe', mnt, options.ms]);
     let said = '';
     let errors = '';
     child.stdout.on('data', (chunk) => {
       said += chunk;
+      if (said.startsWith('ready')) ready();
     });
     child.stderr.on('data', (chunk) => {
       errors += chunk;
     });
     child.on('close', (code) =>
-      code === 0 ? resolve(JSON.parse(said) as Probed) : reject(new Error(`the probe failed: ${errors}`)),
+      code === 0
+        ? resolve(JSON.parse(said.slice('ready\n'.length)) as Probed)
+        : reject(new Error(`the probe failed: ${errors}`)),
     );
   });
 }
@@ -115,11 +120,16 @@ try {
     for (const changed of CHANGED) {
       const times: number[] = [];
       let ended = false;
-      const probing = probe(client, join(work, 'mnt')).finally(() => {
+      let begin = (): void => {};
+      const ready = new Promise<void>((resolve) => {
+        begin = resolve;
+      });
+      const probing = probe(client, join(work, 'mnt'), begin).finally(() => {
         ended = true;
+        begin();
       });
       probing.catch(() => {});
-      await delay(500);
+      await ready;
       for (let turn = 1; changed > 0 && !ended; turn++) {
         const began = performance.now();
         await plane.relayer([
@@ -141,7 +151,7 @@ try {
     const times = all.flatMap((one) => one.times);
     for (const kind of Object.keys(all[0]!.probed)) {
       const of = all.map((one) => one.probed[kind]!);
-      const middle = (key: keyof Latencies) => String(median(of.map((l) => l[key])));
+      const middle = (key: keyof Latencies) => median(of.map((l) => l[key])).toFixed(0);
       const sum = (key: keyof Latencies) => String(of.reduce((total, l) => total + l[key], 0));
       lines.push(
         `| ${changed} | ${kind} | ${sum('count')} | ${middle('p50')} | ${middle('p99')} | ${middle('p999')} | ${(Math.max(...of.map((l) => l.max)) / 1000).toFixed(1)} | ${sum('over10ms')} | ${times.length === 0 ? '' : `${times.length}, ${median(times).toFixed(0)} ms`} |`,
@@ -155,7 +165,7 @@ try {
       'Relayer',
       'npm run bench -- relayer',
       [
-        `${machineLine()} ${options.runs} runs of ${Number(options.ms) / 1000} s for each row; a mounted stack of ${LAYERS} layers, every name of it known to the kernel; with each relayer goes a private file of 1 MiB.`,
+        `${machineLine()} ${options.runs} runs of ${Number(options.ms) / 1000} s for each row; a mounted stack of ${LAYERS} layers, every name of it known to the kernel; with each relayer goes a private file of 1 MiB. Load average of the machine, others' work included: ${loadavg()[0]!.toFixed(0)}.`,
         '',
         ...lines,
       ],

@@ -149,6 +149,8 @@ static void probe(const char *dir, long ms) {
   snprintf(own, sizeof own, "%s/probe-%d", dir, getpid());
   snprintf(program, sizeof program, "%s/usr/bin/probe-true", dir);
   walk(AT_FDCWD, dir, dir, 1);
+  puts("ready");
+  fflush(stdout);
   long long end = now_ns() + ms * 1000000LL;
   for (unsigned long i = 0; now_ns() < end; i++) {
     const char *file = files[(i * 7919) % file_count];
