@@ -16,6 +16,7 @@ import {
   readSync,
   rmSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -201,8 +202,14 @@ test('kill -9 of strata-fs: it is started again and the mount is back', async ()
 
 test('daemon restart keeps mounts; stop leaves the busy ones served', async () => {
   const { data_plane: plane } = json('status');
+  const open = openSync(join(mnt, 'kept-open'), 'w+');
+  writeSync(open, 'before ');
   json('daemon', 'restart');
-  assert.equal(json('status').data_plane.pid, plane.pid);
+  assert.notEqual(json('status').data_plane.pid, plane.pid, 'strata-fs is a new one too');
+  writeSync(open, 'after');
+  assert.equal(readFileSync(join(mnt, 'kept-open'), 'utf8'), 'before after');
+  closeSync(open);
+  rmSync(join(mnt, 'kept-open'));
   const holder = spawn('sleep', ['600'], { cwd: mnt, stdio: 'ignore' });
   children.push(holder);
   await eventually('sleep to run', () => holder.pid && existsSync(`/proc/${holder.pid}/exe`));
