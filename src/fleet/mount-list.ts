@@ -44,7 +44,7 @@ export function refuseOtherCache(
 const ENDING_MS = 2000;
 const ENDING_POLL_MS = 10;
 
-/** Which of the appliances strata-fs still serves without a mountpoint, since programs go on using what was unmounted with force. */
+/** Which of the appliances strata-fs still serves without a mountpoint, since programs, or mount namespaces, go on using what was unmounted. */
 export async function lingering(context: FleetContext, names: string[]): Promise<string[]> {
   const until = performance.now() + ENDING_MS;
   for (;;) {
@@ -60,7 +60,7 @@ export async function lingering(context: FleetContext, names: string[]): Promise
 export async function refuseLingering(context: FleetContext, names: string[]): Promise<void> {
   const [name] = await lingering(context, names);
   if (name === undefined) return;
-  throw new StrataError('BUSY', `appliance ${name} was unmounted with --force, and programs still use it`, {
-    hint: 'end them and try again',
+  throw new StrataError('BUSY', `appliance ${name} was unmounted, but is still in use elsewhere`, {
+    hint: 'end the programs that kept files of it open, and the mount namespaces that had copied its mount (lsns -t mnt lists them)',
   });
 }

@@ -44,7 +44,7 @@ test('an appliance that is still used after a forced unmount cannot be deleted; 
   const used = openSync(join(dir, 'tmp/log'), 'w');
   await s.json('umount', 'f', '--force');
   const refused = await s.run(['delete', 'f']);
-  assert.match(refused.stderr, /f was unmounted with --force, and programs still use it/);
+  assert.match(refused.stderr, /f was unmounted, but is still in use elsewhere/);
   assert.equal(writeSync(used, 'still here'), 10);
   assert.equal(readFileSync(join(s.root, 'appliances/f/private/tmp/log'), 'utf8'), 'still here');
   closeSync(used);

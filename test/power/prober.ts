@@ -12,6 +12,11 @@ import { AT_FDCWD, listxattrAt } from '../../src/sys/index.ts';
 
 const [dir, root, bootIdFile, ...apart] = process.argv.slice(2) as [string, string, string, ...string[]];
 execFileSync('mount', ['--bind', bootIdFile, '/proc/sys/kernel/random/boot_id']);
+// A copy of somebody else's mount in this namespace would keep it in use after its unmount.
+for (const line of readFileSync('/proc/self/mounts', 'latin1').split('\n')) {
+  const [, mountpoint, type] = line.split(' ');
+  if (type?.startsWith('fuse')) execFileSync('umount', ['-l', mountpoint!.replaceAll('\\040', ' ')]);
+}
 
 /** Directories whose times tell the catalog and the databases whether they are fresh. */
 const isTimed = (path: string) => path.endsWith('/appliances') || path === join(dir, 'units');
