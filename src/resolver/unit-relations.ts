@@ -3,14 +3,8 @@
  * all later requests. Debian's rules: an unversioned Provides satisfies only unversioned relations, a unit never
  * conflicts with itself, `:any` and `:native` say nothing within one architecture.
  */
-import { StrataError } from '../base/index.ts';
-import {
-  type Alternatives,
-  formatRelation,
-  parseRelations,
-  type Relation,
-  satisfies,
-} from '../formats/index.ts';
+import { type Relation, satisfies } from '../formats/index.ts';
+import { type ParsedRelation, relationField } from './relation-fields.ts';
 import type { UnitIndex } from './unit-index.ts';
 
 export type NeedKind = 'wish' | 'hold' | 'essential' | 'pre-depends' | 'depends' | 'recommends';
@@ -126,17 +120,16 @@ interface Match {
   all: readonly number[];
 }
 
-type Matcher = (relation: Relation) => Match;
+type Matcher = (relation: ParsedRelation) => Match;
 
 /** Matches relations, each different one once: `libc6 (>= 2.34)` stands in thousands of units. */
 function createMatcher(index: UnitIndex): Matcher {
   const known = new Map<string, Match>();
-  return (relation) => {
-    const key = formatRelation(relation);
-    let match = known.get(key);
+  return ({ relation, text }) => {
+    let match = known.get(text);
     if (match === undefined) {
       match = matchRelation(index, relation);
-      known.set(key, match);
+      known.set(text, match);
     }
     return match;
   };
@@ -201,7 +194,7 @@ function readNeeds(
   text: string | undefined,
 ): readonly Need[] {
   if (text === undefined) return NO_NEEDS;
-  const groups = parseField(index, text);
+  const groups = relationField(text, index.architecture);
   if (groups === null)
     return [{ kind, text: `${JSON.stringify(text)} (malformed)`, name: '', candidates: [] }];
   const found: Need[] = [];
@@ -212,7 +205,10 @@ function readNeeds(
     });
     const candidates = matched.length === 1 ? matched[0]! : [...new Set(matched.flat())];
     if (candidates.includes(unit)) continue;
-    found.push({ kind, text: group.map(formatRelation).join(' | '), name: group[0]!.name, candidates });
+    const [first] = group;
+    const stated =
+      group.length === 1 ? first!.text : group.map((alternative) => alternative.text).join(' | ');
+    found.push({ kind, text: stated, name: first!.relation.name, candidates });
   }
   return found;
 }
@@ -225,7 +221,7 @@ function readExclusions(
   text: string | undefined,
 ): readonly Exclusion[] {
   if (text === undefined) return NO_EXCLUSIONS;
-  const groups = parseField(index, text);
+  const groups = relationField(text, index.architecture);
   if (groups === null) {
     // It excludes itself: nobody knows what it may stand beside.
     return [
@@ -234,21 +230,12 @@ function readExclusions(
   }
   const found: Exclusion[] = [];
   for (const group of groups) {
-    for (const relation of group) {
-      const targets = match(relation).all;
+    for (const alternative of group) {
+      const targets = match(alternative).all;
       if (targets.length === 0) continue;
-      found.push({ kind, text: formatRelation(relation), name: relation.name, targets, malformed: false });
+      const { name } = alternative.relation;
+      found.push({ kind, text: alternative.text, name, targets, malformed: false });
     }
   }
   return found;
-}
-
-/** null when the text is malformed: one bad record must not make the others unusable. */
-function parseField(index: UnitIndex, text: string): Alternatives[] | null {
-  try {
-    return parseRelations(text, index.architecture === undefined ? {} : { architecture: index.architecture });
-  } catch (error) {
-    if (error instanceof StrataError) return null;
-    throw error;
-  }
 }

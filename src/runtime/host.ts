@@ -84,9 +84,9 @@ function candidateModes(): { cgroupMode: CgroupMode; cover: string | null }[] {
  */
 const DROP_OTHER_MOUNTS = `case "$0" in
 *[[:space:]\\\\]*) ;;
-*) while read -r _ point type _; do
-  case "$type $point" in "fuse.strata $0") ;; fuse.strata*) printf '%b\\0' "$point" ;; esac
-done </proc/self/mounts | xargs -0 -r umount -lnc || : ;;
+*) sed -n 's/^[^ ]* \\([^ ]*\\) fuse[.]strata .*/\\1/p' /proc/self/mounts | while read -r point; do
+  [ "$point" = "$0" ] || printf '%b\\0' "$point"
+done | xargs -0 -r umount -lnc || : ;;
 esac`;
 
 /**

@@ -117,8 +117,8 @@ async function stageWork(work: string, plan: Plan, seeds: ConfigFile[], version:
   if (!plan.dpkg) return;
   await put('bin/dpkg-divert', DIVERT, 0o755);
   await put('policy-rc.d', POLICY, 0o755);
-  await put('status', plan.statusBefore);
-  await put('extended_states', plan.extendedStates);
+  await put('status', plan.statusBefore());
+  await put('extended_states', plan.extendedStates());
   await put('triggers-File', plan.triggers.file);
   for (const [name, text] of plan.triggers.explicit) await put(`triggers/${name}`, text);
   if (plan.architectures.length > 0) await put('arch', `${plan.architectures.join('\n')}\n`);

@@ -2,7 +2,8 @@
  * dpkg's status database as text: made from layer units, and merged into the copy of an appliance that changed its own. Pure.
  * It keeps true: a package is listed exactly when its unit is in the stack, with the state that dpkg would give it.
  */
-import { formatStanzas, parseStanzas, type Stanza, stanzaField } from '../../formats/index.ts';
+import { type Stanza, stanzaField } from '../../formats/index.ts';
+import { stanzasOf, stanzaText } from './status-texts.ts';
 import type { UnitFacts } from './unit-facts.ts';
 
 /** dpkg's order of fields in its database (lib/dpkg/parse.c, fieldinfos). */
@@ -73,7 +74,7 @@ export function stanzaKey(stanza: Stanza): string {
 
 /** Parses a status or extended_states text by package; null gives an empty map. */
 export function parseStatus(text: string | null): Map<string, Stanza> {
-  const stanzas = text === null ? [] : parseStanzas(text, { format: 'dpkg status' });
+  const stanzas = text === null ? [] : stanzasOf(text);
   return new Map(stanzas.map((stanza) => [stanzaKey(stanza), stanza]));
 }
 
@@ -81,7 +82,7 @@ export function parseStatus(text: string | null): Map<string, Stanza> {
 export function formatStatus(stanzas: Iterable<Stanza>): string {
   const sorted = [...stanzas].map((stanza) => ({ key: stanzaKey(stanza), stanza }));
   sorted.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
-  return formatStanzas(sorted.map(({ stanza }) => stanza)).concat(sorted.length > 0 ? '\n' : '');
+  return sorted.map(({ stanza }) => `${stanzaText(stanza)}\n`).join('');
 }
 
 function sameStanza(a: Stanza | undefined, b: Stanza | undefined): boolean {

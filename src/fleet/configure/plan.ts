@@ -26,10 +26,10 @@ export interface Plan {
   bootstrap: boolean;
   steps: Step[];
   /** dpkg's status before the run: changed packages are unpacked. */
-  statusBefore: string;
+  statusBefore(): string;
   /** dpkg's status when nothing needs to run: everything is installed. */
-  statusAfter: string;
-  extendedStates: string;
+  statusAfter(): string;
+  extendedStates(): string;
   triggers: TriggerFiles;
   /** Foreign architectures, for var/lib/dpkg/arch; empty when there is only one. */
   architectures: string[];
@@ -48,8 +48,18 @@ interface Member {
   auto: boolean;
 }
 
-/** Makes the plan. `previousStatus` is dpkg's status text of the generation before, or null. */
+const plans = new WeakMap<UnitChange[], { previousStatus: string | null; plan: Plan }>();
+
+/** The plan, made once for a list of changes. `previousStatus` is dpkg's status text of the generation before, or null. */
 export function planConfigure(changes: UnitChange[], previousStatus: string | null): Plan {
+  const known = plans.get(changes);
+  if (known?.previousStatus === previousStatus) return known.plan;
+  const plan = makePlan(changes, previousStatus);
+  plans.set(changes, { previousStatus, plan });
+  return plan;
+}
+
+function makePlan(changes: UnitChange[], previousStatus: string | null): Plan {
   const previous = parseStatus(previousStatus);
   const members = changes.filter((c) => c.kind !== 'removed').map((change) => member(change, previous));
   const removed = changes.filter((c) => c.kind === 'removed').map((c) => unitFacts(c.dir));
@@ -78,9 +88,9 @@ export function planConfigure(changes: UnitChange[], previousStatus: string | nu
     dpkg: packages.length > 0,
     bootstrap,
     steps: needsContainer ? steps({ members, removed, graph, bootstrap, activations, ldconfig }) : [],
-    statusBefore: statusText(members, previous, 'install ok unpacked'),
-    statusAfter: statusText(members, previous, 'install ok installed'),
-    extendedStates: extendedStates(members),
+    statusBefore: () => statusText(members, previous, 'install ok unpacked'),
+    statusAfter: () => statusText(members, previous, 'install ok installed'),
+    extendedStates: () => extendedStates(members),
     triggers: triggerFiles(packages),
     architectures: architectures(packages),
     removed,
@@ -238,7 +248,7 @@ export function databaseFiles(changes: UnitChange[], previousStatus: string | nu
   const plan = planConfigure(changes, previousStatus);
   if (!plan.dpkg) return [];
   return [
-    { path: 'var/lib/dpkg/status', content: plan.statusAfter },
-    { path: 'var/lib/apt/extended_states', content: plan.extendedStates },
+    { path: 'var/lib/dpkg/status', content: plan.statusAfter() },
+    { path: 'var/lib/apt/extended_states', content: plan.extendedStates() },
   ];
 }
