@@ -1,6 +1,6 @@
 /**
  * Where the parts of the stack show that were renamed: the directories of the private layer with a redirect. Found by one walk through the
- * private layer's directories, only when somebody asks and there are any; forgotten when one may have changed.
+ * private layer's directories, only when somebody asks and there are any; then kept true by every rename.
  */
 import { LIMITS } from '../base/index.ts';
 import { close, DT_DIR, fgetxattr, readDirectory } from '../sys/index.ts';
@@ -56,12 +56,46 @@ export function placesOfLayerPath(core: Core, path: string): string[][] {
   return places;
 }
 
+/** As placesOfLayerPath, for a directory of the layers: also where it itself was renamed to. */
+export function placesOfLayerDirectory(core: Core, path: string): string[][] {
+  const places = placesOfLayerPath(core, path);
+  for (const { from, to } of movedDirectories(core)) if (from === path) places.push(to.split('/'));
+  return places;
+}
+
 /** Whether some renamed directory shows this directory of the layers. */
 export function isMovedAway(core: Core, path: string): boolean {
-  return movedDirectories(core).some(({ from }) => from === path);
+  return countMoved(core, path) > 0;
+}
+
+/** How many renamed directories show this directory of the layers. */
+export function countMoved(core: Core, path: string): number {
+  return movedDirectories(core).filter(({ from }) => from === path).length;
 }
 
 /** An empty directory at this path went. */
 export function forgetMoved(core: Core, path: string | null): void {
   core.moved = core.moved?.filter(({ to }) => to !== path) ?? null;
+}
+
+/** A directory got a redirect. Null: where it is, is not known. */
+export function noteMoved(core: Core, from: string, to: string | null): void {
+  if (to === null) core.moved = null;
+  else core.moved?.push({ from, to });
+}
+
+/** Directories got other paths, with all below: [old, new] each, at one moment. */
+export function followMoved(core: Core, moves: readonly (readonly [string | null, string | null])[]): void {
+  if (core.moved === null) return;
+  if (moves.some(([old, now]) => old === null || now === null)) {
+    core.moved = null;
+    return;
+  }
+  for (const [i, { from, to }] of core.moved.entries()) {
+    for (const [old, now] of moves) {
+      if (to !== old && !to.startsWith(`${old}/`)) continue;
+      core.moved[i] = { from, to: now + to.slice(old!.length) };
+      break;
+    }
+  }
 }

@@ -9,17 +9,39 @@ import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { PRIVATE, resolve, uncovered } from './lookup.ts';
 import { isDirectory, isOpaque, OPAQUE } from './merged-directory.ts';
-import { isMovedAway, placesOfLayerPath } from './moved-directories.ts';
+import { countMoved, isMovedAway, placesOfLayerDirectory, placesOfLayerPath } from './moved-directories.ts';
 import { releaseIfUnused } from './nodes.ts';
 import { keepTimes, restoreTimes } from './private-layer.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
 
-/** Whether a directory of the layers at this name shows at another place, so that the name must stay hidden in every version of its layers. */
+/**
+ * Whether what the layers hold at this name must be hidden by the private layer: a directory that shows at another place too (so that the name stays hidden in
+ * every version of its layers), or something below one, which whiteouts in the sets would hide at both places.
+ */
 export function leavesWhiteout(core: Core, parent: Node, name: string): boolean {
   if (!core.hasRedirects || parent.merged === null) return false;
-  if (!uncovered(core, parent, name).some((ref) => isDirectory(core.stack, ref))) return false;
-  return isMovedAway(core, layerPath(parent, name));
+  const left = uncovered(core, parent, name);
+  if (left.length === 0) return false;
+  if (left.some((ref) => isDirectory(core.stack, ref)) && isMovedAway(core, layerPath(parent, name)))
+    return true;
+  return showsElsewhere(core, parent);
+}
+
+/** Whether the layers' part of this directory is seen at another place too. */
+export function showsElsewhere(core: Core, node: Node): boolean {
+  if (!core.hasRedirects || node.merged === null) return false;
+  const { path } = node.merged;
+  const places = placesOfLayerDirectory(core, path);
+  if (places.length < 2) return false;
+  let showing = 0;
+  for (const parts of places) {
+    const at = directoryByPath(core, parts);
+    if (at === null) continue;
+    if (at.merged?.path === path) showing++;
+    releaseIfUnused(core, at);
+  }
+  return showing > 1;
 }
 
 function layerPath(parent: Node, name: string): string {
@@ -38,6 +60,8 @@ export interface OldPlace {
  */
 export function hideOldPlace(core: Core, node: Node): OldPlace | null | number {
   if (node.redirect === null || !node.redirect.startsWith('/')) return null;
+  // Another directory may show the same part: then it goes on needing its old place hidden.
+  if (countMoved(core, node.redirect.slice(1)) > 1) return null;
   const place = oldPlaceOf(core, node.redirect.slice(1));
   if (place === null) return null;
   const hidden = hide(core, uncovered(core, place.parent, place.name));

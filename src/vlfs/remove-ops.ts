@@ -48,9 +48,9 @@ export function unlink(core: Core, parent: Node, name: string): number {
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   noteLast(core, node, last);
-  if (priv && leavesWhiteout(core, parent, name)) {
-    const replaced = replaceByPrivateWhiteout(core, parentFd, name);
-    if (replaced < 0) return replaced;
+  if (leavesWhiteout(core, parent, name)) {
+    const covered = coverPrivately(core, parentFd, name, priv);
+    if (covered < 0) return covered;
     loseName(core, node, parent, name, last);
     return 0;
   }
@@ -65,8 +65,12 @@ export function unlink(core: Core, parent: Node, name: string): number {
   return 0;
 }
 
-/** A private object makes way for a private whiteout, in one step. */
-function replaceByPrivateWhiteout(core: Core, parentFd: number, name: string): number {
+/** A private whiteout comes to a name, in one step; `replaces`: in place of a private object. */
+function coverPrivately(core: Core, parentFd: number, name: string, replaces: boolean): number {
+  if (!replaces) {
+    step(core, 'remove: whiteout');
+    return mknodat(parentFd, name, S_IFCHR, 0);
+  }
   const work = workFd(core);
   if (work < 0) return work;
   const temporary = temporaryName(core);
@@ -91,13 +95,16 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   if (parentFd < 0) return parentFd;
   const last = lastAttr(core, node);
   noteLast(core, node, last);
-  const keepsHidden = node.priv && leavesWhiteout(core, parent, name);
+  const keepsHidden = leavesWhiteout(core, parent, name);
   const hidden = keepsHidden ? 0 : hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
   const oldPlace = hideOldPlace(core, node);
   if (typeof oldPlace === 'number') return oldPlace;
-  if (node.priv) {
-    const gone = keepsHidden ? replaceByPrivateWhiteout(core, parentFd, name) : discard(core, parentFd, name);
+  if (keepsHidden) {
+    const gone = coverPrivately(core, parentFd, name, node.priv);
+    if (gone < 0) return gone;
+  } else if (node.priv) {
+    const gone = discard(core, parentFd, name);
     if (gone < 0) return gone;
   } else touchDirectory(parentFd);
   if (node.redirect !== null) forgetMoved(core, pathOf(core, parent, name));

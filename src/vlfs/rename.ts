@@ -24,9 +24,10 @@ import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
 import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, refresh, uncovered } from './lookup.ts';
 import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { followMoved, forgetMoved, noteMoved } from './moved-directories.ts';
 import { type End, exchangeNodes, moveNode, noteExchange, noteMove, renamedBefore } from './moved-nodes.ts';
 import { pathOf } from './nodes.ts';
-import { freeOldPlace, hideOldPlace, leavesWhiteout } from './old-places.ts';
+import { freeOldPlace, hideOldPlace, leavesWhiteout, showsElsewhere } from './old-places.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
 import { checkEmpty, lastAttr, loseName, noteLast } from './remove-ops.ts';
@@ -97,6 +98,8 @@ function check(core: Core, source: Node, target: Node | null, from: End, to: End
   return target.children === null ? 0 : checkEmpty(core, target);
 }
 
+const pathOfEnd = (core: Core, { parent, name }: End): string | null => pathOf(core, parent, name);
+
 function isBelow(node: Node, above: Node): boolean {
   for (let at: Node | null = node; at !== null; at = at.parent) if (at === above) return true;
   return false;
@@ -120,6 +123,7 @@ function prepare(core: Core, caller: Caller, node: Node, to: End, covered: boole
     const set = fsetxattr(fd, REDIRECT, Buffer.from(redirect, 'latin1'));
     if (set < 0) return set;
     node.redirect = redirect;
+    noteMoved(core, node.merged.path, node.parent === null ? null : pathOf(core, node.parent, node.name));
   } else if (covered || uncovered(core, to.parent, to.name).length > 0) {
     step(core, 'rename: opaque');
     const set = fsetxattr(fd, OPAQUE, YES);
@@ -172,11 +176,15 @@ function move(
   if (source.children === null) noteOrigin(core, fromFd, from.name, to);
   const last = replaced === null ? null : lastAttr(core, replaced);
   if (replaced !== null) noteLast(core, replaced, last);
-  if (source.children !== null) core.moved = null;
+  const paths = source.children === null ? null : ([pathOfEnd(core, from), pathOfEnd(core, to)] as const);
   noteMove(core, source, replaced, fromFd, from.name, source.children !== null && covered && !leaves);
   step(core, 'rename');
   const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout: leaves });
   if (moved < 0) return moved;
+  if (paths !== null) {
+    if (replaced !== null) forgetMoved(core, paths[1]);
+    followMoved(core, [paths]);
+  }
   if (replaced !== null) loseName(core, replaced, to.parent, to.name, last);
   if (source.children === null) hideLinks(core, to);
   moveNode(core, source, from, to);
@@ -226,11 +234,16 @@ function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: E
   if (fromFd < 0) return fromFd;
   const toFd = privateDirectory(core, to.parent);
   if (toFd < 0) return toFd;
-  core.moved = null;
+  const there = pathOfEnd(core, to);
+  const here = pathOfEnd(core, from);
   noteExchange(core, source, target, { fromFd, toFd, from, to });
   step(core, 'exchange');
   const moved = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
   if (moved < 0) return moved;
+  followMoved(core, [
+    [here, there],
+    [there, here],
+  ]);
   exchangeNodes(core, source, target, from, to);
   return 0;
 }
@@ -267,5 +280,5 @@ function hideLinks(core: Core, to: End): void {
   const linked = uncovered(core, to.parent, to.name).filter(
     (ref) => !isDirectory(core.stack, ref) && unitOf(core.stack, ref).index.nlink(entryOf(ref)) > 1,
   );
-  if (linked.length > 0) hide(core, linked);
+  if (linked.length > 0 && !showsElsewhere(core, to.parent)) hide(core, linked);
 }

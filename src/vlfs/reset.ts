@@ -37,6 +37,7 @@ import { confirm } from './lookup.ts';
 import { OPAQUE } from './merged-directory.ts';
 import { detachName, forgetInode } from './nodes.ts';
 import { openPrivateDir } from './private-layer.ts';
+import { hideOldPlaces, redirectOf } from './reset-places.ts';
 import { splitPath } from './split-path.ts';
 import { eachSet, loadHidden, openDirectory } from './whiteout-sets.ts';
 import { removeTree, workFd } from './work-dir.ts';
@@ -58,8 +59,21 @@ export function reset(core: Core, keep: readonly string[]): void {
   const whiteouts = must(openDirectory(work, STAGED_WHITEOUTS), 'reset');
   try {
     copyDirectoryAttributes(core.rootFd, fresh);
-    for (const parts of kept) keepPath(core.rootFd, fresh, parts);
-    keepWhiteouts(core, whiteouts, kept);
+    const targets = new Set<string>();
+    for (const parts of kept) keepPath(core.rootFd, fresh, parts, targets);
+    keepWhiteouts(core, whiteouts, kept, targets);
+    const [privateDir, whiteoutsDir] = [BUILDING, STAGED_WHITEOUTS].map((name) => join(core.workDir, name));
+    hideOldPlaces(
+      {
+        name: core.name,
+        privateDir: privateDir!,
+        whiteoutsDir: whiteoutsDir!,
+        stack: core.stack.spec,
+        readOnly: false,
+      },
+      [...targets],
+    );
+    removeTree(work, 'work');
   } finally {
     close(fresh);
     close(whiteouts);
@@ -140,43 +154,52 @@ function copyDirectoryAttributes(from: number, to: number): void {
 }
 
 /** Links one kept path of the old private tree into the new one. A path that the private layer does not have is kept by being shared. */
-function keepPath(from: number, to: number, parts: readonly string[]): void {
+function keepPath(from: number, to: number, parts: readonly string[], targets: Set<string>): void {
   const [name, ...rest] = parts;
   if (name === undefined) {
-    keepChildren(from, to);
+    keepChildren(from, to, targets);
     return;
   }
   if (statAt(from, name, stat) !== 0) return;
   if (rest.length === 0 || (stat.mode & S_IFMT) !== S_IFDIR) {
-    if (rest.length === 0) keepEntry(from, to, name);
+    if (rest.length === 0) keepEntry(from, to, name, targets);
     return;
   }
-  withBoth(from, to, name, (below, fresh) => keepPath(below, fresh, rest));
+  withBoth(from, to, name, targets, (below, fresh) => keepPath(below, fresh, rest, targets));
 }
 
-function keepEntry(from: number, to: number, name: string): void {
+function keepEntry(from: number, to: number, name: string, targets: Set<string>): void {
   must(statAt(from, name, stat), `keep ${nameToText(name)}`);
   if ((stat.mode & S_IFMT) === S_IFDIR) {
-    withBoth(from, to, name, keepChildren);
+    withBoth(from, to, name, targets, (below, fresh) => keepChildren(below, fresh, targets));
     return;
   }
   const linked = linkat(from, name, to, name);
   if (linked !== -E.EXIST) must(linked, `keep ${nameToText(name)}`);
 }
 
-function keepChildren(from: number, to: number): void {
+function keepChildren(from: number, to: number, targets: Set<string>): void {
   const listing = must(openDirectory(from, '.'), 'reset');
   const entries = readDirectory(listing);
   close(listing);
   if (typeof entries === 'number') throw systemFailure(entries, 'reset');
-  for (const { name } of entries) keepEntry(from, to, name);
+  for (const { name } of entries) keepEntry(from, to, name, targets);
 }
 
-function withBoth(from: number, to: number, name: string, use: (below: number, fresh: number) => void): void {
+/** `targets` gets where redirects lead. */
+function withBoth(
+  from: number,
+  to: number,
+  name: string,
+  targets: Set<string>,
+  use: (below: number, fresh: number) => void,
+): void {
   const below = must(openDirectory(from, name), `keep ${nameToText(name)}`);
   const made = mkdirat(to, name, 0o700);
   if (made !== -E.EXIST) must(made, `keep ${nameToText(name)}`);
   const fresh = must(openDirectory(to, name), `keep ${nameToText(name)}`);
+  const target = redirectOf(below);
+  if (target !== null) targets.add(target);
   try {
     use(below, fresh);
     copyDirectoryAttributes(below, fresh);
@@ -186,24 +209,35 @@ function withBoth(from: number, to: number, name: string, use: (below: number, f
   }
 }
 
-/** Copies the whiteouts at and below the kept paths, in every set. */
-function keepWhiteouts(core: Core, to: number, kept: readonly string[][]): void {
+/** Copies the whiteouts at and below the kept paths, in every set; and those below what kept redirects lead to. */
+function keepWhiteouts(
+  core: Core,
+  to: number,
+  kept: readonly string[][],
+  targets: ReadonlySet<string>,
+): void {
   if (core.whiteoutsFd < 0 || kept.length === 0) return;
   eachSet(core.whiteoutsFd, core.stack.levelOfSet, (setDir, level) => {
     if (level < 0) return;
-    for (const parts of kept) copyWhiteouts(core.whiteoutsFd, to, [...setDir.split('/'), ...parts]);
+    for (const parts of kept) copyWhiteouts(core.whiteoutsFd, to, [...setDir.split('/'), ...parts], 0);
+    for (const target of targets) {
+      const parts = `${setDir}/${target}`.split('/');
+      copyWhiteouts(core.whiteoutsFd, to, parts, parts.length);
+    }
   });
 }
 
-function copyWhiteouts(from: number, to: number, parts: readonly string[]): void {
+/** `plain`: marks of so many directories on the way do not count. */
+function copyWhiteouts(from: number, to: number, parts: readonly string[], plain: number): void {
   const [name, ...rest] = parts;
   if (name === undefined) {
     const entries = readDirectory(from);
-    if (typeof entries !== 'number') for (const entry of entries) copyWhiteouts(from, to, [entry.name]);
+    if (typeof entries !== 'number') for (const entry of entries) copyWhiteouts(from, to, [entry.name], 0);
     return;
   }
   if (statAt(from, name, stat) !== 0) return;
   if ((stat.mode & S_IFMT) === S_IFCHR) {
+    if (plain > 0) return;
     // A whiteout above a kept path hides it too.
     const made = mknodat(to, name, S_IFCHR, 0);
     if (made !== -E.EXIST) must(made, 'reset');
@@ -212,9 +246,9 @@ function copyWhiteouts(from: number, to: number, parts: readonly string[]): void
   const below = must(openDirectory(from, name), 'reset');
   mkdirat(to, name, 0o755);
   const fresh = must(openDirectory(to, name), 'reset');
-  const opaque = fgetxattr(below, OPAQUE);
+  const opaque = plain > 0 ? -E.NODATA : fgetxattr(below, OPAQUE);
   if (typeof opaque !== 'number') must(fsetxattr(fresh, OPAQUE, opaque), 'reset');
-  copyWhiteouts(below, fresh, rest);
+  copyWhiteouts(below, fresh, rest, Math.max(0, plain - 1));
   close(below);
   close(fresh);
 }

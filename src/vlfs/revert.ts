@@ -26,6 +26,7 @@ import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { isInternal } from './internal-xattrs.ts';
+import { keepApart } from './keep-apart.ts';
 import { candidatesAt, NOTHING, nodeAt, PRIVATE, resolve } from './lookup.ts';
 import {
   entryOf,
@@ -96,9 +97,10 @@ function checked(core: Core, path: string): { parent: Node; name: string | null 
 
 function revertName(core: Core, parent: Node, name: string, reverted: string[]): void {
   const shared = candidatesAt(parent, name);
+  const path = pathOf(core, parent, name) ?? name;
+  separate(core, parent, name, shared, path);
   const where = resolve(core, parent, name);
   const covered = core.whiteout;
-  const path = pathOf(core, parent, name) ?? name;
   if (where < 0) throw systemFailure(where, `revert ${path}`);
   if (where === PRIVATE) {
     const isDir = (core.stat.mode & S_IFMT) === S_IFDIR;
@@ -122,6 +124,16 @@ function revertName(core: Core, parent: Node, name: string, reverted: string[]):
   }
   const node = nodeAt(core, parent, name);
   if (typeof node !== 'number' && node.children !== null) revertChildren(core, node, reverted);
+}
+
+/** A directory of the layers that will be shown again may show elsewhere already: what was deleted there is kept apart. */
+function separate(core: Core, parent: Node, name: string, shared: readonly Reference[], path: string): void {
+  if (!core.hasRedirects || !shared.some((ref) => isDirectory(core.stack, ref))) return;
+  const node = nodeAt(core, parent, name);
+  if (typeof node !== 'number' && node.merged !== null) return;
+  const above = parent.merged!.path;
+  const kept = keepApart(core, above === '' ? name : `${above}/${name}`, path);
+  if (kept < 0) throw systemFailure(kept, `revert ${path}`);
 }
 
 function absolute(path: string): string {
