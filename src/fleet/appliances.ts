@@ -29,7 +29,7 @@ import { allocateMacs, normalizeMac } from './macs.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
 import { applianceDirs } from './private-files.ts';
-import { behindSealed } from './sealed-settle.ts';
+import { behindSealed } from './sealed/settle.ts';
 import { elapsed, parseLayers, templateLock } from './templates.ts';
 
 export const applianceLock = (name: string) => `appliance:${name}`;

@@ -15,8 +15,8 @@ import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { refuseLingering } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
-import { hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
-import { refuseSealed, settleSealed } from './sealed-settle.ts';
+import { hasSealedRecord, sealedGeneration, sealedRecord } from './sealed/records.ts';
+import { refuseSealed, settleSealed } from './sealed/settle.ts';
 
 export async function diffAppliance(
   context: FleetContext,

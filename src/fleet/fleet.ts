@@ -8,8 +8,8 @@ import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
 import { templateInfo } from './definitions.ts';
 import { freezeTemplate } from './freeze.ts';
-import { checkFleet } from './fsck.ts';
-import { collectGarbage } from './gc.ts';
+import { checkFleet } from './fsck/fsck.ts';
+import { collectGarbage } from './gc/gc.ts';
 import { openJournal } from './journal.ts';
 import {
   addRepo,

@@ -12,9 +12,9 @@ import { type FleetContext, templateState } from './context.ts';
 import { namesIn } from './files.ts';
 import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
 import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
-import { sealedMounts } from './sealed-door.ts';
-import { hasSealedRecord } from './sealed-records.ts';
-import { settleSealed } from './sealed-settle.ts';
+import { sealedMounts } from './sealed/door.ts';
+import { hasSealedRecord } from './sealed/records.ts';
+import { settleSealed } from './sealed/settle.ts';
 
 /** What an appliance's stack is at this moment. */
 export function applianceDefinition(context: FleetContext, row: CatalogRow): Definition {

@@ -16,7 +16,7 @@ import { explicitLayers, ldfRefs } from './ldf.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
-import { refuseSealed, settleSealed } from './sealed-settle.ts';
+import { refuseSealed, settleSealed } from './sealed/settle.ts';
 import { stageGeneration } from './stage.ts';
 import { templateLock } from './templates.ts';
 

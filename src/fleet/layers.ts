@@ -10,7 +10,7 @@ import { forgetUnitIndexes } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet } from './contract.ts';
 import { describeOwner } from './generations.ts';
-import { sealedGenerations } from './sealed-records.ts';
+import { sealedGenerations } from './sealed/records.ts';
 
 type Result<M extends keyof Fleet> = Awaited<ReturnType<Fleet[M]>>;
 type Options<M extends keyof Fleet> = Parameters<Fleet[M]>[0];

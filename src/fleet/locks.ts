@@ -3,7 +3,7 @@
  * 'commit' only for the short moment of its commit. Taken in one order everywhere
  * (repositories, templates, appliances, commit), also by commands that take more while they hold some, so they cannot deadlock.
  */
-import { inPinScope } from './gc-pins.ts';
+import { inPinScope } from './gc/pins.ts';
 
 export interface Locks {
   /** Runs `work` while all `names` are held. Waiters are served in order. */

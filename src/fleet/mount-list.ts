@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import type { CacheMode } from '../vlfs/contract.ts';
 import type { FleetContext } from './context.ts';
-import { sealedMounts } from './sealed-door.ts';
+import { sealedMounts } from './sealed/door.ts';
 
 export interface ApplianceMount {
   name: string;

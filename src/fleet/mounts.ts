@@ -12,8 +12,8 @@ import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { type ApplianceMount, allMounts, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
-import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed-door.ts';
-import { settleSealed } from './sealed-settle.ts';
+import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed/door.ts';
+import { settleSealed } from './sealed/settle.ts';
 
 type MountOptions = Parameters<Fleet['mount']>[0];
 

@@ -7,7 +7,7 @@ import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/in
 import type { LayerUnit } from '../layer/contract.ts';
 import { listRepositories, openRepository, type Repository } from '../repository/index.ts';
 import { joinUniverse, type OfferedUnit, type Universe } from '../resolver/index.ts';
-import { pinUnits } from './gc-pins.ts';
+import { pinUnits } from './gc/pins.ts';
 
 /** Layers import with /bin, /sbin and /lib* below /usr, so the package that merges a tree (and brings perl for it) is not needed. */
 const PREFERRED: ReadonlySet<string> = new Set(['usr-is-merged']);

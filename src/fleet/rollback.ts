@@ -7,7 +7,7 @@ import { type FleetContext, templateState } from './context.ts';
 import type { UpdateResult } from './contract.ts';
 import { dependents } from './definitions.ts';
 import { removeTree, syncDirectory, writeNewFile } from './files.ts';
-import { pinGenerations } from './gc-pins.ts';
+import { pinGenerations } from './gc/pins.ts';
 import { type GenerationRecord, listGenerations, readGeneration, readGenerationLdf } from './generations.ts';
 import { changesBetween } from './resolve-definition.ts';
 import { makeStageDir, type StagedGeneration } from './stage.ts';

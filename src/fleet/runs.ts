@@ -15,7 +15,7 @@ import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { allMounts, refuseOtherCache } from './mount-list.ts';
 import { type RunRecord, runMountpoint, runRecordFile, runRecords } from './run-records.ts';
-import { refuseSealed, settleSealed } from './sealed-settle.ts';
+import { refuseSealed, settleSealed } from './sealed/settle.ts';
 
 /** A run this young may not have reached its container yet. */
 const STARTING_MS = 60_000;

@@ -12,7 +12,7 @@ import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { TemplateTimings } from './contract.ts';
 import { isThere, removeTree, syncDirectory, syncFileSystem, writeNewFile } from './files.ts';
-import { pinGenerations } from './gc-pins.ts';
+import { pinGenerations } from './gc/pins.ts';
 import {
   type ConfigRef,
   configPaths,

@@ -25,7 +25,7 @@ import { explicitLayers, formatLdf, ldfRefs, rewriteLdf } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { resolveOwn } from './own-layers.ts';
 import { changesBetween, type Resolution, resolveIntent } from './resolve-definition.ts';
-import { behindSealed } from './sealed-settle.ts';
+import { behindSealed } from './sealed/settle.ts';
 import { commitSteps, configsOfRefs, stageGeneration } from './stage.ts';
 import { elapsed, templateLock } from './templates.ts';
 

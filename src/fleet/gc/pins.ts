@@ -4,8 +4,8 @@
  * locks of that command are released. Pins are memory: a killed process uses nothing any more.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { UnitId } from '../base/index.ts';
-import type { ConfigRef } from './generations.ts';
+import type { UnitId } from '../../base/index.ts';
+import type { ConfigRef } from '../generations.ts';
 
 interface Scope {
   units: Set<UnitId>;

@@ -3,15 +3,15 @@
  * mount and of every command at work stays; others wait at most for a few renames; a gc that is killed leaves a sound state, and the next
  * one (or the next opening) finishes its work. Layer units of `dir` repositories are never touched.
  */
-import { type Progress, StrataError } from '../base/index.ts';
-import type { FleetContext } from './context.ts';
-import type { GcKind, GcResult } from './contract.ts';
-import { collectContainers, collectImages, collectJournal, collectWhiteouts } from './gc-derived.ts';
-import { collectGenerations, collectUnits } from './gc-generations.ts';
-import { collectLeftovers, type HeldLocks, releaseFlocks } from './gc-leftovers.ts';
-import { collectReferences } from './gc-references.ts';
-import { dispose, type Garbage, type GcRun } from './gc-trash.ts';
-import { COMMIT } from './locks.ts';
+import { type Progress, StrataError } from '../../base/index.ts';
+import type { FleetContext } from '../context.ts';
+import type { GcKind, GcResult } from '../contract.ts';
+import { COMMIT } from '../locks.ts';
+import { collectContainers, collectImages, collectJournal, collectWhiteouts } from './derived.ts';
+import { collectGenerations, collectUnits } from './generations.ts';
+import { collectLeftovers, type HeldLocks, releaseFlocks } from './leftovers.ts';
+import { collectReferences } from './references.ts';
+import { dispose, type Garbage, type GcRun } from './trash.ts';
 
 /** Generations of each template (and appliance with layers of its own) that stay. */
 export const KEEP_GENERATIONS = 5;

@@ -4,11 +4,11 @@
  */
 import { closeSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { nameFromText } from '../base/index.ts';
-import * as sys from '../sys/index.ts';
-import { namesIn } from './files.ts';
-import { othersRun } from './gc-pins.ts';
-import { breather, type Garbage, type GcRun, takeAway } from './gc-trash.ts';
+import { nameFromText } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
+import { namesIn } from '../files.ts';
+import { othersRun } from './pins.ts';
+import { breather, type Garbage, type GcRun, takeAway } from './trash.ts';
 
 const STAGING = /^\.(?:tmp|trash)-/;
 const LOCK_EX_NB = 2 | 4;

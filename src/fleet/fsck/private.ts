@@ -1,16 +1,16 @@
 /** The form of private layers and whiteout sets (docs/formats/private-layer.md), looked at by a thread of its own. */
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { isThere } from './files.ts';
-import type { FsckRun } from './fsck-run.ts';
-import type { PrivateAnswer, PrivateJob } from './fsck-worker.ts';
+import { isThere } from '../files.ts';
+import type { FsckRun } from './run.ts';
+import type { PrivateAnswer, PrivateJob } from './worker.ts';
 
 export async function checkPrivateLayers(run: FsckRun, names: string[]): Promise<void> {
   const { appliances } = run.context.paths;
   if (names.length === 0) return;
   await new Promise<void>((resolve, reject) => {
     const job: PrivateJob = { dirs: names.map((name) => join(appliances, name)) };
-    const worker = new Worker(new URL('./fsck-worker.ts', import.meta.url), {
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       workerData: job,
       execArgv: ['--disable-warning=ExperimentalWarning'],
     });

@@ -4,15 +4,15 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { StrataError } from '../base/index.ts';
-import * as sys from '../sys/index.ts';
-import type { VlfsSpec } from '../vlfs/contract.ts';
-import { mountSealed, prepareSealed, type SealedOptions } from '../vlfs/index.ts';
-import type { FleetContext } from './context.ts';
-import type { Definition } from './generations.ts';
-import type { FleetPaths } from './paths.ts';
-import { writeSealedRecord } from './sealed-records.ts';
-import { latin1 } from './untrusted-tree.ts';
+import { StrataError } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
+import type { VlfsSpec } from '../../vlfs/contract.ts';
+import { mountSealed, prepareSealed, type SealedOptions } from '../../vlfs/index.ts';
+import type { FleetContext } from '../context.ts';
+import type { Definition } from '../generations.ts';
+import type { FleetPaths } from '../paths.ts';
+import { latin1 } from '../untrusted-tree.ts';
+import { writeSealedRecord } from './records.ts';
 
 const SOURCE = 'strata-sealed:';
 
@@ -31,7 +31,7 @@ export function prepareSealedDoor(paths: FleetPaths, spec: VlfsSpec): Promise<vo
 
 /**
  * Mounts the appliance of `spec` at `dir`. Throws UNSUPPORTED when the kernel cannot; what was prepared in the private layer is then still to be
- * settled (sealed-settle.ts).
+ * settled (settle.ts).
  */
 export async function openSealedDoor(
   context: FleetContext,

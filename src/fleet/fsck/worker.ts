@@ -3,8 +3,8 @@
  * running appliance changes meanwhile is no finding: each is looked at again before it is told. Reads only.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { nameFromText, nameToText } from '../base/index.ts';
-import * as sys from '../sys/index.ts';
+import { nameFromText, nameToText } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
 
 export interface PrivateJob {
   /** Appliances' directories. */

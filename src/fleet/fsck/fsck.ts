@@ -2,14 +2,14 @@
  * Checks everything that the files of a state root must keep true, while everything runs. Reads only, unless `repair`: then it mends what can be
  * made from the rest (indexes, the catalog, links of machines) and removes what nobody refers to and nobody wrote.
  */
-import type { Progress } from '../base/index.ts';
-import type { FleetContext } from './context.ts';
-import type { FsckResult } from './contract.ts';
-import { checkAppliances } from './fsck-appliances.ts';
-import { checkTemplates } from './fsck-definitions.ts';
-import { checkJournal, checkMounts } from './fsck-mounts.ts';
-import { newRun } from './fsck-run.ts';
-import { checkRepositories } from './fsck-units.ts';
+import type { Progress } from '../../base/index.ts';
+import type { FleetContext } from '../context.ts';
+import type { FsckResult } from '../contract.ts';
+import { checkAppliances } from './appliances.ts';
+import { checkTemplates } from './definitions.ts';
+import { checkJournal, checkMounts } from './mounts.ts';
+import { newRun } from './run.ts';
+import { checkRepositories } from './units.ts';
 
 export async function checkFleet(
   context: FleetContext,

@@ -3,9 +3,9 @@
  * sealed-crash-child.test-support.ts ROOT DIR N`. Prints each step; exits with 0 when all was done before that step.
  */
 import { writeSync } from 'node:fs';
-import { fakePlane } from './fleet.test-support.ts';
-import { openFleetWith } from './fleet.ts';
-import { changeTree } from './sealed-crash.test-support.ts';
+import { fakePlane } from '../fleet.test-support.ts';
+import { openFleetWith } from '../fleet.ts';
+import { changeTree } from './crash.test-support.ts';
 
 const [root, dir, at] = process.argv.slice(2) as [string, string, string];
 let steps = 0;

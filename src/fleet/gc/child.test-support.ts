@@ -1,7 +1,7 @@
 /** A process that collects garbage and is killed at the N-th step of it: `node gc-child.test-support.ts ROOT N`. Exits with 0 when it ended before. */
-import { noProgress } from '../base/index.ts';
-import { fakePlane } from './fleet.test-support.ts';
-import { openFleetWith } from './fleet.ts';
+import { noProgress } from '../../base/index.ts';
+import { fakePlane } from '../fleet.test-support.ts';
+import { openFleetWith } from '../fleet.ts';
 
 const [root, at] = process.argv.slice(2) as [string, string];
 let steps = 0;

@@ -1,10 +1,9 @@
 /** Templates and generations: links, LDFs, stacks and their units, config layers and their indexes, and memory against the files. */
 import { lstatSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { asStrataError } from '../base/index.ts';
-import { openTreeIndex, writeTreeIndex } from '../layer/index.ts';
-import { isThere, namesIn, readJsonIfThere, readTextIfThere, removeTree, syncDirectory } from './files.ts';
-import { examine, type Finding, type FsckRun } from './fsck-run.ts';
+import { asStrataError } from '../../base/index.ts';
+import { openTreeIndex, writeTreeIndex } from '../../layer/index.ts';
+import { isThere, namesIn, readJsonIfThere, readTextIfThere, removeTree, syncDirectory } from '../files.ts';
 import {
   configPaths,
   currentGeneration,
@@ -12,10 +11,11 @@ import {
   type GenerationRecord,
   listGenerations,
   readGeneration,
-} from './generations.ts';
-import { ldfRefs, parseLdf } from './ldf.ts';
-import { COMMIT } from './locks.ts';
-import { generationDir, type Owner, ownerDir } from './paths.ts';
+} from '../generations.ts';
+import { ldfRefs, parseLdf } from '../ldf.ts';
+import { COMMIT } from '../locks.ts';
+import { generationDir, type Owner, ownerDir } from '../paths.ts';
+import { examine, type Finding, type FsckRun } from './run.ts';
 
 export async function checkTemplates(run: FsckRun): Promise<void> {
   const { paths } = run.context;

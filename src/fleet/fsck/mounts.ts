@@ -1,14 +1,14 @@
 /** The journal, and mounts: records of strata-fs and of sealed doors against the kernel's list, and that each mount shows the stack of today. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { asStrataError } from '../base/index.ts';
-import { namesIn, readJsonIfThere } from './files.ts';
-import { applianceStack, mountedStacks } from './follow.ts';
-import { examine, type Finding, type FsckRun, report } from './fsck-run.ts';
-import { mountRecords } from './gc-references.ts';
-import { COMMIT } from './locks.ts';
-import { sealedMounts } from './sealed-door.ts';
-import { hasSealedRecord } from './sealed-records.ts';
+import { asStrataError } from '../../base/index.ts';
+import { namesIn, readJsonIfThere } from '../files.ts';
+import { applianceStack, mountedStacks } from '../follow.ts';
+import { mountRecords } from '../gc/references.ts';
+import { COMMIT } from '../locks.ts';
+import { sealedMounts } from '../sealed/door.ts';
+import { hasSealedRecord } from '../sealed/records.ts';
+import { examine, type Finding, type FsckRun, report } from './run.ts';
 
 /** Records of the journal exist only while a command commits, which the lock excludes. */
 export async function checkJournal(run: FsckRun): Promise<void> {

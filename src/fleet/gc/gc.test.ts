@@ -17,15 +17,15 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { tinyArchive } from '../../test/contract/repository/packages.ts';
-import { noProgress } from '../base/index.ts';
-import type { Fleet, GcResult } from './contract.ts';
-import { fakePlane, makeWorld, type World } from './fleet.test-support.ts';
-import { openFleetWith } from './fleet.ts';
-import { inPinScope, pinUnits } from './gc-pins.ts';
+import { tinyArchive } from '../../../test/contract/repository/packages.ts';
+import { noProgress } from '../../base/index.ts';
+import type { Fleet, GcResult } from '../contract.ts';
+import { fakePlane, makeWorld, type World } from '../fleet.test-support.ts';
+import { openFleetWith } from '../fleet.ts';
+import { inPinScope, pinUnits } from './pins.ts';
 
 const run = promisify(execFile);
-const CHILD = join(import.meta.dirname, 'gc-child.test-support.ts');
+const CHILD = join(import.meta.dirname, 'child.test-support.ts');
 
 async function inWorld(body: (w: World) => Promise<void>): Promise<void> {
   const w = await makeWorld();

@@ -9,12 +9,12 @@ import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { asStrataError } from '../base/index.ts';
-import type { FleetContext } from './context.ts';
-import type { GcKind } from './contract.ts';
-import { isMissing } from './files.ts';
-import type { GcJob, GcJobAnswer } from './gc-worker.ts';
-import { COMMIT } from './locks.ts';
+import { asStrataError } from '../../base/index.ts';
+import type { FleetContext } from '../context.ts';
+import type { GcKind } from '../contract.ts';
+import { isMissing } from '../files.ts';
+import { COMMIT } from '../locks.ts';
+import type { GcJob, GcJobAnswer } from './worker.ts';
 
 /** One thing that nobody uses. */
 export interface Garbage {
@@ -135,7 +135,7 @@ export async function dispose(run: GcRun, onDone: (done: number) => void): Promi
   if (byPath.size === 0) return bytes;
   await new Promise<void>((resolve, reject) => {
     const job: GcJob = { paths: [...byPath.keys()], remove: !run.dryRun };
-    const worker = new Worker(new URL('./gc-worker.ts', import.meta.url), {
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       workerData: job,
       execArgv: ['--disable-warning=ExperimentalWarning'],
     });

@@ -1,12 +1,12 @@
 /**
  * Which generation the sealed mount of an appliance shows: appliances/NAME/sealed.json, written before the mount and removed when what the
- * mount wrote is absorbed (sealed-settle.ts). So a new stratad knows it, and nothing that the mount shows is removed meanwhile.
+ * mount wrote is absorbed (settle.ts). So a new stratad knows it, and nothing that the mount shows is removed meanwhile.
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import type { FleetContext } from './context.ts';
-import { isThere, readJsonIfThere, replaceFile } from './files.ts';
-import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
+import type { FleetContext } from '../context.ts';
+import { isThere, readJsonIfThere, replaceFile } from '../files.ts';
+import { type Definition, type GenerationRecord, readGeneration } from '../generations.ts';
 
 export interface SealedRecord {
   format: 1;

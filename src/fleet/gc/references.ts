@@ -5,20 +5,20 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { asStrataError, type UnitId } from '../base/index.ts';
-import type { FleetContext } from './context.ts';
-import { isThere, namesIn, readJsonIfThere } from './files.ts';
-import { generationKey, isGenerationPinned, pinnedUnits } from './gc-pins.ts';
-import { breather } from './gc-trash.ts';
+import { asStrataError, type UnitId } from '../../base/index.ts';
+import type { FleetContext } from '../context.ts';
+import { isThere, namesIn, readJsonIfThere } from '../files.ts';
 import {
   type ConfigRef,
   currentGeneration,
   type GenerationRecord,
   listGenerations,
   readGeneration,
-} from './generations.ts';
-import { applianceOwner, generationDir, type Owner, ownerDir } from './paths.ts';
-import { sealedRecord } from './sealed-records.ts';
+} from '../generations.ts';
+import { applianceOwner, generationDir, type Owner, ownerDir } from '../paths.ts';
+import { sealedRecord } from '../sealed/records.ts';
+import { generationKey, isGenerationPinned, pinnedUnits } from './pins.ts';
+import { breather } from './trash.ts';
 
 export interface References {
   /** Keys of generations that stay. */

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { asStrataError } from '../base/index.ts';
+import { asStrataError } from '../../base/index.ts';
 import {
   openUnit,
   openUnitIndex,
@@ -10,11 +10,11 @@ import {
   unitTreeDir,
   verifyUnit,
   writeTreeIndex,
-} from '../layer/index.ts';
-import { type Repository, readConfig } from '../repository/index.ts';
-import { forgetUnitIndexes } from './compose.ts';
-import { isThere, namesIn } from './files.ts';
-import { examine, type Finding, type FsckRun, report } from './fsck-run.ts';
+} from '../../layer/index.ts';
+import { type Repository, readConfig } from '../../repository/index.ts';
+import { forgetUnitIndexes } from '../compose.ts';
+import { isThere, namesIn } from '../files.ts';
+import { examine, type Finding, type FsckRun, report } from './run.ts';
 
 const CACHE_FORMAT = 'strata-units-1\n';
 /** Problems that are named of one unit. */

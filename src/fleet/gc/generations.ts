@@ -1,14 +1,14 @@
 /** Old generations, and the units of mirrored repositories that no generation that stays uses. Units of `dir` repositories are somebody's source. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseUnitId, type UnitId } from '../base/index.ts';
-import { forgetUnitIndexes } from './compose.ts';
-import { namesIn } from './files.ts';
-import { generationKey } from './gc-pins.ts';
-import { changedSince, isStillFree, type References } from './gc-references.ts';
-import { breather, type Garbage, type GcRun, takeAway } from './gc-trash.ts';
-import { type ConfigRef, describeOwner, readGeneration } from './generations.ts';
-import { generationDir } from './paths.ts';
+import { parseUnitId, type UnitId } from '../../base/index.ts';
+import { forgetUnitIndexes } from '../compose.ts';
+import { namesIn } from '../files.ts';
+import { type ConfigRef, describeOwner, readGeneration } from '../generations.ts';
+import { generationDir } from '../paths.ts';
+import { generationKey } from './pins.ts';
+import { changedSince, isStillFree, type References } from './references.ts';
+import { breather, type Garbage, type GcRun, takeAway } from './trash.ts';
 
 /** Takes away what `references.candidates` names. Units of those that stay after all are added to `references`. */
 export async function collectGenerations(run: GcRun, references: References): Promise<void> {

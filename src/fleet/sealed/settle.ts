@@ -2,15 +2,15 @@
  * After a sealed mount, whoever ended it: what the kernel wrote into the private layer is absorbed against the stack that was mounted, then the
  * appliance follows to the stack of today. Runs before anything else uses the private layer; a no-op when there was no sealed mount.
  */
-import { StrataError } from '../base/index.ts';
-import type { VlfsSpec } from '../vlfs/contract.ts';
-import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../vlfs/index.ts';
-import { stackOf } from './compose.ts';
-import type { FleetContext } from './context.ts';
-import type { GenerationRecord } from './generations.ts';
-import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
-import { sealedMounts } from './sealed-door.ts';
-import { dropSealedRecord, hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
+import { StrataError } from '../../base/index.ts';
+import type { VlfsSpec } from '../../vlfs/contract.ts';
+import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../../vlfs/index.ts';
+import { stackOf } from '../compose.ts';
+import type { FleetContext } from '../context.ts';
+import type { GenerationRecord } from '../generations.ts';
+import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from '../private-files.ts';
+import { sealedMounts } from './door.ts';
+import { dropSealedRecord, hasSealedRecord, sealedGeneration, sealedRecord } from './records.ts';
 
 /**
  * `current`: the generation that the appliance has now. Throws BUSY while the sealed mount lives, also where only the kernel knows of it: lazily

@@ -4,8 +4,8 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { noProgress } from '../base/index.ts';
-import { makeWorld, type World } from './fleet.test-support.ts';
+import { noProgress } from '../../base/index.ts';
+import { makeWorld, type World } from '../fleet.test-support.ts';
 
 let w: World;
 const at = (path: string) => join(w.dir, 'view', path);

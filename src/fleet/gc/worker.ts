@@ -1,11 +1,11 @@
 /**
- * The thread of gc-trash.ts: measures trees that nothing refers to, or deletes them, one after the other, while the control plane goes on.
+ * The thread of trash.ts: measures trees that nothing refers to, or deletes them, one after the other, while the control plane goes on.
  * Names are bytes, no symlink is followed, hostile trees of any depth go. Bytes are what the file system gets back: a file with other names
  * elsewhere counts nothing.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { nameFromText } from '../base/index.ts';
-import * as sys from '../sys/index.ts';
+import { nameFromText } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
 
 export interface GcJob {
   paths: string[];

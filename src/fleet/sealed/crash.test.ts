@@ -8,16 +8,16 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { noProgress } from '../base/index.ts';
-import { MNT_DETACH, umount } from '../sys/index.ts';
-import { releaseSealedImages } from '../vlfs/index.ts';
-import type { Fleet } from './contract.ts';
-import { fakePlane, makeWorld, type World } from './fleet.test-support.ts';
-import { openFleetWith } from './fleet.ts';
-import { treeOf } from './sealed-crash.test-support.ts';
+import { noProgress } from '../../base/index.ts';
+import { MNT_DETACH, umount } from '../../sys/index.ts';
+import { releaseSealedImages } from '../../vlfs/index.ts';
+import type { Fleet } from '../contract.ts';
+import { fakePlane, makeWorld, type World } from '../fleet.test-support.ts';
+import { openFleetWith } from '../fleet.ts';
+import { treeOf } from './crash.test-support.ts';
 
 const run = promisify(execFile);
-const CHILD = join(import.meta.dirname, 'sealed-crash-child.test-support.ts');
+const CHILD = join(import.meta.dirname, 'crash-child.test-support.ts');
 let w: World;
 let view: string;
 

@@ -15,8 +15,8 @@ import {
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { noProgress } from '../base/index.ts';
-import { makeWorld, type World } from './fleet.test-support.ts';
+import { noProgress } from '../../base/index.ts';
+import { makeWorld, type World } from '../fleet.test-support.ts';
 
 async function inWorld(body: (w: World) => Promise<void>): Promise<void> {
   const w = await makeWorld();

@@ -1,9 +1,9 @@
 /** Appliances: state, LDF, template, private layer and whiteout sets, links of machines both ways, and the catalog against all of it. */
 import { lstatSync, readlinkSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { asStrataError } from '../base/index.ts';
-import type { ApplianceState } from './appliances.ts';
-import type { CatalogRow } from './catalog.ts';
+import { asStrataError } from '../../base/index.ts';
+import type { ApplianceState } from '../appliances.ts';
+import type { CatalogRow } from '../catalog.ts';
 import {
   isThere,
   namesIn,
@@ -12,15 +12,15 @@ import {
   removeTree,
   replaceLink,
   syncDirectory,
-} from './files.ts';
-import { checkGenerations, checkOwner } from './fsck-definitions.ts';
-import { checkPrivateLayers } from './fsck-private.ts';
-import { examine, type Finding, type FsckRun } from './fsck-run.ts';
-import { ldfRefs, parseLdf } from './ldf.ts';
-import { COMMIT } from './locks.ts';
-import { normalizeMac } from './macs.ts';
-import { applianceOwner } from './paths.ts';
-import { hasSealedRecord, sealedGeneration, sealedRecord } from './sealed-records.ts';
+} from '../files.ts';
+import { ldfRefs, parseLdf } from '../ldf.ts';
+import { COMMIT } from '../locks.ts';
+import { normalizeMac } from '../macs.ts';
+import { applianceOwner } from '../paths.ts';
+import { hasSealedRecord, sealedGeneration, sealedRecord } from '../sealed/records.ts';
+import { checkGenerations, checkOwner } from './definitions.ts';
+import { checkPrivateLayers } from './private.ts';
+import { examine, type Finding, type FsckRun } from './run.ts';
 
 export async function checkAppliances(run: FsckRun): Promise<void> {
   const { paths } = run.context;

@@ -2,10 +2,10 @@
  * How fsck looks: every object is checked without a lock first; what seems wrong is looked at again under the commit lock, where no command is
  * between before and after, and only what is still wrong is reported. Checks read only; a finding may know how to mend itself.
  */
-import type { FleetContext } from './context.ts';
-import type { FsckProblem, FsckResult } from './contract.ts';
-import { breather } from './gc-trash.ts';
-import { COMMIT } from './locks.ts';
+import type { FleetContext } from '../context.ts';
+import type { FsckProblem, FsckResult } from '../contract.ts';
+import { breather } from '../gc/trash.ts';
+import { COMMIT } from '../locks.ts';
 
 export interface Finding {
   object: string;
