@@ -194,6 +194,7 @@ export async function strataPlane(work: string): Promise<StrataPlane> {
             privateDir,
             whiteoutsDir: join(dir, 'whiteouts'),
             stack,
+            unitsStamp: 'bench',
             readOnly: false,
             ...(cache === undefined ? {} : { cache }),
           },

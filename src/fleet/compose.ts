@@ -185,12 +185,22 @@ function compareOne(one: ComposedUnit, others: ComposedUnit[], settled: Settled,
   }
 }
 
+type StackRecord = Pick<GenerationRecord, 'units' | 'configs'>;
+
+/** A generation never changes; its stack is made once for each state of the units. */
+const madeStacks = new WeakMap<StackRecord, { stamp: string; stack: StackSpec }>();
+
 /** The StackSpec of a generation: its config layers, then its units. Throws NOT_FOUND when a unit is not on this host. */
-export function stackOf(
-  paths: FleetPaths,
-  repositories: Repositories,
-  record: Pick<GenerationRecord, 'units' | 'configs'>,
-): StackSpec {
+export function stackOf(paths: FleetPaths, repositories: Repositories, record: StackRecord): StackSpec {
+  const stamp = repositories.unitsStamp();
+  const known = madeStacks.get(record);
+  if (known?.stamp === stamp) return known.stack;
+  const stack = makeStack(paths, repositories, record);
+  madeStacks.set(record, { stamp, stack });
+  return stack;
+}
+
+function makeStack(paths: FleetPaths, repositories: Repositories, record: StackRecord): StackSpec {
   const levels = record.configs.map((ref) => configLevel(paths, ref));
   for (const id of record.units) {
     const dir = repositories.unitDir(id);

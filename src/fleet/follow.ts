@@ -37,6 +37,7 @@ export function vlfsSpec(
     privateDir,
     whiteoutsDir,
     stack,
+    unitsStamp: context.repositories.unitsStamp(),
     readOnly,
     ...(cache === undefined ? {} : { cache }),
   };

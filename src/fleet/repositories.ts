@@ -3,6 +3,7 @@
  * repositories (their stamps) and kept in memory. Units that stacks use but no repository offers any more stay in the world, so that
  * what exists can always be resolved again.
  */
+import { randomBytes } from 'node:crypto';
 import { type Progress, parseUnitId, StrataError, type UnitId } from '../base/index.ts';
 import type { LayerUnit } from '../layer/contract.ts';
 import { listRepositories, openRepository, type Repository } from '../repository/index.ts';
@@ -32,6 +33,8 @@ export interface Repositories {
   invalidate(): void;
   /** Units at these directories are gone from the disk. */
   forget(dirs: ReadonlySet<string>): void;
+  /** Changes whenever units on the disk may have changed or gone (VlfsSpec.unitsStamp). */
+  unitsStamp(): string;
   /** Builds the world in a moment of rest, so that the next command finds it; many calls in a row build it once. */
   warm(inUse: () => Iterable<UnitId>, restMs?: number): void;
   world(inUse: Iterable<UnitId>): Promise<World>;
@@ -50,6 +53,8 @@ export function openRepositories(root: string): Repositories {
   const idsOfList = new WeakMap<OfferedUnit[], Set<string>>();
   let warming: NodeJS.Timeout | null = null;
   const units = new Map<UnitId, LayerUnit>();
+  const life = randomBytes(6).toString('hex');
+  let changes = 0;
 
   function reload(): void {
     const next = new Map<string, Repository>();
@@ -60,6 +65,7 @@ export function openRepositories(root: string): Repositories {
     }
     open = next;
     units.clear();
+    changes++;
   }
   reload();
 
@@ -132,10 +138,13 @@ export function openRepositories(root: string): Repositories {
       cached = null;
       building = null;
       units.clear();
+      changes++;
     },
     forget(dirs) {
       for (const [id, unit] of units) if (dirs.has(unit.dir)) units.delete(id);
+      changes++;
     },
+    unitsStamp: () => `${life} ${changes}`,
     warm(inUse, restMs = WARM_MS) {
       if (warming !== null) clearTimeout(warming);
       warming = setTimeout(() => {

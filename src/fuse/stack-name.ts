@@ -1,4 +1,4 @@
-/** The name under which a stack is stored in ROOT/run/stacks. */
+/** The name under which a stack is stored in ROOT/run/stacks, and by which the parts of strata-fs speak of it. */
 import { createHash } from 'node:crypto';
 
 export function shortDigest(text: string): string {

@@ -294,6 +294,8 @@ export interface VlfsSpec {
   /** Whiteout sets: whiteouts/REPO/LAYER_VERSION/path (0:0 character devices); for config levels whiteouts/config/TEMPLATE/path. */
   whiteoutsDir: string;
   stack: StackSpec;
+  /** Names a state of the units on the disk: as long as it is the same, no index file of a software level changed. Missing: they are looked at. */
+  unitsStamp?: string;
   readOnly: boolean;
   /** Default: shared. */
   cache?: CacheMode;

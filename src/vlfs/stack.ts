@@ -39,6 +39,8 @@ export interface Stack {
   readonly root: MergedDirectory;
   /** setDir -> level. */
   readonly levelOfSet: ReadonlyMap<string, number>;
+  /** VlfsSpec.unitsStamp of when its index files were last looked at. */
+  stamp: string | undefined;
   refs: number;
 }
 
@@ -52,13 +54,16 @@ export function openStack(spec: StackSpec): Stack {
   return finished(openStackSteps(spec));
 }
 
-/** As openStack, in steps: hundreds of levels take a while. */
-export function* openStackSteps(spec: StackSpec): Steps<Stack> {
+/** As openStack, in steps: hundreds of levels take a while. `stamp`: VlfsSpec.unitsStamp. */
+export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
   const known = stacks.get(spec.key);
   if (known !== undefined && sameLevels(known.spec.levels, spec.levels)) {
     if (known.refs++ > 0) return known;
     idle.splice(idle.indexOf(known), 1);
-    if (yield* confirmed(known)) return known;
+    if (yield* confirmed(known, stamp !== undefined && known.stamp === stamp)) {
+      known.stamp = stamp;
+      return known;
+    }
   }
   if (spec.levels.length > LIMITS.stackLayers) {
     throw new StrataError(
@@ -79,6 +84,7 @@ export function* openStackSteps(spec: StackSpec): Steps<Stack> {
       units: opened,
       blocked: loadBlockedEntries(spec.levels, opened, levelOfSet),
       levelOfSet,
+      stamp,
       refs: 1,
       root: null as never,
     };
@@ -101,8 +107,8 @@ export interface StackHold {
   release(): void;
 }
 
-export function holdStack(spec: StackSpec): StackHold {
-  const steps = openStackSteps(spec);
+export function holdStack(spec: StackSpec, stamp?: string): StackHold {
+  const steps = openStackSteps(spec, stamp);
   let held: Stack | null = null;
   return {
     step(untilMs) {
@@ -161,11 +167,15 @@ function sameLevels(a: readonly LevelSpec[], b: readonly LevelSpec[]): boolean {
   );
 }
 
-/** An idle stack, now held, may be used again only when the index files are still the same; otherwise it is given back. */
-function* confirmed(stack: Stack): Steps<boolean> {
+/**
+ * An idle stack, now held, may be used again only when the index files are still the same; otherwise it is given back. `unitsKept`: those of software
+ * are known to be.
+ */
+function* confirmed(stack: Stack, unitsKept: boolean): Steps<boolean> {
   let fresh = false;
   try {
     for (const [i, level] of stack.spec.levels.entries()) {
+      if (unitsKept && level.kind === 'software') continue;
       const key = stack.units[i]!.cacheKey;
       if (key === null || key !== unitKey(level)) return false;
       if (i % 32 === 31) yield;

@@ -90,23 +90,33 @@ export function loadSet(whiteoutsFd: number, unit: Unit): Set<number> | undefine
   return found.size > 0 ? found : undefined;
 }
 
+const prefixes = new WeakMap<ReadonlyMap<string, number>, Set<string>>();
+
+/** The directories above those of the sets; the same for all appliances of a stack. */
+function prefixesOf(levelOfSet: ReadonlyMap<string, number>): Set<string> {
+  const known = prefixes.get(levelOfSet);
+  if (known !== undefined) return known;
+  const found = new Set<string>();
+  for (const dir of levelOfSet.keys()) {
+    for (let at = dir.indexOf('/'); at >= 0; at = dir.indexOf('/', at + 1)) found.add(dir.slice(0, at));
+  }
+  prefixes.set(levelOfSet, found);
+  return found;
+}
+
 /** Calls `visit` for each directory below whiteouts/ that is the set of a level (or, level -1, of none: then the shallowest such directory). */
 export function eachSet(
   whiteoutsFd: number,
   levelOfSet: ReadonlyMap<string, number>,
   visit: (setDir: string, level: number) => void,
 ): void {
-  const prefixes = new Set<string>();
-  for (const dir of levelOfSet.keys()) {
-    for (let at = dir.indexOf('/'); at >= 0; at = dir.indexOf('/', at + 1)) prefixes.add(dir.slice(0, at));
-  }
   const descend = (fd: number, path: string): void => {
     for (const { name, type } of children(fd)) {
       if (type !== DT_DIR) continue;
       const inner = path === '' ? name : `${path}/${name}`;
       const level = levelOfSet.get(inner);
       if (level !== undefined) visit(inner, level);
-      else if (prefixes.has(inner)) {
+      else if (prefixesOf(levelOfSet).has(inner)) {
         const sub = openDirectory(fd, name);
         if (sub < 0) continue;
         descend(sub, inner);

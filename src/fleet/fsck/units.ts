@@ -141,7 +141,7 @@ async function checkUnits(run: FsckRun, repository: Repository): Promise<void> {
     const dir = join(unitsDir, name);
     if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) continue;
     run.checked.units++;
-    const check = () => checkUnit(config.name, dir, name);
+    const check = () => checkUnit(run, config.name, dir, name);
     await examine(run, check);
     if (run.deep) await checkContent(run, config.name, dir, name);
   }
@@ -155,7 +155,7 @@ function remedyFor(repo: string, name: string): string {
   return `remove ${name} and import it again: strata layer remove ${repo}/${name.replace('_', ' ')}`;
 }
 
-function checkUnit(repo: string, dir: string, name: string): Finding[] {
+function checkUnit(run: FsckRun, repo: string, dir: string, name: string): Finding[] {
   if (!isThere(dir)) return [];
   const object = nameOf(repo, name);
   const remedy = remedyFor(repo, name);
@@ -180,6 +180,7 @@ function checkUnit(repo: string, dir: string, name: string): Finding[] {
         repair: async () => {
           await writeTreeIndex(file, join(dir, 'filesystem'), overlay);
           forgetUnitIndexes();
+          run.context.repositories.invalidate();
         },
       },
     ];
@@ -197,7 +198,7 @@ function isMetadataSound(dir: string): boolean {
 
 /** Compares the whole tree with the index. */
 async function checkContent(run: FsckRun, repo: string, dir: string, name: string): Promise<void> {
-  if (checkUnit(repo, dir, name).length > 0) return;
+  if (checkUnit(run, repo, dir, name).length > 0) return;
   const problems = await verifyUnit(openUnit(dir));
   // Removed meanwhile.
   if (!isThere(dir)) return;

@@ -50,7 +50,7 @@ const LOOKS = 16;
 const data = workerData as LoopData;
 const { openVlfs, holdStack } = (await import(data.vlfsModule)) as {
   openVlfs: OpenServedVlfs;
-  holdStack?: (spec: StackSpec) => StackHold;
+  holdStack?: (spec: StackSpec, unitsStamp?: string) => StackHold;
 };
 const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
 const epoll = sys.epollCreate();
@@ -61,6 +61,8 @@ type Opened = Pick<ServedMount, 'vlfs' | 'stackKey' | 'moved' | 'ledger' | 'ledg
 const opened = new Map<string, Opened>();
 /** Taken over, not yet served. */
 const waiting = new Map<string, { mount: ServedMount; former: LedgerContent }>();
+/** By name. */
+const stacks = new Map<string, StackSpec>();
 const awake = data.spinUs > 0 ? createAwake() : createAwake(null);
 /** Long work, done a little at a time. */
 const tasks: ((untilMs: number) => boolean)[] = [];
@@ -90,6 +92,12 @@ function served(id: string): ServedMount {
   const found = byId.get(id);
   if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
   return found;
+}
+
+function stackNamed(name: string): StackSpec {
+  const stack = stacks.get(name);
+  if (stack === undefined) throw new StrataError('INTERNAL', `the stack ${name} was not given`);
+  return stack;
 }
 
 function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
@@ -134,7 +142,7 @@ function openBetween(id: string, spec: VlfsSpec, done: (failure: LoopFailure | n
     opening = spec;
     let failure: LoopFailure | null = null;
     try {
-      hold ??= holdStack?.(spec.stack);
+      hold ??= holdStack?.(spec.stack, spec.unitsStamp);
       if (hold?.step(untilMs) === false) return false;
       opened.set(id, open(id, spec, null));
     } catch (error) {
@@ -223,7 +231,9 @@ function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['chan
       one({ id: change.id, failure: { code: 'NOT_FOUND', message: `${change.id} is not mounted` } });
       continue;
     }
-    relayerMount(ctx, mount, change, (failure) => one({ id: change.id, failure }));
+    relayerMount(ctx, mount, { ...change, stack: stackNamed(change.stack) }, (failure) =>
+      one({ id: change.id, failure }),
+    );
   }
 }
 
@@ -231,8 +241,13 @@ function execute(seq: number, command: LoopCommand): void {
   const answer = (value: unknown, failure: ReturnType<typeof failureOf> | null): void =>
     post(failure === null ? { seq, value } : { seq, failure });
   switch (command.kind) {
+    case 'stack':
+      if (command.forget) stacks.clear();
+      stacks.set(command.name, command.stack);
+      answer(undefined, null);
+      break;
     case 'open':
-      openBetween(command.id, command.spec, (failure) =>
+      openBetween(command.id, { ...command.spec, stack: stackNamed(command.stack) }, (failure) =>
         answer(opened.get(command.id)?.ledgerFd ?? -1, failure),
       );
       break;

@@ -6,8 +6,10 @@ import type { Features } from '../server/init.ts';
 import type { FormerMount } from './take-over.ts';
 
 export type LoopCommand =
+  /** A stack that commands name from now on; `forget`: all before it are not named any more. */
+  | { kind: 'stack'; name: string; stack: StackSpec; forget: boolean }
   /** Opens a VLFS; it is served once 'serve' gives its connection. Answers the descriptor of its ledger, or -1. */
-  | { kind: 'open'; id: string; spec: VlfsSpec }
+  | { kind: 'open'; id: string; spec: Omit<VlfsSpec, 'stack'>; stack: string }
   /** Before mount(2): the connection that 'serve' will get. */
   | { kind: 'connect'; id: string; fd: number }
   | { kind: 'serve'; id: string; fd: number }
@@ -16,7 +18,7 @@ export type LoopCommand =
   | { kind: 'go-on'; ids: string[] }
   /** Closes a VLFS that could not be mounted. */
   | { kind: 'drop'; id: string }
-  | { kind: 'relayer'; changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] }
+  | { kind: 'relayer'; changes: { id: string; stack: string; privateFiles?: PrivateFile[] }[] }
   | { kind: 'revert'; id: string; paths: string[] }
   | { kind: 'reset'; id: string; keep: string[] }
   | { kind: 'status' }

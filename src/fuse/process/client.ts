@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { nameFromText, StrataError } from '../../base/index.ts';
+import type { StackSpec } from '../../vlfs/contract.ts';
 import type { DataPlane, DataPlaneStatus } from '../contract.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
@@ -11,7 +12,14 @@ import { openMountRecords } from './mount-records.ts';
 import { dataPlanePaths } from './paths.ts';
 import { kill } from './process-life.ts';
 import { watched } from './watch.ts';
-import { createLineReader, encodeLine, errorFromWire, packRelayer, type WireReply } from './wire.ts';
+import {
+  createLineReader,
+  encodeLine,
+  errorFromWire,
+  packMount,
+  packRelayer,
+  type WireReply,
+} from './wire.ts';
 
 const START_TIMEOUT_MS = 15_000;
 const START_POLL_MS = 10;
@@ -81,10 +89,31 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
     });
   }
 
+  /** A call that names stacks: those that strata-fs does not know are sent, and it is made again. */
+  async function callWithStacks(method: string, params: unknown, stacks: StackSpec[]): Promise<void> {
+    const unsent = new Map(stacks.map((stack) => [stack.key, stack]));
+    for (;;) {
+      try {
+        return await call<void>(method, params);
+      } catch (error) {
+        const key = error instanceof StrataError ? error.data?.['unknownStack'] : undefined;
+        const stack = typeof key === 'string' ? unsent.get(key) : undefined;
+        if (stack === undefined) throw error;
+        unsent.delete(stack.key);
+        await call<void>('stack', stack);
+      }
+    }
+  }
+
   return {
-    mount: (request) => call<void>('mount', request),
+    mount: (request) => callWithStacks('mount', packMount(request), [request.vlfs.stack]),
     unmount: (mountpoint, { force }) => call<void>('unmount', { mountpoint, force }),
-    relayer: (changes) => call<void>('relayer', packRelayer(changes)),
+    relayer: (changes) =>
+      callWithStacks(
+        'relayer',
+        packRelayer(changes),
+        changes.map(({ stack }) => stack),
+      ),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
     status: () => call<DataPlaneStatus>('status', {}),

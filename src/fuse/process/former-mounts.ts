@@ -45,7 +45,7 @@ function formerMount(
   if (header === null || header.fuseFd < 0) return '';
   const { id, ...spec } = JSON.parse(header.spec) as StoredSpec;
   const recorded = wanted.find((request) => request.id === id);
-  const stack = recorded?.vlfs.stack ?? records.stack(header.stack);
+  const stack = recorded?.vlfs.stack ?? records.stacks.get(header.stack);
   if (stack === null) return `${id} cannot be taken over: its stack ${header.stack} is not recorded`;
   const fuseFd = former.take(header.fuseFd);
   if (fuseFd < 0) return `${id} cannot be taken over: ${sys.errnoName(fuseFd)}`;

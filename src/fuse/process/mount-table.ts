@@ -103,7 +103,8 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
     const cache = vlfs.cache ?? 'shared';
     const thread = await threads.join(vlfs);
     try {
-      const ledgerFd = await thread.send<number>({ kind: 'open', id, spec: vlfs });
+      const { stack, ...spec } = vlfs;
+      const ledgerFd = await thread.send<number>({ kind: 'open', id, spec, stack: thread.give(stack) });
       let fd: number;
       try {
         records.put(request);
@@ -119,7 +120,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         throw error;
       }
       const mountpoints = [{ path: mountpoint, readOnly: request.readOnly }];
-      table.set(id, { thread, mountpoints, cache, stackKey: vlfs.stack.key });
+      table.set(id, { thread, mountpoints, cache, stackKey: stack.key });
       await thread.send({ kind: 'serve', id, fd });
     } catch (error) {
       threads.leave(thread);
@@ -195,7 +196,10 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       const undo = records.restack(new Map(changes.map(({ id, stack }) => [id, stack])));
       const answers = await Promise.all(
         [...byThread].map(([thread, mine]) =>
-          thread.send<RelayerOutcome[]>({ kind: 'relayer', changes: mine }),
+          thread.send<RelayerOutcome[]>({
+            kind: 'relayer',
+            changes: mine.map(({ stack, ...change }) => ({ ...change, stack: thread.give(stack) })),
+          }),
         ),
       );
       const failed = new Map(

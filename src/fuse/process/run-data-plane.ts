@@ -2,7 +2,8 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { asStrataError, StrataError } from '../../base/index.ts';
-import type { DataPlaneStatus, MountRequest } from '../contract.ts';
+import type { StackSpec } from '../../vlfs/contract.ts';
+import type { DataPlaneStatus } from '../contract.ts';
 import { servedStacks } from './former-mounts.ts';
 import type { Holding } from './holding.ts';
 import { openMountRecords } from './mount-records.ts';
@@ -10,7 +11,14 @@ import { createMountTable, type MountTable } from './mount-table.ts';
 import { dataPlanePaths } from './paths.ts';
 import { createThreadGroups } from './thread-groups.ts';
 import { startThreads, type ThreadOptions } from './threads.ts';
-import { createLineReader, encodeLine, unpackRelayer, type WireRelayer, type WireRequest } from './wire.ts';
+import {
+  createLineReader,
+  encodeLine,
+  unpackRelayer,
+  type WireMount,
+  type WireRelayer,
+  type WireRequest,
+} from './wire.ts';
 
 export interface DataPlaneOptions {
   root: string;
@@ -107,12 +115,14 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   }
 
   const methods: Record<string, (params: never) => Promise<unknown>> = {
-    mount: (p: MountRequest) => {
+    stack: async (p: StackSpec) => void records.stacks.put(p),
+    mount: async ({ vlfs, ...rest }: WireMount) => {
+      const stack = records.stacks.ofKey(vlfs.stack);
       ending = false;
-      return mounts.mount(p);
+      await mounts.mount({ ...rest, vlfs: { ...vlfs, stack } });
     },
     unmount: (p: { mountpoint: string; force: boolean }) => mounts.unmount(p.mountpoint, p.force),
-    relayer: (p: WireRelayer) => mounts.relayer(unpackRelayer(p)),
+    relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
     shutdown: (p: { force: boolean }) => shutdown(p.force),

@@ -6,7 +6,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { VlfsSpec } from '../../vlfs/contract.ts';
+import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { ServingThread, Threads } from './threads.ts';
 
 export interface ThreadGroups {
@@ -67,9 +67,16 @@ export function createThreadGroups(root: string, home: Threads, start: () => Thr
   };
 }
 
+const repositories = new WeakMap<StackSpec, string[]>();
+
 /** Where a VLFS's files are: its private layer, and the repositories of its levels. */
 function placesOf({ privateDir, stack }: VlfsSpec): string[] {
-  return [privateDir, ...new Set(stack.levels.map(({ treeDir }) => dirname(dirname(treeDir))))];
+  let dirs = repositories.get(stack);
+  if (dirs === undefined) {
+    dirs = [...new Set(stack.levels.map(({ treeDir }) => dirname(dirname(treeDir))))];
+    repositories.set(stack, dirs);
+  }
+  return [privateDir, ...dirs];
 }
 
 /** The device numbers of the file systems that hold these paths; what does not exist counts as its directory. */

@@ -6,13 +6,17 @@ import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import { eventfd, eventfdSignal } from '../../sys/index.ts';
+import type { StackSpec } from '../../vlfs/contract.ts';
 import type { LoopCommand, LoopData, LoopFailure, LoopMessage, LoopReply } from '../loop/messages.ts';
 import type { PoolAttach } from '../pool/pool-main.ts';
+import { stackName } from '../stack-name.ts';
 
 export interface ServingThread {
   /** VLFSs bound to it. */
   load: number;
   send<T>(command: LoopCommand): Promise<T>;
+  /** Makes sure that it has the stack when it gets the commands that follow; returns its name. */
+  give(stack: StackSpec): string;
 }
 
 export interface ThreadOptions {
@@ -36,6 +40,8 @@ export interface Threads {
 }
 
 const MAX_SERVING_THREADS = 4;
+/** Stacks that a thread is given before it forgets them all. */
+const MOST_GIVEN = 32;
 /**
  * A collection of young objects copies those that live on, and all mounts of the thread wait for it. What a first use of a stack makes lives on, so the share
  * of a collection must be small.
@@ -87,6 +93,7 @@ export function startThreads(options: ThreadOptions): Threads {
     workers.push(worker);
     const waiting = new Map<number, { resolve(value: never): void; reject(error: Error): void }>();
     let seq = 1;
+    const given = new Set<string>();
     worker.on('message', (reply: LoopReply) => {
       if ('event' in reply) {
         if (reply.event === 'gone') options.onGone(reply.id, reply.ledgerFd);
@@ -100,16 +107,24 @@ export function startThreads(options: ThreadOptions): Threads {
     });
     worker.on('error', (error) => options.onLog(`a serving thread failed: ${error.stack}`));
     worker.on('exit', died('a serving thread'));
-    return {
-      load: 0,
-      send: (command) =>
-        new Promise((resolve, reject) => {
-          const message: LoopMessage = { seq: seq++, command };
-          waiting.set(message.seq, { resolve, reject });
-          commands.port1.postMessage(message);
-          eventfdSignal(commandFd);
-        }),
-    };
+    function send<T>(command: LoopCommand): Promise<T> {
+      return new Promise((resolve, reject) => {
+        const message: LoopMessage = { seq: seq++, command };
+        waiting.set(message.seq, { resolve, reject });
+        commands.port1.postMessage(message);
+        eventfdSignal(commandFd);
+      });
+    }
+    function give(stack: StackSpec): string {
+      const name = stackName(stack.key);
+      if (given.has(name)) return name;
+      const forget = given.size >= MOST_GIVEN;
+      if (forget) given.clear();
+      given.add(name);
+      void send({ kind: 'stack', name, stack, forget });
+      return name;
+    }
+    return { load: 0, send, give };
   }
 
   return {

@@ -1,9 +1,11 @@
 /**
  * The protocol between stratad and strata-fs: one JSON value a line, requests {seq, method, params}, answers {seq, result} or {seq, error}.
- * Stacks and the contents of private files are large and shared by many changes, so a relayer carries each once, in a table.
+ * Stacks are large and used again and again: they are named by their keys, and sent when strata-fs does not know one. The contents of private files are
+ * shared by many changes, so a relayer carries each once, in a table.
  */
 import { ERROR_CODES, type ErrorCode, LIMITS, StrataError } from '../../base/index.ts';
-import type { PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { MountRequest } from '../contract.ts';
 
 export interface WireRequest {
   seq: number;
@@ -53,6 +55,13 @@ export function errorFromWire(error: WireError): StrataError {
   return new StrataError(code, error.message, { hint: error.hint, data: error.data });
 }
 
+/** A mount as it is sent: its stack by the key. */
+export type WireMount = Omit<MountRequest, 'vlfs'> & { vlfs: Omit<VlfsSpec, 'stack'> & { stack: string } };
+
+export function packMount({ vlfs, ...rest }: MountRequest): WireMount {
+  return { ...rest, vlfs: { ...vlfs, stack: vlfs.stack.key } };
+}
+
 export interface RelayerChange {
   id: string;
   stack: StackSpec;
@@ -60,48 +69,35 @@ export interface RelayerChange {
 }
 
 export interface WireRelayer {
-  stacks: StackSpec[];
   /** base64 */
   contents: string[];
-  changes: { id: string; stack: number; files: { path: string; content: number | null }[] | null }[];
-}
-
-/** The place of `item` in `table`, by identity of `key`. */
-function intern<K, V>(seen: Map<K, number>, table: V[], key: K, make: () => V): number {
-  const known = seen.get(key);
-  if (known !== undefined) return known;
-  table.push(make());
-  seen.set(key, table.length - 1);
-  return table.length - 1;
+  /** Stacks by their keys. */
+  changes: { id: string; stack: string; files: { path: string; content: number | null }[] | null }[];
 }
 
 export function packRelayer(changes: RelayerChange[]): WireRelayer {
-  const wire: WireRelayer = { stacks: [], contents: [], changes: [] };
-  const stacks = new Map<string, number>();
-  const contents = new Map<Uint8Array, number>();
+  const wire: WireRelayer = { contents: [], changes: [] };
+  const places = new Map<Uint8Array, number>();
+  const place = (content: Uint8Array): number => {
+    const known = places.get(content);
+    if (known !== undefined) return known;
+    places.set(content, wire.contents.length);
+    return wire.contents.push(Buffer.from(content).toString('base64')) - 1;
+  };
   for (const { id, stack, privateFiles } of changes) {
     const files = privateFiles?.map(({ path, content }) => ({
       path,
-      content:
-        content === null
-          ? null
-          : intern(contents, wire.contents, content, () => Buffer.from(content).toString('base64')),
+      content: content === null ? null : place(content),
     }));
-    wire.changes.push({
-      id,
-      stack: intern(stacks, wire.stacks, stack.key, () => stack),
-      files: files ?? null,
-    });
+    wire.changes.push({ id, stack: stack.key, files: files ?? null });
   }
   return wire;
 }
 
-export function unpackRelayer(wire: WireRelayer): RelayerChange[] {
+export function unpackRelayer(wire: WireRelayer, stackOf: (key: string) => StackSpec): RelayerChange[] {
   const contents = wire.contents.map((text) => new Uint8Array(Buffer.from(text, 'base64')));
   return wire.changes.map(({ id, stack, files }) => {
-    const spec = wire.stacks[stack];
-    if (spec === undefined) throw new StrataError('BAD_FORMAT', 'a relayer names a stack it does not carry');
-    const change: RelayerChange = { id, stack: spec };
+    const change: RelayerChange = { id, stack: stackOf(stack) };
     if (files !== null) {
       change.privateFiles = files.map(({ path, content }) => ({
         path,
