@@ -19,6 +19,8 @@ export const LIMITS = {
   xattrValueBytes: 65536,
   /** Bytes of all extended attributes of one entry in an archive. */
   xattrTotalBytes: 1 << 20,
+  /** Rules of a policy, those of all ancestors together. */
+  policyRules: 4096,
   /** Layers of one stack. */
   stackLayers: 16384,
   /** References of LDFs to LDFs. */

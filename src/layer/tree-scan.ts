@@ -154,8 +154,12 @@ function record(stat: Stat, path: Name, xattrs: Map<Name, Uint8Array> | undefine
 const HOST_XATTR =
   /^(security\.(selinux|ima|evm|apparmor|SMACK64.*)|system\.(?!posix_acl_).*|btrfs\..*|trusted\.strata\..*)$/s;
 
+/** What a private layer says to the policies of clones, which read it in its index. */
+const POLICY_XATTRS = new Set(['trusted.strata.nonclonable', 'trusted.strata.was']);
+
 /** True when an extended attribute belongs to a tree and so into its index. */
 export function isTreeXattr(name: string, overlay: boolean): boolean {
+  if (POLICY_XATTRS.has(name)) return overlay;
   return !HOST_XATTR.test(name) && (overlay || !name.startsWith('trusted.overlay.'));
 }
 

@@ -7,7 +7,7 @@ import { placesOf } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { confirm, PRIVATE, refresh } from './lookup.ts';
-import { entryOf, type HiddenEntries, mergedTimes, unitOf } from './merged-directory.ts';
+import { entryOf, type HiddenEntries, mergedTimes, topOf, unitOf } from './merged-directory.ts';
 import type { Unit } from './stack.ts';
 
 /** This process is the only authority over the tree, so the kernel may keep what it was told. */
@@ -107,7 +107,7 @@ function directoryAttr(core: Core, node: Node, out: Attr): number {
     if (node.merged !== null && node.merged.contributors.length > 0) out.nlink = 1;
     return 0;
   }
-  const ref = node.merged!.contributors[0]!;
+  const ref = topOf(node.merged!);
   indexAttr(unitOf(core.stack, ref), entryOf(ref), core.hidden, -1, out);
   const times = mergedTimes(node.merged!);
   out.mtimeSec = out.atimeSec = out.ctimeSec = times.mtimeSec;

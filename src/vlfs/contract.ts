@@ -259,7 +259,8 @@ export interface VlfsControl {
   stats(): { openFiles: number };
 }
 
-export type LevelKind = 'frozen' | 'config' | 'software';
+/** 'policy': substitutes and grafts of a policy; its directories give no attributes where another level has the directory. */
+export type LevelKind = 'frozen' | 'config' | 'software' | 'policy';
 
 /** One read-only level of a stack. */
 export interface LevelSpec {
@@ -272,12 +273,26 @@ export interface LevelSpec {
   indexFile: string;
   /** For config and frozen: the whiteout sets that belong to it, laid out like an appliance's whiteouts/, or null. */
   whiteoutsDir: string | null;
+  /** What the appliance itself wrote: its policy hides nothing in it. Own levels stand above all others. */
+  own?: boolean;
+  /** The first rule of the policy that counts in this level (default: 0, all). */
+  rulesFrom?: number;
+}
+
+/**
+ * What a VLFS does not show of what it inherited, which is every level that is not its own. Part of the stack, so that nothing that reads the stack can
+ * forget it, and so that a relayer makes it stricter in one step. Present and without rules: only what is marked nonclonable is hidden.
+ */
+export interface PolicySpec {
+  /** Patterns (policy/pattern.ts), in the order in which the line of ancestors added them. */
+  rules: string[];
 }
 
 /** A resolved stack, top first: frozen, config, then software. Equal keys mean equal stacks; merged directories are shared by key. */
 export interface StackSpec {
   key: string;
   levels: LevelSpec[];
+  policy?: PolicySpec;
 }
 
 /**
@@ -299,6 +314,8 @@ export interface VlfsSpec {
   readOnly: boolean;
   /** Default: shared. */
   cache?: CacheMode;
+  /** Where lookups of what the policy hides are noted. */
+  denialsFile?: string;
 }
 
 export interface DiffEntry {

@@ -35,7 +35,7 @@ import {
 import { type Caller, PENDING } from './contract.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
 import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
-import { isInternal } from './internal-xattrs.ts';
+import { isCarried } from './internal-xattrs.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
@@ -166,7 +166,7 @@ function setAttributes(core: Core, node: Node, set: (name: string, value: Uint8A
   const { index } = node.unit!;
   if (index.hasXattrs(node.entry)) {
     for (const [name, value] of index.xattrs(node.entry)) {
-      if (isInternal(name)) continue;
+      if (!isCarried(name)) continue;
       const result = set(name, value);
       if (result < 0) return result;
     }

@@ -7,6 +7,7 @@ import type { Attr, SlowJob } from './contract.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
+import type { DenialLog } from './policy/denials.ts';
 import { countNodes } from './shares.ts';
 import type { Stack, Unit } from './stack.ts';
 
@@ -128,6 +129,10 @@ export interface Core {
   readonly ledger: Ledger | null;
   /** After a takeover: last attributes of nodes whose removal may have been cut off. */
   lastAttrs: ReadonlyMap<number, Attr> | null;
+  /** Notes what the policy denies, or null. */
+  readonly denials: DenialLog | null;
+  /** Open files that the policy hides since it became stricter. */
+  readonly revoked: WeakSet<Node>;
   passthrough: boolean;
   /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
   readonly cachedBytes: number;

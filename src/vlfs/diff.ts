@@ -39,6 +39,7 @@ import {
   namesOf,
   type Reference,
   reference,
+  topOf,
   unitOf,
 } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
@@ -231,7 +232,7 @@ function addDirectory(
       baseUpdated: false,
     });
   } else {
-    const ref = natural.contributors[0]!;
+    const ref = topOf(natural);
     const { index } = unitOf(core.stack, ref);
     const entry = entryOf(ref);
     const same =

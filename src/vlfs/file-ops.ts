@@ -66,7 +66,7 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
   if (node.priv || node.opens === 0) {
     const confirmed = confirm(core, node);
     if (confirmed < 0) return confirmed;
-  }
+  } else if (core.revoked.has(node)) return -E.STALE;
   return openAs(core, node, flags, out);
 }
 

@@ -9,6 +9,7 @@ import { STEP } from './ledger/layout.ts';
 import { checkName, NOTHING, refresh, resolve } from './lookup.ts';
 import { leave, type Place, placeFor, settle } from './new-place.ts';
 import { attachName } from './nodes.ts';
+import { keepRulesOfLink } from './policy/enforce.ts';
 
 const stat = newStat();
 
@@ -34,6 +35,8 @@ export function link(
     if (copied === -E.STALE && node.successor !== null) node = node.successor;
     else if (copied !== 0) return copied;
   }
+  const kept = keepRulesOfLink(core, node, { parent: newParent, name: newName });
+  if (kept < 0) return kept;
   const place = placeFor(core, newParent, newName);
   if (typeof place === 'number') return place;
   step(core, 'link');

@@ -9,6 +9,8 @@ import type { Name } from '../base/index.ts';
 import type { TreeIndex } from '../layer/contract.ts';
 import { S_IFCHR, S_IFDIR, S_IFMT } from '../sys/index.ts';
 import { directoryIno } from './inode-numbers.ts';
+import { NO_RULE } from './policy/matcher.ts';
+import { entryState, ruleHiding, SHOWN, unionOf } from './policy/stack-policy.ts';
 import type { Stack, Unit } from './stack.ts';
 import { finished, type Steps } from './steps.ts';
 
@@ -25,6 +27,10 @@ export interface MergedDirectory {
   readonly path: string;
   /** The directories that are merged here, top first; the first gives the attributes. Empty for an empty stack. */
   readonly contributors: readonly Reference[];
+  /** Per contributor, its state in the stack's policy; null without a policy. */
+  readonly states: readonly number[] | null;
+  /** Names that the policy hides in some level, with the rule; known with `names`. */
+  denied: Map<string, number> | null;
   names: Map<string, Reference | Reference[]> | null;
   children: Map<string, MergedDirectory | null> | null;
   ino: number;
@@ -61,8 +67,24 @@ export function newMergedDirectory(
   stack: Stack,
   path: string,
   contributors: readonly Reference[],
+  states: readonly number[] | null,
 ): MergedDirectory {
-  return { stack, path, contributors, names: null, children: null, ino: 0, times: null };
+  return {
+    stack,
+    path,
+    contributors,
+    states,
+    denied: null,
+    names: null,
+    children: null,
+    ino: 0,
+    times: null,
+  };
+}
+
+/** The contributor that gives the directory its attributes. -1 for an empty stack. */
+export function topOf({ stack, contributors }: MergedDirectory): Reference {
+  return contributors.find((ref) => unitOf(stack, ref).givesAttributes) ?? contributors[0] ?? -1;
 }
 
 /** st_ino of the directory while the private layer does not have it. */
@@ -104,23 +126,39 @@ const NAMES_A_STEP = 512;
 export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string, Reference | Reference[]>> {
   if (directory.names !== null) return directory.names;
   const names = new Map<string, Reference | Reference[]>();
-  let ended: Set<string> | null = null;
+  const { policy } = directory.stack;
+  /** By name, up to which rule levels must count it to be ended by what was above. */
+  let ended: Map<string, number> | null = null;
+  let denied: Map<string, number> | null = null;
   let looked = 0;
-  for (const contributor of directory.contributors) {
+  for (const [i, contributor] of directory.contributors.entries()) {
     const level = levelOf(contributor);
     const unit = directory.stack.units[level]!;
     const index = unit.index;
     const blocked = directory.stack.blocked[level];
+    const state = directory.states?.[i] ?? SHOWN;
+    const from = policy?.from[level] ?? 0;
     const first = index.firstChild(entryOf(contributor));
     const end = first + index.childCount(entryOf(contributor));
     for (let child = first; child < end; child++) {
       if (++looked % NAMES_A_STEP === 0) yield;
       if (blocked?.has(child)) continue;
       const name = index.name(child);
-      if (ended?.has(name)) continue;
+      if (ended !== null && (ended.get(name) ?? NO_RULE) >= from) continue;
       if (unit.overlay && isWhiteout(index, child)) {
-        ended ??= new Set();
-        ended.add(name);
+        ended ??= new Map();
+        ended.set(name, Number.POSITIVE_INFINITY);
+        continue;
+      }
+      const rule =
+        state === SHOWN
+          ? NO_RULE
+          : ruleHiding(policy!, level, child, entryState(policy!, level, child, state));
+      if (rule !== NO_RULE) {
+        ended ??= new Map();
+        ended.set(name, rule);
+        denied ??= new Map();
+        denied.set(name, rule);
         continue;
       }
       const ref = reference(level, child);
@@ -131,6 +169,7 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
     }
   }
   directory.names = names;
+  directory.denied = denied;
   return names;
 }
 
@@ -140,12 +179,16 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
 export function shareNames(from: MergedDirectory | null, to: MergedDirectory | null): void {
   if (from === null || to === null || from.names === null || to.names !== null) return;
   if (from.contributors.length !== to.contributors.length) return;
+  if (from.stack.policy?.matcher !== to.stack.policy?.matcher) return;
   for (const [i, ref] of to.contributors.entries()) {
     const level = levelOf(ref);
     if (from.contributors[i] !== ref || from.stack.units[level] !== to.stack.units[level]) return;
     if (from.stack.blocked[level] !== to.stack.blocked[level]) return;
+    if (from.stack.policy?.from[level] !== to.stack.policy?.from[level]) return;
+    if (from.states?.[i] !== to.states?.[i]) return;
   }
   to.names = from.names;
+  to.denied = from.denied;
 }
 
 /** The topmost candidate that is not hidden, or -1. */
@@ -212,23 +255,37 @@ function mergeAt(
   hidden: HiddenEntries,
 ): MergedDirectory | null {
   const { stack } = parent;
+  const { policy } = stack;
   const contributors: Reference[] = [];
+  const states: number[] = [];
   for (const ref of candidates) {
     if (isHidden(hidden, ref)) continue;
     if (!isDirectory(stack, ref)) break;
     contributors.push(ref);
+    const state =
+      policy === null ? SHOWN : entryState(policy, levelOf(ref), entryOf(ref), stateIn(parent, ref));
+    states.push(state);
     const unit = unitOf(stack, ref);
     if (!unit.overlay || !unit.index.hasXattrs(entryOf(ref))) continue;
     const xattrs: ReadonlyMap<string, Uint8Array> = unit.index.xattrs(entryOf(ref));
     if (isOpaque(xattrs.get(OPAQUE))) break;
     const redirect = xattrs.get(REDIRECT);
     if (redirect !== undefined) {
-      contributors.push(...redirected(parent, levelOf(ref), Buffer.from(redirect).toString('latin1')));
+      const target = redirected(parent, levelOf(ref), Buffer.from(redirect).toString('latin1'));
+      contributors.push(...(target?.contributors ?? []));
+      for (const other of target?.states ?? []) states.push(unionOf(policy!, other, state));
       break;
     }
   }
   if (contributors.length === 0) return null;
-  return newMergedDirectory(stack, parent.path === '' ? name : `${parent.path}/${name}`, contributors);
+  const path = parent.path === '' ? name : `${parent.path}/${name}`;
+  return newMergedDirectory(stack, path, contributors, policy === null ? null : states);
+}
+
+/** The state of the contributor of `ref`'s level. */
+function stateIn(directory: MergedDirectory, ref: Reference): number {
+  const level = levelOf(ref);
+  return directory.states![directory.contributors.findIndex((other) => levelOf(other) === level)] ?? SHOWN;
 }
 
 const withRedirects = new WeakMap<Unit, boolean>();
@@ -253,22 +310,24 @@ export function isOpaque(value: Uint8Array | undefined): boolean {
 }
 
 /** Contributors below `level` of a directory that was renamed in an upper level. */
-function redirected(parent: MergedDirectory, level: number, target: string): readonly Reference[] {
+function redirected(parent: MergedDirectory, level: number, target: string): MergedDirectory | null {
   const { stack } = parent;
   const absolute = target.startsWith('/');
-  const from = absolute ? stack.root.contributors : parent.contributors;
+  const from = absolute ? stack.root : parent;
+  const below = (_: unknown, i: number): boolean => levelOf(from.contributors[i]!) > level;
   let directory: MergedDirectory | null = newMergedDirectory(
     stack,
     absolute ? '' : parent.path,
-    from.filter((ref) => levelOf(ref) > level),
+    from.contributors.filter(below),
+    from.states?.filter(below) ?? null,
   );
   for (const part of target.split('/')) {
     if (part === '') continue;
-    if (part === '.' || part === '..') return [];
+    if (part === '.' || part === '..') return null;
     directory = mergeAt(directory, part, candidatesIn(directory, part), NOTHING_HIDDEN);
-    if (directory === null) return [];
+    if (directory === null) return null;
   }
-  return directory.contributors;
+  return directory;
 }
 
 /**
@@ -277,7 +336,9 @@ function redirected(parent: MergedDirectory, level: number, target: string): rea
  */
 function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
   const found: Reference[] = [];
-  for (const contributor of directory.contributors) {
+  const { policy } = directory.stack;
+  let ended = NO_RULE;
+  for (const [i, contributor] of directory.contributors.entries()) {
     const level = levelOf(contributor);
     const unit = directory.stack.units[level]!;
     const child = unit.index.child(entryOf(contributor), name as never);
@@ -285,6 +346,15 @@ function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
     if (unit.overlay && isWhiteout(unit.index, child)) break;
     const ref = reference(level, child);
     if (directory.stack.blocked[level]?.has(child) && !isDirectory(directory.stack, ref)) continue;
+    const state = directory.states?.[i] ?? SHOWN;
+    if (policy !== null && state !== SHOWN) {
+      if (ended >= policy.from[level]!) continue;
+      const rule = ruleHiding(policy, level, child, entryState(policy, level, child, state));
+      if (rule !== NO_RULE) {
+        ended = Math.max(ended, rule);
+        continue;
+      }
+    }
     found.push(ref);
   }
   return found;

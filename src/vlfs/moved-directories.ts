@@ -21,14 +21,15 @@ function movedDirectories(core: Core): readonly MovedDirectory[] {
     core.moved = [];
     const fd = openDirectory(core.rootFd, '.');
     if (fd >= 0) {
-      collect(fd, '', core.moved);
+      collectMoved(fd, '', core.moved);
       close(fd);
     }
   }
   return core.moved;
 }
 
-function collect(fd: number, path: string, into: MovedDirectory[]): void {
+/** The renamed directories in an open tree. */
+export function collectMoved(fd: number, path: string, into: MovedDirectory[]): void {
   const entries = readDirectory(fd);
   for (const { name, type } of typeof entries === 'number' ? [] : entries) {
     if (type !== DT_DIR && type !== 0) continue;
@@ -42,7 +43,7 @@ function collect(fd: number, path: string, into: MovedDirectory[]): void {
       const target = Buffer.from(redirect).toString('latin1');
       if (target.startsWith('/')) into.push({ from: target.slice(1), to: at });
     }
-    collect(sub, at, into);
+    collectMoved(sub, at, into);
     close(sub);
   }
 }

@@ -4,7 +4,7 @@ import { AT_FDCWD, close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from
 import type { VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import { candidatesAt, PRIVATE, resolve } from './lookup.ts';
-import { unitOf } from './merged-directory.ts';
+import { topOf, unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
@@ -59,8 +59,8 @@ export function whoOwns(spec: VlfsSpec, path: string): PathOwner {
     const parent = directoryByPath(core, parts);
     if (parent === null) return { unit: null, private: false };
     if (name === undefined) {
-      const ref = core.stack.root.contributors[0];
-      return { unit: ref === undefined ? null : unitOf(core.stack, ref).id, private: true };
+      const ref = topOf(core.stack.root);
+      return { unit: ref < 0 ? null : unitOf(core.stack, ref).id, private: true };
     }
     const isPrivate = resolve(core, parent, name) === PRIVATE;
     const shared = candidatesAt(parent, name);

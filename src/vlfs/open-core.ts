@@ -14,6 +14,7 @@ import type { Ledger } from './ledger/ledger.ts';
 import { dropListing } from './listings.ts';
 import { refresh } from './lookup.ts';
 import { dropAllParked } from './parked-files.ts';
+import { openDenialLog } from './policy/denials.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { finishReset } from './reset.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
@@ -91,6 +92,9 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     freeHandles: [],
     ledger: options.ledger ?? null,
     lastAttrs: null,
+    denials:
+      spec.denialsFile === undefined || options.inspect === true ? null : openDenialLog(spec.denialsFile),
+    revoked: new WeakSet(),
     passthrough: false,
     cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
     posixAcl: false,
@@ -132,6 +136,7 @@ function cleanWork(core: Core): void {
 
 /** Closes every descriptor of the VLFS. */
 export function closeCore(core: Core): void {
+  core.denials?.close();
   dropAllParked(core);
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null) continue;

@@ -30,9 +30,9 @@ import {
 } from '../sys/index.ts';
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
-import { isInternal } from './internal-xattrs.ts';
+import { isCarried } from './internal-xattrs.ts';
 import { DEFAULT_ACL, encodeIno, INO_XATTR, refresh } from './lookup.ts';
-import { entryOf, mergedTimes, unitOf } from './merged-directory.ts';
+import { entryOf, mergedTimes, topOf, unitOf } from './merged-directory.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
 const stat = newStat();
@@ -82,7 +82,7 @@ function copyUpDirectory(core: Core, node: Node, parentFd: number): number {
 }
 
 function fillDirectory(core: Core, node: Node, work: number, temporary: string): number {
-  const ref = node.merged!.contributors[0]!;
+  const ref = topOf(node.merged!);
   const unit = unitOf(core.stack, ref);
   const entry = entryOf(ref);
   const { index } = unit;
@@ -93,7 +93,7 @@ function fillDirectory(core: Core, node: Node, work: number, temporary: string):
     if (result < 0) return result;
     if (index.hasXattrs(entry)) {
       for (const [name, value] of index.xattrs(entry)) {
-        if (isInternal(name)) continue;
+        if (!isCarried(name)) continue;
         result = fsetxattr(fd, name, value);
         if (result < 0) return result;
         if ((name as string) === DEFAULT_ACL) node.defaultAcl = true;

@@ -29,6 +29,7 @@ import { holdOpenContent } from './handles.ts';
 import { PRIVATE, resolve } from './lookup.ts';
 import { entryOf, type HiddenEntries, unitOf } from './merged-directory.ts';
 import { dropParkedOf } from './parked-files.ts';
+import { revokeDenied } from './policy/enforce.ts';
 import { privateDirectory } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
@@ -142,6 +143,7 @@ function swap(core: Core, next: Stack): void {
   core.hidden = carryHidden(core, previous, next);
   core.stack = next;
   core.generation++;
+  if (previous.policy !== next.policy) revokeDenied(core);
   closeStack(previous);
 }
 

@@ -29,6 +29,7 @@ import { type End, exchangeNodes, moveNode, noteExchange, noteMove, renamedBefor
 import { pathOf } from './nodes.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout, showsElsewhere } from './old-places.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
+import { keepRules } from './policy/enforce.ts';
 import { privateDirectory } from './private-layer.ts';
 import { checkEmpty, lastAttr, loseName, noteLast } from './remove-ops.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -44,6 +45,10 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
   const bad = checkName(from.name) || checkName(to.name);
   if (bad < 0) return bad;
   if (renamedBefore(core, from, to)) return 0;
+  if (core.stack.policy !== null) {
+    const kept = keepRules(core, from, to) || (flags & RENAME_EXCHANGE ? keepRules(core, to, from) : 0);
+    if (kept < 0) return kept;
+  }
   const simple = renameSimple(core, from, to, flags);
   if (simple !== NOT_SIMPLE) return simple;
   const source = nodeAt(core, from.parent, from.name);

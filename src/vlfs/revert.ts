@@ -36,6 +36,7 @@ import {
   namesOf,
   OPAQUE,
   type Reference,
+  topOf,
   unitOf,
 } from './merged-directory.ts';
 import { placesOfLayerPath } from './moved-directories.ts';
@@ -289,7 +290,7 @@ function restoreDirectory(core: Core, parent: Node, name: string): boolean {
 }
 
 function differs(core: Core, node: Node, stat: { mode: number; uid: number; gid: number }): boolean {
-  const ref = node.merged!.contributors[0]!;
+  const ref = topOf(node.merged!);
   const { index } = unitOf(core.stack, ref);
   const entry = entryOf(ref);
   return index.mode(entry) !== stat.mode || index.uid(entry) !== stat.uid || index.gid(entry) !== stat.gid;
@@ -298,7 +299,7 @@ function differs(core: Core, node: Node, stat: { mode: number; uid: number; gid:
 function copyAttributes(core: Core, node: Node): void {
   const fd = directoryFd(core, node);
   if (fd < 0) return;
-  const ref = node.merged!.contributors[0]!;
+  const ref = topOf(node.merged!);
   const { index } = unitOf(core.stack, ref);
   const entry = entryOf(ref);
   fchown(fd, index.uid(entry), index.gid(entry));

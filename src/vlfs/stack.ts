@@ -11,6 +11,7 @@ import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../sys/
 import type { LevelSpec, StackSpec } from './contract.ts';
 import { unitInoBase } from './inode-numbers.ts';
 import { type MergedDirectory, newMergedDirectory, reference } from './merged-directory.ts';
+import { createStackPolicy, type StackPolicy } from './policy/stack-policy.ts';
 import { advance, finished, type Steps } from './steps.ts';
 import { loadBlockedEntries } from './whiteout-sets.ts';
 
@@ -21,6 +22,8 @@ export interface Unit {
   readonly index: TreeIndex;
   /** The tree is in overlayfs-upper form: whiteouts, opaque directories and redirects count. */
   readonly overlay: boolean;
+  /** Its directories give attributes; see LevelKind. */
+  readonly givesAttributes: boolean;
   readonly inoBase: number;
   /** Where a whiteouts/ directory keeps this unit's set: `REPO/LAYER_VERSION`, latin1. */
   readonly setDir: string;
@@ -36,6 +39,8 @@ export interface Stack {
   readonly units: readonly Unit[];
   /** Per level: entries that the whiteout sets of upper config and frozen levels hide. */
   readonly blocked: readonly (ReadonlySet<number> | undefined)[];
+  /** What is hidden in levels that are not the appliance's own, or null. */
+  readonly policy: StackPolicy | null;
   readonly root: MergedDirectory;
   /** setDir -> level. */
   readonly levelOfSet: ReadonlyMap<string, number>;
@@ -57,7 +62,7 @@ export function openStack(spec: StackSpec): Stack {
 /** As openStack, in steps: hundreds of levels take a while. `stamp`: VlfsSpec.unitsStamp. */
 export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
   const known = stacks.get(spec.key);
-  if (known !== undefined && sameLevels(known.spec.levels, spec.levels)) {
+  if (known !== undefined && sameLevels(known.spec, spec)) {
     if (known.refs++ > 0) return known;
     idle.splice(idle.indexOf(known), 1);
     if (yield* confirmed(known, stamp !== undefined && known.stamp === stamp)) {
@@ -85,6 +90,7 @@ export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
       blocked: loadBlockedEntries(spec.levels, opened, levelOfSet),
       levelOfSet,
       stamp,
+      policy: spec.policy === undefined ? null : createStackPolicy(spec.policy, spec.levels, opened),
       refs: 1,
       root: null as never,
     };
@@ -92,6 +98,7 @@ export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
       stack,
       '',
       opened.map((_, level) => reference(level, 0)),
+      stack.policy?.rootStates ?? null,
     );
     stacks.set(spec.key, stack);
     return stack;
@@ -151,8 +158,11 @@ function discard(stack: Stack): void {
   for (const unit of stack.units) releaseUnit(unit);
 }
 
-function sameLevels(a: readonly LevelSpec[], b: readonly LevelSpec[]): boolean {
-  if (a === b) return true;
+function sameLevels(one: StackSpec, two: StackSpec): boolean {
+  if (one === two) return true;
+  if (one.policy?.rules.join('\0') !== two.policy?.rules.join('\0')) return false;
+  const { levels: a } = one;
+  const { levels: b } = two;
   return (
     a.length === b.length &&
     a.every((level, i) => {
@@ -161,7 +171,9 @@ function sameLevels(a: readonly LevelSpec[], b: readonly LevelSpec[]): boolean {
         level.id === other.id &&
         level.treeDir === other.treeDir &&
         level.indexFile === other.indexFile &&
-        level.whiteoutsDir === other.whiteoutsDir
+        level.whiteoutsDir === other.whiteoutsDir &&
+        level.own === other.own &&
+        level.rulesFrom === other.rulesFrom
       );
     })
   );
@@ -215,6 +227,7 @@ function openUnit(level: LevelSpec): Unit {
     treeDir: level.treeDir,
     index: openIndex(level, key !== null, overlay),
     overlay,
+    givesAttributes: level.kind !== 'policy',
     inoBase: unitInoBase(nameFromText(level.id)),
     setDir: whiteoutSetDir(level.id),
     cacheKey: key,

@@ -172,6 +172,17 @@ function* compare(
   };
   yield* addMissing(old, fresh);
   yield* addMissing(fresh, old);
+  if (core.stack.policy === after?.stack.policy) return;
+  // Another policy: the same levels may show other names.
+  for (const [one, other] of [
+    [before, after],
+    [after, before],
+  ]) {
+    for (const name of one?.denied?.keys() ?? []) {
+      if (++looked % A_STEP === 0) yield;
+      if (other?.denied?.has(name) !== true) add(names, directory, name);
+    }
+  }
 }
 
 /** Entries of units in both stacks that whiteouts of upper levels hide in only one of them: unit -> directory entry -> names. */

@@ -19,6 +19,7 @@ import { checkName, confirm, nodeAt } from './lookup.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
+import { noteDenied } from './policy/enforce.ts';
 import { readdir } from './readdir.ts';
 import { beginRelayer, relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
@@ -96,7 +97,7 @@ function operationsOf(core: Core): Operations {
       core.passthrough = capabilities.passthrough;
       core.posixAcl = capabilities.posixAcl;
     },
-    lookup(_caller, parentId, name, out) {
+    lookup(caller, parentId, name, out) {
       const parent = directory(parentId);
       if (typeof parent === 'number') return parent;
       const bad = checkName(name);
@@ -105,6 +106,7 @@ function operationsOf(core: Core): Operations {
       if (typeof node !== 'number') return fillFound(core, node, out);
       if (node < 0) return node;
       fillNegative(out);
+      if (core.stack.policy !== null) noteDenied(core, caller, parent, name, out);
       return 0;
     },
     forget(id, count) {

@@ -34,7 +34,7 @@ import { directoryFd } from './directory-fds.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { STEP } from './ledger/layout.ts';
 import { confirm, refresh } from './lookup.ts';
-import { entryOf, unitOf } from './merged-directory.ts';
+import { entryOf, topOf, unitOf } from './merged-directory.ts';
 import { privateDirectory } from './private-layer.ts';
 
 const NONE: ReadonlyMap<string, Uint8Array> = new Map();
@@ -59,7 +59,7 @@ function placeOf(core: Core, node: Node): Place {
 
 /** Attributes of a node that the private layer does not have. */
 function sharedXattrs(core: Core, node: Node): ReadonlyMap<string, Uint8Array> {
-  const ref = node.children !== null ? (node.merged?.contributors[0] ?? -1) : -1;
+  const ref = node.children !== null && node.merged !== null ? topOf(node.merged) : -1;
   const unit = ref >= 0 ? unitOf(core.stack, ref) : node.unit;
   const entry = ref >= 0 ? entryOf(ref) : node.entry;
   return unit?.index.hasXattrs(entry) ? unit.index.xattrs(entry) : NONE;

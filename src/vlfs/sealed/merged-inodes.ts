@@ -6,7 +6,7 @@
 import { LIMITS, type Name, nameToText, StrataError } from '../../base/index.ts';
 import type { ErofsChild, ErofsInode } from '../../formats/index.ts';
 import { S_IFMT, S_IFREG } from '../../sys/index.ts';
-import { isInternal } from '../internal-xattrs.ts';
+import { isCarried } from '../internal-xattrs.ts';
 import {
   childDirectory,
   directoryAt,
@@ -19,6 +19,7 @@ import {
   namesOf,
   REDIRECT,
   type Reference,
+  topOf,
   unitOf,
   visibleOf,
 } from '../merged-directory.ts';
@@ -74,8 +75,8 @@ function directoryInode(view: View, path: string, shown: MergedDirectory | null)
     if (inode !== null) children.push({ name: name as Name, inode });
   }
   const attributes = shown ?? directoryAt(view.stack, path, view.hidden);
-  const ref = attributes?.contributors[0];
-  if (attributes === null || ref === undefined)
+  const ref = attributes === null ? -1 : topOf(attributes);
+  if (attributes === null || ref < 0)
     return { mode: 0o040755, uid: 0, gid: 0, mtimeSec: 0, mtimeNsec: 0, children };
   return { ...attributesOf(view.stack, ref), ...mergedTimes(attributes), children };
 }
@@ -149,7 +150,7 @@ function attributesOf(stack: Stack, ref: Reference): ErofsInode {
 }
 
 function visibleXattrs(all: ReadonlyMap<Name, Uint8Array>): ReadonlyMap<Name, Uint8Array> {
-  return new Map([...all].filter(([name]) => !isInternal(name)));
+  return new Map([...all].filter(([name]) => isCarried(name)));
 }
 
 /** `dataPath` is absolute in a data layer. */

@@ -1,0 +1,100 @@
+/** Patterns and the state machine, with git's own ignore rules as the oracle. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { createMatcher, NO_RULE } from './matcher.ts';
+import { exactPattern, matchesGlob, type Part, parsePattern } from './pattern.ts';
+
+const piece = fc.constantFrom(
+  'a',
+  'b',
+  '.c',
+  '*',
+  '?',
+  'a*',
+  '*b',
+  'a*b*',
+  '[ab]',
+  '[!a]',
+  '\\a',
+  '**',
+  'ab',
+);
+const patterns = fc.array(
+  fc.record({
+    parts: fc.array(piece, { minLength: 1, maxLength: 4 }),
+    lead: fc.constantFrom('', '/'),
+    trail: fc.constantFrom('', '', '/'),
+  }),
+  { minLength: 1, maxLength: 4 },
+);
+const paths = fc.array(
+  fc.array(fc.constantFrom('a', 'b', '.c', 'ab', 'aab', 'x'), { minLength: 1, maxLength: 4 }),
+  {
+    minLength: 5,
+    maxLength: 20,
+  },
+);
+
+test('patterns mean what they mean in .gitignore', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'strata-pattern-'));
+  try {
+    execFileSync('git', ['init', '-q', dir]);
+    fc.assert(
+      fc.property(patterns, paths, (made, given) => {
+        // All of nothing is refused here; "/" and "**" alone say no more than that.
+        const texts = made
+          .map(({ parts, lead, trail }) => lead + parts.join('/') + trail)
+          .filter((text) => !/^\/*\**\/*(\*\*\/*)*$/.test(text));
+        if (texts.length === 0) return;
+        writeFileSync(join(dir, '.gitignore'), `${texts.join('\n')}\n`);
+        const asked = given.map((parts) => parts.join('/'));
+        const { stdout } = spawnSync('git', ['-C', dir, 'check-ignore', '--no-index', '-z', '--stdin'], {
+          input: `${asked.join('\0')}\0`,
+          encoding: 'utf8',
+        });
+        const ignored = new Set(stdout.split('\0'));
+        const matcher = createMatcher(texts);
+        for (const path of asked)
+          assert.equal(matcher.ruleOfPath(path, false) !== NO_RULE, ignored.has(path), `${texts} on ${path}`);
+      }),
+      { numRuns: 150 },
+    );
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+});
+
+test('what is no pattern is refused, a hostile glob is not slow, an exact path matches itself alone', () => {
+  for (const text of ['', '/', '!a', 'a/../b', './a', '[a', 'a\\', '**', `${'a/'.repeat(3000)}`, 'a\0'])
+    assert.throws(() => parsePattern(text), { code: 'USAGE' }, text);
+  const { parts } = parsePattern(`/${'*a'.repeat(100)}b`);
+  const started = performance.now();
+  assert.ok(!matchesGlob((parts[0] as Extract<Part, { kind: 'glob' }>).glob, 'a'.repeat(255)));
+  assert.ok(performance.now() - started < 1000);
+  const path = '/a [1]/*?\\!b';
+  const matcher = createMatcher([exactPattern(path)]);
+  assert.equal(matcher.ruleOfPath(path, false), 0);
+  assert.equal(matcher.ruleOfPath('/a 1/xx\\!b', false), NO_RULE);
+});
+
+test('a step does not get slower with the number of patterns', () => {
+  const cost = (rules: number): number => {
+    const matcher = createMatcher(
+      Array.from({ length: rules }, (_, i) => (i % 2 ? `name-${i}` : `${i}-*.key`)),
+    );
+    const names = Array.from({ length: 2000 }, (_, i) => `file-${i}.c`);
+    let best = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 8; round++) {
+      const started = performance.now();
+      for (const name of names) matcher.step(matcher.start, name);
+      best = Math.min(best, performance.now() - started);
+    }
+    return best;
+  };
+  assert.ok(cost(4000) < 20 * cost(4) + 5);
+});
