@@ -9,7 +9,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 const root = resolve(import.meta.dirname, '../src');
 const ONLY: Record<string, string[]> = {
   koffi: ['sys'],
-  'node:sqlite': ['fleet'],
+  'node:sqlite': ['fleet', 'scan'],
   fastify: ['daemon'],
   commander: ['cli'],
 };

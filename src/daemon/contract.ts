@@ -120,6 +120,9 @@ export interface Requests {
   status: Nothing;
   gc: First<'gc'>;
   fsck: First<'fsck'>;
+  scan: First<'scan'>;
+  quarantineList: Nothing;
+  quarantineRelease: { digest: string };
   rebuildCatalog: Nothing;
   ping: Nothing;
   jobs: Nothing;
@@ -298,6 +301,19 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     path: '/v1/fsck',
     stream: true,
     summary: 'Checks everything that the files must keep true, and mends what is safe to mend.',
+  },
+  scan: {
+    verb: 'POST',
+    path: '/v1/scan',
+    stream: true,
+    summary:
+      'Judges every distinct content of appliances once, and may put what is infected into quarantine.',
+  },
+  quarantineList: { verb: 'GET', path: '/v1/quarantine', safe: true, summary: 'What is in quarantine.' },
+  quarantineRelease: {
+    verb: 'DELETE',
+    path: '/v1/quarantine/:digest',
+    summary: 'Shows content that was in quarantine again.',
   },
   rebuildCatalog: {
     verb: 'POST',

@@ -83,6 +83,8 @@ const progress = Type.Object({
   totalBytes: Type.Optional(count),
 });
 
+const scanProblems = Type.Array(Type.Object({ holder: text, path: text, reason: text }));
+
 export const RESULT_SCHEMAS = {
   repoAdd: Type.Object({ ...repository, made_source: Type.Boolean() }),
   repoList: Type.Array(Type.Object({ ...repository, local: count })),
@@ -194,6 +196,38 @@ export const RESULT_SCHEMAS = {
     clean: Type.Boolean(),
     elapsed_ms: count,
   }),
+  scan: Type.Object({
+    scanner: Type.Object({ kind: text, version: text }),
+    appliances: count,
+    layers: count,
+    files: count,
+    scanned: count,
+    cached: count,
+    bytes_read: count,
+    infected: Type.Array(
+      Type.Object({
+        digest: text,
+        name: text,
+        verdict: text,
+        bytes: count,
+        quarantined: Type.Boolean(),
+        places: Type.Array(Type.Object({ appliance: text, path: text, layer: text, shown: Type.Boolean() })),
+        place_count: count,
+      }),
+    ),
+    infected_count: count,
+    failed: scanProblems,
+    failed_count: count,
+    skipped: scanProblems,
+    skipped_count: count,
+    marked: count,
+    still_shown: Type.Array(Type.Object({ name: text, dir: text })),
+    elapsed_ms: count,
+  }),
+  quarantineList: Type.Object({
+    quarantine: Type.Array(Type.Object({ digest: text, name: text, scanner: text, since: text })),
+  }),
+  quarantineRelease: Type.Object({ released: text }),
   rebuildCatalog: nothing,
   ping: daemon,
   jobs: Type.Object({

@@ -16,6 +16,7 @@ function fakeWorld() {
     relayer: async () => {},
     revert: async () => [String(pid)],
     reset: async () => {},
+    quarantine: async () => {},
     status: async () => ({
       pid,
       uptimeMs: 1,

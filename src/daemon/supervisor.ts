@@ -121,6 +121,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       relayer: (changes) => again((plane) => plane.relayer(changes)),
       revert: async (id, paths) => (await open()).plane.revert(id, paths),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),
+      quarantine: () => again((plane) => plane.quarantine()),
       status: () => again((plane) => plane.status()),
       close: () => {},
     },

@@ -6,6 +6,7 @@ import type { Progress } from '../base/index.ts';
 import type { UnitMetadata } from '../formats/contract.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { RepositoryConfig, RepositoryKind } from '../repository/contract.ts';
+import type { ScannerKind, ScanResult } from '../scan/contract.ts';
 import type { CacheMode, DiffEntry } from '../vlfs/contract.ts';
 
 export interface LdfLine {
@@ -92,6 +93,7 @@ export type GcKind =
   | 'whiteouts'
   | 'containers'
   | 'images'
+  | 'verdicts'
   | 'journal';
 
 export interface GcResult {
@@ -135,6 +137,21 @@ export interface FsckResult {
   /** Nothing is wrong, or all that was is repaired; warnings do not count. */
   clean: boolean;
   elapsed_ms: number;
+}
+
+export interface FleetScanResult extends ScanResult {
+  /** Private files that the quarantine marked. */
+  marked: number;
+  /** Sealed mounts that show infected content until they are unmounted. */
+  still_shown: { name: string; dir: string }[];
+}
+
+export interface QuarantineEntry {
+  digest: string;
+  /** What the scanner called it. */
+  name: string;
+  scanner: string;
+  since: string;
 }
 
 export interface Fleet {
@@ -257,6 +274,25 @@ export interface Fleet {
   gc(o: { keep?: number; dryRun?: boolean }, progress: Progress): Promise<GcResult>;
   /** Checks everything that the files must keep true; `deep` also compares all content of units; `repair` mends what is safe to mend. */
   fsck(o: { deep?: boolean; repair?: boolean }, progress: Progress): Promise<FsckResult>;
+  /** Judges every distinct content of the appliances (default: all) once; `quarantine` hides what is infected, everywhere. */
+  scan(
+    o: {
+      names?: string[];
+      /** Default: clamav, or command when there is one. */
+      with?: ScannerKind;
+      socket?: string;
+      database?: string;
+      rules?: string[];
+      command?: string;
+      maxBytes?: number;
+      timeoutMs?: number;
+      fresh?: boolean;
+      quarantine?: boolean;
+    },
+    progress: Progress,
+  ): Promise<FleetScanResult>;
+  quarantineList(): Promise<{ quarantine: QuarantineEntry[] }>;
+  quarantineRelease(digest: string): Promise<{ released: string }>;
   /** Rebuilds catalog.sqlite from the files. */
   rebuildCatalog(): Promise<void>;
   close(): Promise<void>;

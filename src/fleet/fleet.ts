@@ -32,6 +32,7 @@ import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMou
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
 import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
+import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
 import {
   addLayers,
   createTemplate,
@@ -74,6 +75,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   loadDefinitions(context, notes);
   await settleMounts(context, followUps, notes);
   finish();
+  resumeQuarantine(context, notes);
   if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
   return fleetOf(context, notes);
 }
@@ -152,6 +154,9 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     status: () => statusOf(context, notes),
     gc: (o, progress) => collectGarbage(context, o, progress),
     fsck: (o, progress) => checkFleet(context, o, progress),
+    scan: (o, progress) => scanFleet(context, o, progress),
+    quarantineList: async () => listQuarantine(context),
+    quarantineRelease: (digest) => releaseQuarantine(context, digest),
     rebuildCatalog: () => context.locks.with([COMMIT], () => rebuildCatalog(context)),
     close: async () => context.locks.with([COMMIT], () => context.catalog.close()),
   };

@@ -12,6 +12,7 @@ import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { type ApplianceMount, allMounts, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
+import { refuseQuarantined } from './scan/refuse-sealed.ts';
 import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed/door.ts';
 import { settleSealed } from './sealed/settle.ts';
 
@@ -92,6 +93,7 @@ async function readyForMount(
   const row = applianceRow(context, name);
   settleSealed(context, name, applianceDefinition(context, row).record);
   const spec = vlfsSpec(context, row, options);
+  if (door === 'sealed') refuseQuarantined(context, spec);
   if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
     pruneWhiteouts(spec);
   return spec;

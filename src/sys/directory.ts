@@ -17,19 +17,26 @@ const buffer = Buffer.alloc(1 << 16);
 export function readDirectory(fd: number): DirectoryEntry[] | number {
   const entries: DirectoryEntry[] = [];
   for (;;) {
-    const length = orErrno(Number(getdents(fd, buffer, buffer.length)));
-    if (length < 0) return length;
-    if (length === 0) return entries;
-    for (let at = 0; at < length; ) {
-      const size = buffer.readUInt16LE(at + 16);
-      let end = at + 19;
-      while (buffer[end] !== 0) end++;
-      const name = buffer.latin1Slice(at + 19, end);
-      if (name !== '.' && name !== '..') {
-        const ino = buffer.readUInt32LE(at) + buffer.readUInt32LE(at + 4) * 2 ** 32;
-        entries.push({ name, ino, type: buffer[at + 18]! });
-      }
-      at += size;
-    }
+    const more = readSomeEntries(fd, entries);
+    if (more < 0) return more;
+    if (more === 0) return entries;
   }
+}
+
+/** Adds the next entries (as many as fit into 64 KiB, but not '.' and '..') to `into`. 0 at the end of the directory, 1 before it, or a negative errno. */
+export function readSomeEntries(fd: number, into: DirectoryEntry[]): number {
+  const length = orErrno(Number(getdents(fd, buffer, buffer.length)));
+  if (length <= 0) return length;
+  for (let at = 0; at < length; ) {
+    const size = buffer.readUInt16LE(at + 16);
+    let end = at + 19;
+    while (buffer[end] !== 0) end++;
+    const name = buffer.latin1Slice(at + 19, end);
+    if (name !== '.' && name !== '..') {
+      const ino = buffer.readUInt32LE(at) + buffer.readUInt32LE(at + 4) * 2 ** 32;
+      into.push({ name, ino, type: buffer[at + 18]! });
+    }
+    at += size;
+  }
+  return 1;
 }

@@ -6,8 +6,14 @@ const syncFileRange = libc.func(
 );
 
 const SYNC_FILE_RANGE_WRITE = 2;
+const SYNC_FILE_RANGE_ALL = 7;
 
 /** Starts writing all dirty pages of the file. Its blocks are then allocated, so an ordered journal writes them before a later rename. */
 export function startWriteback(fd: number): number {
   return orErrno(syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_WRITE));
+}
+
+/** Writes all dirty pages of the file and waits for them. A store through a mapping that comes later changes the file's times again. */
+export function cleanPages(fd: number): number {
+  return orErrno(syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_ALL));
 }

@@ -41,6 +41,7 @@ import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { dropParked } from './parked-files.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
+import { QUARANTINE_XATTR, quarantinedEntry } from './quarantine.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
 import type { Unit } from './stack.ts';
@@ -72,7 +73,7 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   const toFd = openat(work, temporary, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0o600);
   if (toFd < 0) return toFd;
   const size = unit.index.size(node.entry);
-  if (empty || size === 0) return finish(core, node, work, temporary, toFd);
+  if (empty || size === 0) return finish(core, node, work, temporary, toFd, null);
   const fromFd = openShared(unit, node.entry);
   if (fromFd < 0) return abandon(work, temporary, toFd, fromFd);
   if (size > INLINE_BYTES) {
@@ -83,7 +84,7 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   close(fromFd);
   if (copied < 0) return abandon(work, temporary, toFd, copied);
   startWriteback(toFd);
-  return finish(core, node, work, temporary, toFd);
+  return finish(core, node, work, temporary, toFd, quarantinedEntry(unit, node.entry));
 }
 
 function abandon(work: number, temporary: string, toFd: number, errno: number): number {
@@ -134,7 +135,8 @@ function continueCopyUp(core: Core, caller: Caller, node: Node, state: CopyUp): 
   }
   close(state.fromFd);
   node.copyUp = null;
-  return finish(core, node, workFd(core), state.temporary, state.toFd);
+  const mark = quarantinedEntry(node.unit!, node.entry);
+  return finish(core, node, workFd(core), state.temporary, state.toFd, mark);
 }
 
 /** Forgets a copy that will not be finished (the node's place changed, or the VLFS closes). */
@@ -146,14 +148,23 @@ export function dropCopyUp(core: Core, node: Node): void {
   abandon(core.workFd, state.temporary, state.toFd, 0);
 }
 
-/** Attributes of the finished regular file, then its place. */
-function finish(core: Core, node: Node, work: number, temporary: string, toFd: number): number {
+/** Attributes of the finished regular file, then its place. `mark`: its content is in quarantine. */
+function finish(
+  core: Core,
+  node: Node,
+  work: number,
+  temporary: string,
+  toFd: number,
+  mark: string | null,
+): number {
   const { index } = node.unit!;
   const { entry } = node;
   const places = placesOf(core, node);
   const step1 = fchown(toFd, index.uid(entry), index.gid(entry));
   const step2 = step1 < 0 ? step1 : setAttributes(core, node, (name, value) => fsetxattr(toFd, name, value));
-  const step3 = step2 < 0 ? step2 : fchmod(toFd, index.mode(entry) & 0o7777);
+  const marked =
+    step2 < 0 || mark === null ? step2 : fsetxattr(toFd, QUARANTINE_XATTR, Buffer.from(mark, 'latin1'));
+  const step3 = marked < 0 ? marked : fchmod(toFd, index.mode(entry) & 0o7777);
   const seconds = index.mtimeSec(entry);
   const nanoseconds = index.mtimeNsec(entry);
   const step4 = step3 < 0 ? step3 : futimens(toFd, seconds, nanoseconds, seconds, nanoseconds);

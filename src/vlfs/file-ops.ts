@@ -25,6 +25,7 @@ import { copyUp } from './copy-up.ts';
 import { attributesMoved, type Core, type Node } from './core.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
 import { confirm } from './lookup.ts';
+import { contentWent, refusedContent } from './quarantine.ts';
 import { mayOpen } from './shares.ts';
 import { slowJob } from './slow-job.ts';
 
@@ -40,6 +41,11 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
   if (node.successor !== null) return -E.STALE;
   if (!mayOpen(core)) return -E.NFILE;
   const writes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
+  // Who cuts the file to nothing does not see what was in it.
+  if ((flags & O_TRUNC) === 0) {
+    const refused = refusedContent(core, node);
+    if (refused < 0) return refused;
+  }
   if (writes) {
     if (core.readOnly) return -E.ROFS;
     const truncate = (flags & O_TRUNC) !== 0;
@@ -57,6 +63,7 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
         dropHandle(core, out.fh);
         return cut;
       }
+      contentWent(fd);
       if (caller.killPriv === true) killPrivileges(fd);
     }
     return 0;

@@ -15,8 +15,15 @@ export {
   revertOffline,
   whoOwns,
 } from './offline.ts';
+export {
+  QUARANTINE_XATTR,
+  quarantineDir,
+  readQuarantine,
+  setQuarantine,
+} from './quarantine.ts';
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
+export { type LevelFile, whereShown } from './shown.ts';
 export { closeIdleStacks, closeStack, holdStack, openStack, type Stack, type StackHold } from './stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

@@ -33,6 +33,7 @@ import { killPrivileges, withoutPrivileges } from './file-ops.ts';
 import { handleOf } from './handles.ts';
 import { confirm } from './lookup.ts';
 import { privateDirectory } from './private-layer.ts';
+import { contentWent, refusedContent } from './quarantine.ts';
 
 /** FATTR_* of linux/fuse.h. */
 export const FATTR = {
@@ -90,6 +91,11 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
     const applied = applyToGone(node.gone, change);
     core.ledger?.gone(node, node.gone);
     return applied;
+  }
+  // A part of it would be another content.
+  if (change.valid & FATTR.SIZE && change.size > 0 && node.kind === S_IFREG) {
+    const refused = refusedContent(core, node);
+    if (refused < 0) return refused;
   }
   const copied = copyUp(core, caller, node, (change.valid & FATTR.SIZE) !== 0 && change.size === 0);
   if (copied === -E.STALE && node.successor !== null) return applyTo(core, caller, node.successor, change);
@@ -150,6 +156,7 @@ function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
   if (valid & FATTR.SIZE) {
     const result = ftruncate(fd, change.size);
     if (result < 0) return result;
+    if (change.size === 0) contentWent(fd);
   }
   if (valid & FATTR.KILL_SUIDGID) killPrivileges(fd);
   if (valid & FATTR.MODE) {

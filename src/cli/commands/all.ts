@@ -8,6 +8,7 @@ import { LAYER_COMMANDS } from './layer.ts';
 import { MOUNT_COMMANDS } from './mount.ts';
 import { REPO_COMMANDS } from './repo.ts';
 import { RUN_COMMAND } from './run.ts';
+import { SCAN_COMMAND } from './scan.ts';
 import { STATUS_COMMAND } from './status.ts';
 import { TEMPLATE_COMMANDS } from './template.ts';
 import { UPDATE_COMMANDS } from './update.ts';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   RUN_COMMAND,
   ...CHANGES_COMMANDS,
   STATUS_COMMAND,
+  SCAN_COMMAND,
   ...UPKEEP_COMMANDS,
   ...DAEMON_COMMANDS,
   ...HELP_COMMANDS,

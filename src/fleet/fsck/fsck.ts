@@ -9,6 +9,7 @@ import { checkAppliances } from './appliances.ts';
 import { checkTemplates } from './definitions.ts';
 import { checkJournal, checkMounts } from './mounts.ts';
 import { newRun } from './run.ts';
+import { checkScan } from './scan.ts';
 import { checkRepositories } from './units.ts';
 
 export async function checkFleet(
@@ -24,6 +25,7 @@ export async function checkFleet(
     ['templates', checkTemplates],
     ['appliances', checkAppliances],
     ['mounts', checkMounts],
+    ['scans', checkScan],
   ] as const;
   for (const [at, [what, check]] of parts.entries()) {
     progress({ phase: 'fsck', message: `checking ${what}`, done: at, total: parts.length });

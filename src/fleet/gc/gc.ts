@@ -3,10 +3,14 @@
  * mount and of every command at work stays; others wait at most for a few renames; a gc that is killed leaves a sound state, and the next
  * one (or the next opening) finishes its work. Layer units of `dir` repositories are never touched.
  */
+import { join } from 'node:path';
 import { type Progress, StrataError } from '../../base/index.ts';
+import { pruneStore, verdictFile } from '../../scan/index.ts';
 import type { FleetContext } from '../context.ts';
 import type { GcKind, GcResult } from '../contract.ts';
+import { isThere } from '../files.ts';
 import { COMMIT } from '../locks.ts';
+import { whileNoScan } from '../scan/scan.ts';
 import { collectContainers, collectImages, collectJournal, collectWhiteouts } from './derived.ts';
 import { collectGenerations, collectUnits } from './generations.ts';
 import { collectLeftovers, type HeldLocks, releaseFlocks } from './leftovers.ts';
@@ -15,9 +19,20 @@ import { dispose, type Garbage, type GcRun } from './trash.ts';
 
 /** Generations of each template (and appliance with layers of its own) that stay. */
 export const KEEP_GENERATIONS = 5;
+/** Verdicts of a scanner and signatures that were not used for so long go. */
+const UNUSED_VERDICTS_MS = 30 * 24 * 3_600_000;
 /** Names in a result; the counts are of all. */
 const NAMED = 1000;
-const KINDS: GcKind[] = ['generations', 'units', 'leftovers', 'whiteouts', 'containers', 'images', 'journal'];
+const KINDS: GcKind[] = [
+  'generations',
+  'units',
+  'leftovers',
+  'whiteouts',
+  'containers',
+  'images',
+  'verdicts',
+  'journal',
+];
 
 /** One gc at a time for each state root; a second one waits. */
 const running = new WeakMap<FleetContext, Promise<unknown>>();
@@ -69,6 +84,7 @@ async function collect(
     await collectWhiteouts(run);
     await collectImages(run);
     await collectJournal(run);
+    const verdicts = await whileNoScan(context, async () => oldVerdicts(context, run.dryRun));
     const bytes = await collectContainers(run);
     const total = run.found.length;
     const verb = run.dryRun ? 'measuring' : 'deleting';
@@ -76,7 +92,7 @@ async function collect(
     for (const [garbage, size] of disposed) bytes.set(garbage, size);
     const removed = [...run.found.filter(({ kind }) => kind !== 'containers'), ...containersOf(bytes)];
     if (!run.dryRun) await refreshCatalog(context, run);
-    return resultOf(run, removed, bytes, started);
+    return resultOf(run, removed, { bytes, verdicts }, started);
   } finally {
     releaseFlocks(held);
   }
@@ -92,16 +108,28 @@ async function refreshCatalog(context: FleetContext, run: GcRun): Promise<void> 
   if (isTouched) await context.locks.with([COMMIT], () => context.catalog.put([]));
 }
 
-function resultOf(run: GcRun, garbage: Garbage[], bytes: Map<Garbage, number>, started: number): GcResult {
+/** Verdicts of scanners and signatures that nobody uses any more; how many went. */
+function oldVerdicts(context: FleetContext, dryRun: boolean): number {
+  const file = verdictFile(join(context.root, 'scan'));
+  return isThere(file) ? pruneStore(file, UNUSED_VERDICTS_MS, dryRun) : 0;
+}
+
+function resultOf(
+  run: GcRun,
+  garbage: Garbage[],
+  { bytes, verdicts }: { bytes: Map<Garbage, number>; verdicts: number },
+  started: number,
+): GcResult {
   const removed = KINDS.map((kind) => {
     const of = garbage.filter((one) => one.kind === kind);
-    return { kind, count: of.length, bytes: of.reduce((sum, one) => sum + (bytes.get(one) ?? 0), 0) };
+    const count = kind === 'verdicts' ? verdicts : of.length;
+    return { kind, count, bytes: of.reduce((sum, one) => sum + (bytes.get(one) ?? 0), 0) };
   });
   return {
     dry_run: run.dryRun,
     keep: run.keep,
     removed,
-    count: garbage.length,
+    count: garbage.length + verdicts,
     bytes: removed.reduce((sum, one) => sum + one.bytes, 0),
     items: garbage.slice(0, NAMED).map(({ kind, name }) => ({ kind, name })),
     notes: run.notes,

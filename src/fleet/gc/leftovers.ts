@@ -74,6 +74,8 @@ async function collectFiles(run: GcRun): Promise<void> {
   };
   look(paths.machines);
   look(join(paths.root, 'journal'));
+  look(join(paths.root, 'scan'));
+  look(join(paths.root, 'scan', 'quarantine'));
   for (const family of [paths.templates, paths.appliances]) {
     for (const name of namesIn(family)) {
       if (!name.startsWith('.')) look(join(family, name));

@@ -48,10 +48,12 @@ const BUDGET = 64;
 const LOOKS = 16;
 
 const data = workerData as LoopData;
-const { openVlfs, holdStack } = (await import(data.vlfsModule)) as {
+const { openVlfs, holdStack, setQuarantine } = (await import(data.vlfsModule)) as {
   openVlfs: OpenServedVlfs;
   holdStack?: (spec: StackSpec, unitsStamp?: string) => StackHold;
+  setQuarantine?: (digests: readonly string[]) => void;
 };
+setQuarantine?.(data.quarantine);
 const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
 const epoll = sys.epollCreate();
 const byTag = new Map<number, ServedMount>();
@@ -284,6 +286,10 @@ function execute(seq: number, command: LoopCommand): void {
       changeMount(ctx, mount, () => mount.vlfs.reset(command.keep), answer);
       break;
     }
+    case 'quarantine':
+      setQuarantine?.(command.digests);
+      answer(undefined, null);
+      break;
     case 'status':
       answer(status(), null);
       break;

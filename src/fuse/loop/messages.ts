@@ -21,6 +21,8 @@ export type LoopCommand =
   | { kind: 'relayer'; changes: { id: string; stack: string; privateFiles?: PrivateFile[] }[] }
   | { kind: 'revert'; id: string; paths: string[] }
   | { kind: 'reset'; id: string; keep: string[] }
+  /** Content that no VLFS shows from now on. */
+  | { kind: 'quarantine'; digests: string[] }
   | { kind: 'status' }
   | { kind: 'stop' };
 
@@ -68,6 +70,8 @@ export interface LoopData {
   spinUs: number;
   /** Objects that the VLFSs of the thread may know, for tests. */
   mostNodes?: number | undefined;
+  /** Content that no VLFS shows. */
+  quarantine: string[];
   /** Module that exports openVlfs. */
   vlfsModule: string;
 }

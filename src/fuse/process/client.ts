@@ -116,6 +116,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
       ),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
+    quarantine: () => call<void>('quarantine', {}),
     status: () => call<DataPlaneStatus>('status', {}),
     shutdown: (options) => call<string[]>('shutdown', options),
     close: () => {

@@ -3,6 +3,7 @@ import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { asStrataError, StrataError } from '../../base/index.ts';
 import type { StackSpec } from '../../vlfs/contract.ts';
+import { readQuarantine } from '../../vlfs/index.ts';
 import type { DataPlaneStatus } from '../contract.ts';
 import { servedStacks } from './former-mounts.ts';
 import type { Holding } from './holding.ts';
@@ -42,7 +43,9 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   process.umask(0);
   let ending = false;
   let ended = false;
+  let inQuarantine: string[] = readQuarantine(options.root);
   const threadOptions: ThreadOptions = {
+    quarantine: () => inQuarantine,
     vlfsModule: options.vlfsModule,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     mostNodes: options.mostNodes,
@@ -97,6 +100,12 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     return left;
   }
 
+  async function quarantine(): Promise<void> {
+    inQuarantine = readQuarantine(options.root);
+    const command = { kind: 'quarantine', digests: inQuarantine } as const;
+    await Promise.all(threads.all().map((thread) => thread.send(command)));
+  }
+
   async function status(): Promise<DataPlaneStatus> {
     const { mounts: list, lingering, features, passthroughOpens } = await mounts.status();
     return {
@@ -125,6 +134,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
+    quarantine,
     shutdown: (p: { force: boolean }) => shutdown(p.force),
     status,
   };

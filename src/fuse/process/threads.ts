@@ -23,6 +23,8 @@ export interface ThreadOptions {
   vlfsModule: string;
   spinUs: number;
   mostNodes?: number | undefined;
+  /** Content that no VLFS shows, at the start of a serving thread. */
+  quarantine(): string[];
   /** Serving threads; default: one a core, at most four. */
   count?: number;
   onGone(id: string, ledgerFd: number): void;
@@ -83,6 +85,7 @@ export function startThreads(options: ThreadOptions): Threads {
       doneFd,
       spinUs: options.spinUs,
       mostNodes: options.mostNodes,
+      quarantine: options.quarantine(),
       vlfsModule: options.vlfsModule,
     };
     const worker = new Worker(new URL('../loop/loop-main.ts', import.meta.url), {

@@ -1,0 +1,38 @@
+/** The sealed door has no process in its data path that could refuse an open, so an appliance that holds content in quarantine does not get it. */
+import { existsSync } from 'node:fs';
+import { StrataError } from '../../base/index.ts';
+import { heldMark } from '../../scan/index.ts';
+import type { VlfsSpec } from '../../vlfs/contract.ts';
+import { closeStack, openStack, readQuarantine } from '../../vlfs/index.ts';
+import type { FleetContext } from '../context.ts';
+
+/** Throws DENIED when a layer or the private layer of the appliance has content in quarantine, shown or not. */
+export function refuseQuarantined(context: FleetContext, { name, stack, privateDir }: VlfsSpec): void {
+  const digests = new Set<string>(readQuarantine(context.root));
+  if (digests.size === 0) return;
+  const opened = openStack(stack);
+  try {
+    for (const { id, index, treeDir } of opened.units) {
+      for (let entry = 0; entry < index.entryCount; entry++) {
+        const digest = index.digest(entry);
+        if (digest !== null && digests.has(digest)) throw denied(name, id, index.path(entry));
+      }
+      const level = stack.levels.find((one) => one.treeDir === treeDir);
+      if (level?.kind !== 'frozen' || existsSync(level.indexFile)) continue;
+      const path = heldMark(treeDir, digests);
+      if (path !== null) throw denied(name, id, path);
+    }
+  } finally {
+    closeStack(opened);
+  }
+  const path = heldMark(privateDir, digests);
+  if (path !== null) throw denied(name, 'its private layer', path);
+}
+
+function denied(name: string, holder: string, path: string): StrataError {
+  return new StrataError(
+    'DENIED',
+    `appliance ${name} cannot be shown by the sealed door: ${holder} has content in quarantine (/${path})`,
+    { hint: 'use the door fuse, which hides it, or release it: strata scan --list' },
+  );
+}
