@@ -23,9 +23,12 @@ export function readDirectory(fd: number): DirectoryEntry[] | number {
   }
 }
 
-/** Adds the next entries (as many as fit into 64 KiB, but not '.' and '..') to `into`. 0 at the end of the directory, 1 before it, or a negative errno. */
-export function readSomeEntries(fd: number, into: DirectoryEntry[]): number {
-  const length = orErrno(Number(getdents(fd, buffer, buffer.length)));
+/**
+ * Adds the next entries (as many as fit into `bytes`, at most and by default 64 KiB, but not '.' and '..') to `into`. 0 at the end of the directory, 1
+ * before it, or a negative errno.
+ */
+export function readSomeEntries(fd: number, into: DirectoryEntry[], bytes: number = buffer.length): number {
+  const length = orErrno(Number(getdents(fd, buffer, Math.min(bytes, buffer.length))));
   if (length <= 0) return length;
   for (let at = 0; at < length; ) {
     const size = buffer.readUInt16LE(at + 16);

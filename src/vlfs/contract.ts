@@ -27,6 +27,9 @@ export type SlowJob = { then: 'retry' | 'reply' } & (
       sizeBytes: number;
     }
   | { kind: 'fallocate'; fd: number; mode: number; offset: number; length: number }
+  | { kind: 'truncate'; fd: number; sizeBytes: number; done?: (errno: number) => void }
+  /** Not for the pool: work of the VLFS's own thread between requests. Goes on until `untilMs` (performance.now()); null: there is more to do, else the result. */
+  | { kind: 'steps'; advance(untilMs: number): number | null }
 );
 
 export interface Caller {

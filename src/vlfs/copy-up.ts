@@ -37,6 +37,7 @@ import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
 import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
 import { isCarried } from './internal-xattrs.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
+import { movedKnownFor } from './moved-directories.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { dropParked } from './parked-files.ts';
@@ -63,6 +64,8 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   if (node.gone !== null || node.parent === null) return -E.STALE;
   if (node.copyUp !== null) return continueCopyUp(core, caller, node, node.copyUp);
   const unit = node.unit!;
+  const ready = movedKnownFor(core, caller, node);
+  if (ready !== 0) return ready;
   const work = workFd(core);
   if (work < 0) return work;
   const temporary = temporaryName(core);

@@ -117,6 +117,8 @@ export interface Core {
   hasRedirects: boolean;
   /** What `moved-directories.ts` found, or null. */
   moved: MovedDirectory[] | null;
+  /** The search for them that is under way. */
+  movedSearch: SlowJob | null;
   /** The directory of a whiteout set that was changed last and not synced since, or -1. */
   changedSetFd: number;
   /** The job that brings them to the disk. */
@@ -145,6 +147,8 @@ export interface Core {
   readonly onAttributes: ((nodeId: number) => void) | null;
   /** Told of nodes whose parked backing file was closed. */
   readonly onBackingClosed: ((nodeId: number) => void) | null;
+  /** Closes a descriptor elsewhere; null: closing may take its time here. */
+  readonly onClose: ((fd: number) => void) | null;
   /** Results of the last `resolve`. */
   readonly stat: Stat;
   /** What the last `nodeAt` found: NOTHING, PRIVATE (then `stat` is of the node, unless it is a directory), SHARED or a negative errno. */

@@ -24,6 +24,7 @@ import { type Caller, type OpenOut, PENDING } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { attributesMoved, type Core, type Node } from './core.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
+import { cutLarge } from './large-files.ts';
 import { confirm } from './lookup.ts';
 import { contentWent, refusedContent } from './quarantine.ts';
 import { mayOpen } from './shares.ts';
@@ -54,6 +55,10 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
     if (copied !== 0) return copied;
     const confirmed = confirm(core, node);
     if (confirmed < 0) return confirmed;
+    if (truncate && !wasShared) {
+      const cut = cutLarge(core, caller, node, 0);
+      if (cut !== 0) return cut;
+    }
     const result = openAs(core, node, flags, out);
     if (result < 0) return result;
     if (truncate) {

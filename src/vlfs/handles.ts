@@ -2,6 +2,7 @@
 import { close, E, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR, openat } from '../sys/index.ts';
 import type { Backing, Core, Handle, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { closeLarge, freesMuch } from './large-files.ts';
 import { releaseIfUnused } from './nodes.ts';
 import { park, unpark } from './parked-files.ts';
 import { openShared } from './shared-content.ts';
@@ -59,7 +60,10 @@ export function dropHandle(core: Core, fh: number): number {
         if (backing.fd >= 0) close(backing.fd);
       } else if (current && !backing.written && node.parent !== null && backing.shared === !node.priv)
         park(core, node, backing);
-      else {
+      else if (node.parent === null && !backing.shared && freesMuch(backing.fd)) {
+        core.onBackingClosed?.(node.id);
+        closeLarge(core, backing.fd);
+      } else {
         close(backing.fd);
         core.onBackingClosed?.(node.id);
       }

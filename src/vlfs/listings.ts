@@ -6,7 +6,10 @@ export interface ListedEntry {
   cookie: number;
   /** DT_*. */
   type: number;
+  /** d_ino; of a private entry the backing file system's number. */
   ino: number;
+  /** The private layer has it. */
+  priv: boolean;
 }
 
 /** All entries of a directory at one moment, sorted by cookie. */
@@ -14,6 +17,8 @@ export interface Listing {
   entries: ListedEntry[];
   /** The VLFS's generation at that moment. */
   generation: number;
+  /** Made for a request that begins at the first entry and comes next. */
+  unread: boolean;
 }
 
 const MOST_LISTINGS = 256;

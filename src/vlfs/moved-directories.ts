@@ -3,9 +3,12 @@
  * private layer's directories, only when somebody asks and there are any; then kept true by every rename.
  */
 import { LIMITS } from '../base/index.ts';
-import { close, DT_DIR, fgetxattr, readDirectory } from '../sys/index.ts';
-import type { Core } from './core.ts';
+import { close, type DirectoryEntry, DT_DIR, fgetxattr, readSomeEntries } from '../sys/index.ts';
+import { type Caller, PENDING } from './contract.ts';
+import type { Core, Node } from './core.ts';
 import { REDIRECT } from './merged-directory.ts';
+import { slowJob } from './slow-job.ts';
+import { advance, finished, type Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 export interface MovedDirectory {
@@ -17,36 +20,87 @@ export interface MovedDirectory {
 
 function movedDirectories(core: Core): readonly MovedDirectory[] {
   if (!core.hasRedirects) return [];
-  if (core.moved === null) {
-    core.moved = [];
-    const fd = openDirectory(core.rootFd, '.');
-    if (fd >= 0) {
-      collectMoved(fd, '', core.moved);
-      close(fd);
-    }
-  }
+  core.moved ??= finished(findSteps(core));
   return core.moved;
+}
+
+/**
+ * Before an operation that asks for them on a thread that serves others: PENDING while they are looked for, which may take a while in a huge private
+ * layer; else 0. Directories are renamed only by operations that wait for this too.
+ */
+export function movedKnown(core: Core, caller: Caller): number {
+  if (!core.hasRedirects || core.moved !== null) return 0;
+  if (core.movedSearch === null) {
+    const search = searchSteps(core);
+    core.movedSearch = slowJob('retry', {
+      kind: 'steps',
+      advance: (untilMs) => (advance(search, untilMs) === 'more' ? null : 0),
+    });
+  }
+  caller.job = core.movedSearch;
+  return PENDING;
+}
+
+/** As movedKnown, before the attributes of a node are asked for: the link count of a shared file with several names depends on them. */
+export function movedKnownFor(core: Core, caller: Caller, node: Node): number {
+  if (!core.hasRedirects || core.moved !== null || node.priv || node.unit === null) return 0;
+  return node.unit.index.nlink(node.entry) > 1 ? movedKnown(core, caller) : 0;
+}
+
+function* searchSteps(core: Core): Steps<void> {
+  let generation: number;
+  let found: MovedDirectory[];
+  do {
+    generation = core.generation;
+    found = yield* findSteps(core);
+  } while (generation !== core.generation);
+  core.moved ??= found;
+  core.movedSearch = null;
+}
+
+function* findSteps(core: Core): Steps<MovedDirectory[]> {
+  const found: MovedDirectory[] = [];
+  const fd = openDirectory(core.rootFd, '.');
+  if (fd < 0) return found;
+  try {
+    yield* collectSteps(fd, '', found);
+  } finally {
+    close(fd);
+  }
+  return found;
 }
 
 /** The renamed directories in an open tree. */
 export function collectMoved(fd: number, path: string, into: MovedDirectory[]): void {
-  const entries = readDirectory(fd);
-  for (const { name, type } of typeof entries === 'number' ? [] : entries) {
-    if (type !== DT_DIR && type !== 0) continue;
-    const at = path === '' ? name : `${path}/${name}`;
-    // What no path leads to shows nothing that a program finds by its old name.
-    if (at.length > LIMITS.pathBytes) continue;
-    const sub = openDirectory(fd, name);
-    if (sub < 0) continue;
-    const redirect = fgetxattr(sub, REDIRECT);
-    if (typeof redirect !== 'number') {
-      const target = Buffer.from(redirect).toString('latin1');
-      if (target.startsWith('/')) into.push({ from: target.slice(1), to: at });
+  finished(collectSteps(fd, path, into));
+}
+
+function* collectSteps(fd: number, path: string, into: MovedDirectory[]): Steps<void> {
+  for (let entries: DirectoryEntry[] = []; readSomeEntries(fd, entries, A_STEP_BYTES) > 0; entries = []) {
+    yield;
+    for (const { name, type } of entries) {
+      if (type !== DT_DIR && type !== 0) continue;
+      const at = path === '' ? name : `${path}/${name}`;
+      // What no path leads to shows nothing that a program finds by its old name.
+      if (at.length > LIMITS.pathBytes) continue;
+      const sub = openDirectory(fd, name);
+      if (sub < 0) continue;
+      try {
+        const redirect = fgetxattr(sub, REDIRECT);
+        if (typeof redirect !== 'number') {
+          const target = Buffer.from(redirect).toString('latin1');
+          if (target.startsWith('/')) into.push({ from: target.slice(1), to: at });
+        }
+        yield* collectSteps(sub, at, into);
+      } finally {
+        close(sub);
+      }
     }
-    collectMoved(sub, at, into);
-    close(sub);
   }
 }
+
+/** About 250 entries. */
+const A_STEP_BYTES = 8192;
 
 /** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
 export function placesOfLayerPath(core: Core, path: string): string[][] {

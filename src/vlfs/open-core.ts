@@ -35,6 +35,8 @@ export interface OpenOptions {
   onStep?: (step: string) => void;
   /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
   onAttributes?: (nodeId: number) => void;
+  /** Takes a descriptor whose closing frees much space, so that it is closed elsewhere. Without it, it is closed here. */
+  onClose?: (fd: number) => void;
   /** Told the node ids whose backing file was closed after OpenOut.keepsBacking. */
   onBackingClosed?: (nodeId: number) => void;
   /** What a later process needs to go on serving is noted there. */
@@ -85,6 +87,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     temporaries: 0,
     hasRedirects: false,
     moved: null,
+    movedSearch: null,
     changedSetFd: -1,
     whiteoutSync: null,
     listed: new Set(),
@@ -102,6 +105,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     onStep: options.onStep ?? null,
     onAttributes: options.onAttributes ?? null,
     onBackingClosed: options.onBackingClosed ?? null,
+    onClose: options.onClose ?? null,
     stat: newStat(),
     where: 0,
     ref: -1,

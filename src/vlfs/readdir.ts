@@ -1,13 +1,14 @@
 /**
  * Reading directories without handles: a name's cookie is a hash of it, and entries are sent in the order of their cookies. So a reader can go on
  * from any cookie whatever changed meanwhile, also after a relayer, and the kernel needs no OPENDIR. With attributes (READDIRPLUS) each name is
- * looked up when it is sent, and left out when it went meanwhile. A listing under way is kept in a bounded cache.
+ * looked up when it is sent, and left out when it went meanwhile. A listing under way is kept in a bounded cache; one of a huge directory is made in steps
+ * between requests.
  */
 
 import type { Name } from '../base/index.ts';
-import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readDirectory, S_IFMT } from '../sys/index.ts';
+import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readSomeEntries, S_IFMT } from '../sys/index.ts';
 import { fillFound, newAttr } from './attributes.ts';
-import type { DirectorySink, EntryOut } from './contract.ts';
+import { type Caller, type DirectorySink, type EntryOut, PENDING, type SlowJob } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { privateIno } from './inode-numbers.ts';
@@ -18,12 +19,16 @@ import {
   entryOf,
   type MergedDirectory,
   mergedIno,
-  namesOf,
+  nameSteps,
   unitOf,
   visibleOf,
 } from './merged-directory.ts';
+import { movedKnownFor } from './moved-directories.ts';
 import { releaseIfUnused } from './nodes.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
+import { slowJob } from './slow-job.ts';
+import { sortSteps } from './sort-steps.ts';
+import { advance, type Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 const DOT = 1;
@@ -44,29 +49,77 @@ function cookieOf(name: string): number {
 
 const entry: EntryOut = { nodeId: 0, generation: 0, attr: newAttr(), entryValidMs: 0, attrValidMs: 0 };
 
+/** Entries of one reply: the kernel asks again, and others have their turn meanwhile. */
+const MOST_PLUS = 256;
+const MOST_PLAIN = 2048;
+/** Names in a row that are gone before the listing is made anew. */
+const MOST_GONE = 1024;
+/** A listing that takes longer goes on between requests. */
+const AT_ONCE_MS = 1;
+
 /** Sends the entries behind `cookie` until the sink is full. */
-export function readdir(core: Core, node: Node, cookie: number, sink: DirectorySink): number {
-  let listing = cookie === 0 ? undefined : keptListing(node);
-  if (listing === undefined || listing.generation !== core.generation) {
-    const made = makeListing(core, node);
-    if (typeof made === 'number') return made;
-    listing = made;
-    keepListing(node, listing);
-  }
+export function readdir(core: Core, caller: Caller, node: Node, cookie: number, sink: DirectorySink): number {
+  const listing = listingFor(core, caller, node, cookie);
+  if (typeof listing === 'number') return listing;
   core.listed.add(node.id);
   const { entries } = listing;
   const from = firstBehind(entries, cookie);
   if (from === entries.length) dropListing(node);
-  for (let i = from; i < entries.length; i++) {
-    const { name, type, ino, cookie: own } = entries[i]!;
+  const most = sink.plus ? MOST_PLUS : MOST_PLAIN;
+  let sent = 0;
+  for (let i = from; i < entries.length && sent < most; i++) {
+    const listed = entries[i]!;
+    const name = listed.name as Name;
     if (!sink.plus) {
-      if (!sink.add(name as Name, ino, type, own)) return 0;
-      continue;
+      if (!sink.add(name, shownIno(core, node, listed), listed.type, listed.cookie)) return 0;
+    } else {
+      if (!sink.hasRoomFor(name)) return 0;
+      if (!fillPlus(core, caller, node, listed)) {
+        if (sent > 0 || i - from < MOST_GONE) continue;
+        // So many are gone that a new listing is quicker; an empty reply would be the end of the directory.
+        dropListing(node);
+        return readdir(core, caller, node, listed.cookie, sink);
+      }
+      sink.addPlus(name, listed.cookie, listed.type, entry);
     }
-    if (!sink.hasRoomFor(name as Name)) return 0;
-    if (!fillPlus(core, node, entries[i]!)) continue;
-    sink.addPlus(name as Name, own, type, entry);
+    sent++;
   }
+  return 0;
+}
+
+/** The listing that is being read, or a new one; PENDING while it is made; or a negative errno. */
+function listingFor(core: Core, caller: Caller, node: Node, cookie: number): Listing | number {
+  const kept = keptListing(node);
+  if (kept !== undefined && kept.generation === core.generation && (cookie > 0 || kept.unread)) {
+    kept.unread = false;
+    return kept;
+  }
+  let job = making.get(node);
+  if (job === undefined) {
+    const steps = makeListing(core, node);
+    const went = advance(steps, performance.now() + AT_ONCE_MS);
+    if (went !== 'more' && 'result' in went) {
+      if (typeof went.result !== 'number') keepListing(node, went.result);
+      return went.result;
+    }
+    job = slowJob('retry', { kind: 'steps', advance: (untilMs) => goOn(node, steps, untilMs) });
+    making.set(node, job);
+  }
+  caller.job = job;
+  return PENDING;
+}
+
+/** Listings that are being made, for all who wait for them. */
+const making = new WeakMap<Node, SlowJob>();
+
+function goOn(node: Node, steps: Steps<Listing | number>, untilMs: number): number | null {
+  const went = advance(steps, untilMs);
+  if (went === 'more' || !('result' in went)) return null;
+  making.delete(node);
+  const { result } = went;
+  if (typeof result === 'number') return result;
+  result.unread = true;
+  keepListing(node, result);
   return 0;
 }
 
@@ -82,8 +135,20 @@ function firstBehind(entries: readonly ListedEntry[], cookie: number): number {
   return low;
 }
 
+/** The name without its node: the kernel asks for that when it needs it. */
+function withoutNode(): boolean {
+  entry.nodeId = 0;
+  entry.entryValidMs = entry.attrValidMs = 0;
+  return true;
+}
+
 /** An entry with attributes; false when the name is gone. '.' and '..' are not counted as lookups. */
-function fillPlus(core: Core, directory: Node, { name, cookie, type, ino }: ListedEntry): boolean {
+function fillPlus(
+  core: Core,
+  caller: Caller,
+  directory: Node,
+  { name, cookie, type, ino }: ListedEntry,
+): boolean {
   if (cookie < FIRST) {
     entry.nodeId = 0;
     entry.entryValidMs = entry.attrValidMs = 0;
@@ -91,43 +156,53 @@ function fillPlus(core: Core, directory: Node, { name, cookie, type, ino }: List
     return true;
   }
   const node = nodeAt(core, directory, name);
-  if (node === -E.NFILE) {
-    // The name without its node: the kernel asks for that when it needs it.
-    entry.nodeId = 0;
-    entry.entryValidMs = entry.attrValidMs = 0;
-    return true;
+  if (node === -E.NFILE) return withoutNode();
+  if (typeof node !== 'number' && movedKnownFor(core, caller, node) !== 0) {
+    caller.job = null;
+    return withoutNode();
   }
   return typeof node !== 'number' && fillFound(core, node, entry) === 0;
 }
 
-function makeListing(core: Core, node: Node): Listing | number {
+function* makeListing(core: Core, node: Node): Steps<Listing | number> {
   const present = refresh(core, node) >= 0;
+  const { generation } = core;
   const entries: ListedEntry[] = [
-    { name: '.', cookie: DOT, type: DT_DIR, ino: node.ino },
-    { name: '..', cookie: DOT_DOT, type: DT_DIR, ino: (node.parent ?? node).ino },
+    { name: '.', cookie: DOT, type: DT_DIR, ino: node.ino, priv: false },
+    { name: '..', cookie: DOT_DOT, type: DT_DIR, ino: (node.parent ?? node).ino, priv: false },
   ];
   if (present) {
     const seen = new Set<string>();
     if (node.priv) {
-      const result = addPrivate(core, node, entries, seen);
+      const result = yield* addPrivate(core, node, entries, seen);
       if (result < 0) return result;
     }
-    if (node.merged !== null) addShared(core, node.merged, entries, seen);
+    if (node.merged !== null) yield* addShared(core, node.merged, entries, seen);
   }
-  entries.sort((a, b) => a.cookie - b.cookie || (a.name < b.name ? -1 : 1));
-  for (let i = 1; i < entries.length; i++) {
-    if (entries[i]!.cookie <= entries[i - 1]!.cookie) entries[i]!.cookie = entries[i - 1]!.cookie + 1;
+  const sorted = yield* sortSteps(entries, inOrder);
+  for (let i = 1; i < sorted.length; i++) {
+    if (i % A_STEP === 0) yield;
+    if (sorted[i]!.cookie <= sorted[i - 1]!.cookie) sorted[i]!.cookie = sorted[i - 1]!.cookie + 1;
   }
-  return { entries, generation: core.generation };
+  return { entries: sorted, generation, unread: false };
 }
 
-function addShared(
+const inOrder = (a: ListedEntry, b: ListedEntry): number => a.cookie - b.cookie || (a.name < b.name ? -1 : 1);
+
+/** Entries between two steps. */
+const A_STEP = 512;
+/** Of a private directory: about 250 entries. */
+const A_STEP_BYTES = 8192;
+
+function* addShared(
   core: Core,
   merged: MergedDirectory,
   entries: ListedEntry[],
   seen: ReadonlySet<string>,
-): void {
-  for (const [name, candidates] of namesOf(merged)) {
+): Steps<void> {
+  let looked = 0;
+  for (const [name, candidates] of yield* nameSteps(merged)) {
+    if (++looked % A_STEP === 0) yield;
     const ref = visibleOf(candidates, core.hidden);
     if (ref < 0 || seen.has(name)) continue;
     const unit = unitOf(core.stack, ref);
@@ -136,36 +211,38 @@ function addShared(
       type === DT_DIR
         ? mergedIno(childDirectory(merged, name, core.hidden) ?? merged)
         : unit.inoBase + unit.index.hardLinkLeader(entryOf(ref));
-    entries.push({ name, cookie: cookieOf(name), type, ino });
+    entries.push({ name, cookie: cookieOf(name), type, ino, priv: false });
   }
 }
 
-function addPrivate(core: Core, node: Node, entries: ListedEntry[], seen: Set<string>): number {
+function* addPrivate(core: Core, node: Node, entries: ListedEntry[], seen: Set<string>): Steps<number> {
   const base = directoryFd(core, node);
   const fd = base < 0 ? base : openDirectory(base, '.');
   if (fd < 0) return fd;
-  const found = readDirectory(fd);
-  if (typeof found !== 'number') {
-    for (const { name, type, ino } of found) {
-      seen.add(name);
-      if (isWhiteoutEntry(fd, name, type)) continue;
-      entries.push({
-        name,
-        cookie: cookieOf(name),
-        type,
-        ino: shownIno(core, node, fd, { name, type, ino }),
-      });
+  try {
+    for (;;) {
+      const found: DirectoryEntry[] = [];
+      const more = readSomeEntries(fd, found, A_STEP_BYTES);
+      if (more <= 0) return more;
+      for (const { name, type, ino } of found) {
+        if (node.merged !== null) seen.add(name);
+        if (isWhiteoutEntry(fd, name, type)) continue;
+        entries.push({ name, cookie: cookieOf(name), type, ino, priv: true });
+      }
+      yield;
     }
+  } finally {
+    close(fd);
   }
-  close(fd);
-  return typeof found === 'number' ? found : 0;
 }
 
-/** d_ino of a private entry: what st_ino will be. A copy says its own, and may have any name; a directory may show that of the layers. */
-function shownIno(core: Core, node: Node, fd: number, { name, type, ino }: DirectoryEntry): number {
+/** d_ino. Of a private entry what st_ino will be: a copy says its own, and may have any name; a directory may show that of the layers. */
+function shownIno(core: Core, node: Node, { name, type, ino, priv }: ListedEntry): number {
+  if (!priv) return ino;
   const known = node.children!.get(name);
   if (known?.priv && known.privIno === ino) return known.ino;
-  const kept = decodeIno(getxattrAt(fd, name, INO_XATTR));
+  const fd = directoryFd(core, node);
+  const kept = fd < 0 ? 0 : decodeIno(getxattrAt(fd, name, INO_XATTR));
   if (kept > 0) return kept;
   if (type !== DT_DIR) return privateIno(ino);
   const directory = nodeAt(core, node, name);

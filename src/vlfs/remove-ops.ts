@@ -4,12 +4,13 @@
  */
 import {
   close,
+  type DirectoryEntry,
   DT_CHR,
   E,
   mknodat,
   newStat,
   RENAME_EXCHANGE,
-  readDirectory,
+  readSomeEntries,
   renameat2,
   S_IFCHR,
   S_IFMT,
@@ -20,6 +21,7 @@ import { fillAttr, newAttr, statAttr } from './attributes.ts';
 import type { Attr } from './contract.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { closeLarge, holdLarge } from './large-files.ts';
 import { STEP } from './ledger/layout.ts';
 import { checkName, nodeAt, PRIVATE, refresh, uncovered } from './lookup.ts';
 import { namesOf, visibleOf } from './merged-directory.ts';
@@ -57,8 +59,10 @@ export function unlink(core: Core, parent: Node, name: string): number {
   const hidden = hide(core, uncovered(core, parent, name));
   if (hidden < 0) return hidden;
   if (priv) {
+    const held = holdLarge(core, node, parentFd, name, last);
     step(core, 'unlink');
     const removed = unlinkat(parentFd, name);
+    closeLarge(core, held);
     if (removed < 0) return removed;
   } else touchDirectory(parentFd);
   loseName(core, node, parent, name, last);
@@ -148,17 +152,7 @@ export function checkEmpty(core: Core, node: Node): number {
   if (node.priv) {
     const fd = openDirectory(directoryFd(core, node), '.');
     if (fd < 0) return fd;
-    const entries = readDirectory(fd);
-    let result = typeof entries === 'number' ? entries : 0;
-    if (typeof entries !== 'number') {
-      for (const { name, type } of entries) {
-        if (!isWhiteoutEntry(fd, name, type)) {
-          result = -E.NOTEMPTY;
-          break;
-        }
-        whiteouts.add(name);
-      }
-    }
+    const result = onlyWhiteouts(fd, whiteouts);
     close(fd);
     if (result < 0) return result;
   }
@@ -167,6 +161,19 @@ export function checkEmpty(core: Core, node: Node): number {
     if (visibleOf(candidates, core.hidden) >= 0 && !whiteouts.has(name)) return -E.NOTEMPTY;
   }
   return 0;
+}
+
+/** Gathers the whiteouts of an open private directory; -ENOTEMPTY as soon as there is anything else. */
+function onlyWhiteouts(fd: number, into: Set<string>): number {
+  for (;;) {
+    const entries: DirectoryEntry[] = [];
+    const more = readSomeEntries(fd, entries);
+    if (more <= 0) return more;
+    for (const { name, type } of entries) {
+      if (!isWhiteoutEntry(fd, name, type)) return -E.NOTEMPTY;
+      into.add(name);
+    }
+  }
 }
 
 /** Whether an entry of a private directory is a whiteout. */

@@ -22,6 +22,7 @@ import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
+import { closeLarge, holdLarge } from './large-files.ts';
 import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, refresh, uncovered } from './lookup.ts';
 import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
 import { followMoved, forgetMoved, noteMoved } from './moved-directories.ts';
@@ -183,8 +184,10 @@ function move(
   if (replaced !== null) noteLast(core, replaced, last);
   const paths = source.children === null ? null : ([pathOfEnd(core, from), pathOfEnd(core, to)] as const);
   noteMove(core, source, replaced, fromFd, from.name, source.children !== null && covered && !leaves);
+  const held = replaced === null ? -1 : holdLarge(core, replaced, toFd, to.name, last);
   step(core, 'rename');
   const moved = moveNames(core, source, from, to, { fromFd, toFd, covered, leavesWhiteout: leaves });
+  closeLarge(core, held);
   if (moved < 0) return moved;
   if (paths !== null) {
     if (replaced !== null) forgetMoved(core, paths[1]);

@@ -27,6 +27,7 @@ import { directoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { keepApart } from './keep-apart.ts';
+import { closeLarge, holdLarge } from './large-files.ts';
 import { candidatesAt, NOTHING, nodeAt, PRIVATE, resolve } from './lookup.ts';
 import {
   entryOf,
@@ -157,8 +158,10 @@ function removePrivate(
   const known = parent.children!.get(name);
   const last = known === undefined ? null : lastAttr(core, known);
   const fd = directoryFd(core, parent);
+  const held = known === undefined || isDir || fd < 0 ? -1 : holdLarge(core, known, fd, name, last);
   step(core, 'revert');
   const removed = fd < 0 ? fd : isDir ? discard(core, fd, name) : unlinkat(fd, name);
+  closeLarge(core, held);
   if (removed < 0) throw systemFailure(removed, `revert ${path}`);
   if (known !== undefined) loseName(core, known, parent, name, last);
   if (isDir) core.generation++;

@@ -31,6 +31,7 @@ import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { killPrivileges, withoutPrivileges } from './file-ops.ts';
 import { handleOf } from './handles.ts';
+import { cutLarge } from './large-files.ts';
 import { confirm } from './lookup.ts';
 import { privateDirectory } from './private-layer.ts';
 import { contentWent, refusedContent } from './quarantine.ts';
@@ -84,6 +85,10 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
     if (node.gone !== null && node.parent === null) return -E.STALE;
     const fd = privateDirectory(core, node);
     return fd < 0 ? fd : applyToFd(core, fd, change);
+  }
+  if (change.valid & FATTR.SIZE && node.priv) {
+    const cut = cutLarge(core, caller, node, change.size);
+    if (cut !== 0) return cut;
   }
   const byHandle = change.valid & FATTR.FH ? handleOf(core, change.fh)?.backing : node.backing;
   if (byHandle && !byHandle.shared) return applyToFd(core, byHandle.fd, change);

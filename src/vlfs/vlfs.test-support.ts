@@ -18,7 +18,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Name } from '../base/index.ts';
 import { writeTreeIndex } from '../layer/index.ts';
-import { E, fdatasync, fsync, pread, pwrite } from '../sys/index.ts';
+import { E, fdatasync, fsync, ftruncate, pread, pwrite } from '../sys/index.ts';
 import { newAttr } from './attributes.ts';
 import {
   type Attr,
@@ -169,6 +169,17 @@ const newChange = (): SetAttrIn => ({
 
 /** Runs a job as the blocking pool does: the count, or 0, or a negative errno. */
 export function runJob(job: SlowJob): number {
+  if (job.kind === 'steps') {
+    for (;;) {
+      const result = job.advance(0);
+      if (result !== null) return result;
+    }
+  }
+  if (job.kind === 'truncate') {
+    const result = ftruncate(job.fd, job.sizeBytes);
+    job.done?.(result);
+    return result;
+  }
   if (job.kind === 'fsync') {
     const result = job.dataOnly ? fdatasync(job.fd) : fsync(job.fd);
     job.done?.(result);
@@ -238,9 +249,16 @@ export class Client {
   walk(path: string): { id: number; attr: Attr } {
     const entry = newEntry();
     let id = 1;
-    this.#check(this.fs.getattr(this.caller, 1, -1, entry.attr), path);
+    this.#check(
+      this.run(() => this.fs.getattr(this.caller, 1, -1, entry.attr)),
+      path,
+    );
     for (const name of path.split('/').filter(Boolean)) {
-      this.#check(this.fs.lookup(this.caller, id, name as Name, entry), path);
+      const parent = id;
+      this.#check(
+        this.run(() => this.fs.lookup(this.caller, parent, name as Name, entry)),
+        path,
+      );
       if (entry.nodeId === 0) throw new ErrnoError(-E.NOENT, path);
       id = entry.nodeId;
     }
@@ -279,7 +297,10 @@ export class Client {
   stat(path: string): Attr {
     const { id } = this.walk(path);
     const attr = newAttr();
-    this.#check(this.fs.getattr(this.caller, id, -1, attr), path);
+    this.#check(
+      this.run(() => this.fs.getattr(this.caller, id, -1, attr)),
+      path,
+    );
     return attr;
   }
 
@@ -474,7 +495,10 @@ export class Client {
           cookie = next;
         },
       };
-      this.#check(this.fs.readdir(this.caller, id, out.fh, cookie, sink), path);
+      this.#check(
+        this.run(() => this.fs.readdir(this.caller, id, out.fh, cookie, sink)),
+        path,
+      );
       if (cookie === before) break;
     }
     this.fs.releasedir(id, out.fh);

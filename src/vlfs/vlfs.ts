@@ -16,6 +16,7 @@ import { dropHandle } from './handles.ts';
 import { type Revival, revive } from './ledger/revive.ts';
 import { link } from './link.ts';
 import { checkName, confirm, nodeAt } from './lookup.ts';
+import { movedKnown, movedKnownFor } from './moved-directories.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
@@ -103,7 +104,7 @@ function operationsOf(core: Core): Operations {
       const bad = checkName(name);
       if (bad < 0) return bad;
       const node = nodeAt(core, parent, name);
-      if (typeof node !== 'number') return fillFound(core, node, out);
+      if (typeof node !== 'number') return movedKnownFor(core, caller, node) || fillFound(core, node, out);
       if (node < 0) return node;
       fillNegative(out);
       if (core.stack.policy !== null) noteDenied(core, caller, parent, name, out);
@@ -112,9 +113,9 @@ function operationsOf(core: Core): Operations {
     forget(id, count) {
       forget(core, id, count);
     },
-    getattr(_caller, id, _fh, out) {
+    getattr(caller, id, _fh, out) {
       const node = nodeOf(core, id);
-      return node === null ? -E.STALE : fillAttr(core, node, out);
+      return node === null ? -E.STALE : movedKnownFor(core, caller, node) || fillAttr(core, node, out);
     },
     attrValidMs(id, attr) {
       const node = nodeOf(core, id);
@@ -150,19 +151,21 @@ function operationsOf(core: Core): Operations {
       if (node === null) return -E.STALE;
       return typeof parent === 'number' ? parent : link(core, caller, node, parent, newName, out);
     },
-    unlink(_caller, parentId, name) {
+    unlink(caller, parentId, name) {
       const parent = directory(parentId);
-      return typeof parent === 'number' ? parent : unlink(core, parent, name);
+      return typeof parent === 'number' ? parent : movedKnown(core, caller) || unlink(core, parent, name);
     },
-    rmdir(_caller, parentId, name) {
+    rmdir(caller, parentId, name) {
       const parent = directory(parentId);
-      return typeof parent === 'number' ? parent : rmdir(core, parent, name);
+      return typeof parent === 'number' ? parent : movedKnown(core, caller) || rmdir(core, parent, name);
     },
     rename(caller, parentId, name, newParentId, newName, flags) {
       const parent = directory(parentId);
       const newParent = directory(newParentId);
       if (typeof parent === 'number') return parent;
       if (typeof newParent === 'number') return newParent;
+      const ready = movedKnown(core, caller);
+      if (ready !== 0) return ready;
       return rename(core, caller, { parent, name }, { parent: newParent, name: newName }, flags);
     },
     open(caller, id, flags, out) {
@@ -188,9 +191,9 @@ function operationsOf(core: Core): Operations {
       const node = directory(id);
       return typeof node === 'number' ? node : -E.NOSYS;
     },
-    readdir(_caller, id, _fh, cookie, sink) {
+    readdir(caller, id, _fh, cookie, sink) {
       const node = directory(id);
-      return typeof node === 'number' ? node : readdir(core, node, cookie, sink);
+      return typeof node === 'number' ? node : readdir(core, caller, node, cookie, sink);
     },
     releasedir: () => 0,
     fsyncdir(caller, id, _fh, dataOnly) {

@@ -10,10 +10,11 @@
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { PrivateFile, RelayerWork, SlowJob, StackSpec, StaleName } from '../../vlfs/contract.ts';
+import type { PoolJob } from '../pool/jobs.ts';
 import { stackName } from '../stack-name.ts';
 import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
-import { finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
+import { closeAside, finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
 
 export function failureOf(error: unknown): LoopFailure {
   const { code, message, hint } = asStrataError(error);
@@ -99,7 +100,7 @@ function stepwise(
   };
   const runJob = (job: SlowJob): void => {
     const { done, ...plain } = job as SlowJob & { done?: (errno: number) => void };
-    ctx.pool.run(m, plain as SlowJob, (result) => {
+    ctx.pool.run(m, plain as PoolJob, (result) => {
       done?.(Math.min(result, 0));
       ctx.later(go);
     });
@@ -190,6 +191,7 @@ export function changeMount(
     } catch (error) {
       failure = failureOf(error);
     }
+    if (m.closing.length > 0) closeAside(ctx, m, null);
     let names: StaleName[] = [];
     try {
       if (m.vlfs.takeStaleNames === undefined) dropAllNames(m);

@@ -59,7 +59,7 @@ const epoll = sys.epollCreate();
 const byTag = new Map<number, ServedMount>();
 const tags = new Map<ServedMount, number>();
 const byId = new Map<string, ServedMount>();
-type Opened = Pick<ServedMount, 'vlfs' | 'stackKey' | 'moved' | 'ledger' | 'ledgerFd'>;
+type Opened = Pick<ServedMount, 'vlfs' | 'stackKey' | 'moved' | 'closing' | 'ledger' | 'ledgerFd'>;
 const opened = new Map<string, Opened>();
 /** Taken over, not yet served. */
 const waiting = new Map<string, { mount: ServedMount; former: LedgerContent }>();
@@ -106,12 +106,14 @@ function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
   if (byId.has(id) || opened.has(id))
     throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
   const moved: number[] = [];
+  const closing: number[] = [];
   const store = createLedgerMemory();
   const ledger = store === null ? null : createLedger(store.memory);
   try {
     const vlfs = openVlfs(spec, {
       ...(data.mostNodes === undefined ? {} : { mostNodes: data.mostNodes }),
       onAttributes: (node) => moved.push(node),
+      onClose: (fd) => closing.push(fd),
       onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
       onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
       ...(ledger === null ? {} : { ledger }),
@@ -121,7 +123,7 @@ function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
     const { stack, ...rest } = spec;
     ledger?.setSpec(JSON.stringify({ id, ...rest }));
     ledger?.setStack(stackName(stack.key));
-    return { vlfs, stackKey: stack.key, moved, ledger, ledgerFd: store?.fd ?? -1 };
+    return { vlfs, stackKey: stack.key, moved, closing, ledger, ledgerFd: store?.fd ?? -1 };
   } catch (error) {
     if (store !== null) sys.close(store.fd);
     throw error;

@@ -8,6 +8,7 @@ import { PENDING, type SlowJob } from '../../vlfs/contract.ts';
 import type { Ledger } from '../../vlfs/index.ts';
 import { FUSE_OPCODE } from '../abi/constants.ts';
 import { IN_HEADER, OUT_HEADER } from '../abi/layout.ts';
+import type { PoolJob } from '../pool/jobs.ts';
 import type { PoolClient } from '../pool/pool-client.ts';
 import type { FuseBuffers } from '../server/buffers.ts';
 import { featureBits } from '../server/init.ts';
@@ -45,6 +46,8 @@ export interface ServedMount {
   readonly waiting: Map<SlowJob, Buffer[]>;
   /** Nodes whose attributes the VLFS changed behind the kernel's back; filled by it during a request. */
   readonly moved: number[];
+  /** Descriptors whose closing frees much space; filled by the VLFS during a request. */
+  readonly closing: number[];
 }
 
 export interface ServeContext {
@@ -63,7 +66,7 @@ export interface ServeContext {
 
 export function createServedMount(
   ctx: ServeContext,
-  o: Pick<ServedMount, 'id' | 'vlfs' | 'fd' | 'stackKey' | 'moved' | 'ledger' | 'ledgerFd'>,
+  o: Pick<ServedMount, 'id' | 'vlfs' | 'fd' | 'stackKey' | 'moved' | 'closing' | 'ledger' | 'ledgerFd'>,
 ): ServedMount {
   return {
     ...o,
@@ -131,6 +134,7 @@ function handle(ctx: ServeContext, m: ServedMount, length: number): void {
 function finish(ctx: ServeContext, m: ServedMount, length: number, result: number): void {
   // Before the reply: who gets it must not see old attributes. This notify takes no lock of the kernel's.
   if (m.moved.length > 0) expireAttributes(m);
+  if (m.closing.length > 0) closeAside(ctx, m, null);
   if (result === PENDING) defer(ctx, m, length);
   else if (result > 0) reply(ctx, m, result);
 }
@@ -151,8 +155,31 @@ function handleOnce(ctx: ServeContext, m: ServedMount, length: number, { journal
   const result = m.server.handle(length);
   if (result === PENDING) journal.postpone();
   else if (result > 0) journal.answered(out, result);
+  if (m.closing.length > 0 && result > 0) {
+    const area = journal.setAside();
+    if (area > 0) {
+      if (m.moved.length > 0) expireAttributes(m);
+      const bytes = Buffer.from(out.subarray(0, result));
+      closeAside(ctx, m, () => {
+        sys.write(m.fd, bytes, bytes.length);
+        journal.settle(area);
+      });
+      journal.end();
+      return;
+    }
+  }
   finish(ctx, m, length, result);
   if (result !== PENDING) journal.end();
+}
+
+/** Closes what frees much space in the pool, and continues: who deleted a large file finds its space free when it is told so. */
+export function closeAside(ctx: ServeContext, m: ServedMount, then: (() => void) | null): void {
+  m.underWay++;
+  ctx.pool.run(m, { kind: 'close', fds: m.closing.splice(0) }, () => {
+    m.underWay--;
+    then?.();
+    finishIfIdle(ctx, m);
+  });
 }
 
 /** What INIT agreed on holds for the whole connection. */
@@ -191,8 +218,31 @@ function defer(ctx: ServeContext, m: ServedMount, length: number): void {
   }
   m.waiting.set(job, [bytes]);
   m.underWay++;
-  const { done: _done, ...plain } = job as SlowJob & { done?: unknown };
-  ctx.pool.run(m, plain as SlowJob, (result) => jobEnded(ctx, m, job, result));
+  if (job.kind === 'steps') {
+    ctx.later((untilMs) => {
+      const result = advance(ctx, m, job, untilMs);
+      if (result === null) return false;
+      jobEnded(ctx, m, job, result);
+      return true;
+    });
+    return;
+  }
+  const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
+  ctx.pool.run(m, plain as PoolJob, (result) => jobEnded(ctx, m, job, result));
+}
+
+function advance(
+  ctx: ServeContext,
+  m: ServedMount,
+  job: SlowJob & { kind: 'steps' },
+  untilMs: number,
+): number | null {
+  try {
+    return job.advance(untilMs);
+  } catch (error) {
+    ctx.log(`${m.id}: a request failed: ${describe(error)}`);
+    return -sys.E.IO;
+  }
 }
 
 /** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */
@@ -201,7 +251,8 @@ function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: numbe
   m.waiting.delete(job);
   m.underWay--;
   try {
-    if (job.kind === 'copy-data' || job.kind === 'fsync') job.done?.(Math.min(result, 0));
+    if (job.kind === 'copy-data' || job.kind === 'fsync' || job.kind === 'truncate')
+      job.done?.(Math.min(result, 0));
   } catch (error) {
     ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);
     result = -sys.E.IO;

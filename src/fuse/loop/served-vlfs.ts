@@ -19,6 +19,8 @@ export type OpenServedVlfs = (
     mostNodes?: number;
     /** A node's attributes changed by something the kernel did not ask for. */
     onAttributes(nodeId: number): void;
+    /** Takes a descriptor whose closing may take long. */
+    onClose(fd: number): void;
     /** A backing file that was kept after its last release is closed. */
     onBackingClosed(nodeId: number): void;
     /** What became EIO. */

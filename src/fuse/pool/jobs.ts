@@ -7,7 +7,9 @@ import type { SlowJob } from '../../vlfs/contract.ts';
 
 /** A job as it travels to a pool thread: without callbacks. */
 export type PoolJob =
-  | SlowJob
+  | Exclude<SlowJob, { kind: 'steps' }>
+  /** What no name leads to is freed by its last descriptor: that may take as long as deleting a large file. */
+  | { kind: 'close'; fds: number[] }
   /** Writes notify messages, each of which begins with its length, to a FUSE descriptor. */
   | { kind: 'notify'; fuseFd: number; messages: Uint8Array<ArrayBuffer> };
 
@@ -118,6 +120,11 @@ export async function runPoolJob(job: PoolJob): Promise<number> {
       return sys.syncfs(job.fd);
     case 'fallocate':
       return sys.fallocate(job.fd, job.mode, job.offset, job.length);
+    case 'truncate':
+      return sys.ftruncate(job.fd, job.sizeBytes);
+    case 'close':
+      for (const fd of job.fds) sys.close(fd);
+      return 0;
     case 'copy-data':
       return await copyData(job.fromFd, job.toFd, job.sizeBytes);
     case 'copy-range':

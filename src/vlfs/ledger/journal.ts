@@ -40,6 +40,10 @@ export interface Journal {
   answered(reply: Uint8Array, length: number): void;
   /** The answer was given. */
   end(): void;
+  /** The request that was just answered is told so later: its record goes to an area of its own. Its number, or 0 when none is free. */
+  setAside(): number;
+  /** The answer that was set aside was given. */
+  settle(area: number): void;
   /** The request waits for slow work and has changed nothing. */
   postpone(): void;
   /** Takes over what former processes left unanswered. */
@@ -130,6 +134,22 @@ export function createJournal(memory: ArrayBuffer): Journal {
       words[at + 2] = PHASE.none;
       if (area > 0) carried = carried.filter((c) => c.area !== area);
       journal.resumed = null;
+    },
+    setAside(): number {
+      if (area > 0) return 0;
+      for (let free = 1; free < JOURNALS; free++) {
+        const to = FIRST + free * AREA_WORDS;
+        if (words[to + 2] !== PHASE.none || carried.some((one) => one.area === free)) continue;
+        words.copyWithin(to + 3, at + 3, at + AREA_WORDS);
+        words[to] = words[at]!;
+        words[to + 1] = words[at + 1]!;
+        words[to + 2] = words[at + 2]!;
+        return free;
+      }
+      return 0;
+    },
+    settle(done: number): void {
+      words[FIRST + done * AREA_WORDS + 2] = PHASE.none;
     },
     postpone(): void {
       if (area === 0) words[at + 2] = PHASE.none;
