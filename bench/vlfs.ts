@@ -5,7 +5,7 @@
  * Writes the section "VLFS" of docs/performance.md when all rows and the usual peers were measured.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, linkSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { machineLine, median, spread, type Target, targetLines, writeSection } from './support/report.ts';
@@ -23,7 +23,7 @@ import {
   unionfsPeer,
 } from './support/vlfs-peers.ts';
 import { type Measured, ROWS, type Row, type Tools } from './support/vlfs-rows.ts';
-import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
+import { LARGE_FILE, LAYERS, makeTrees } from './support/vlfs-tree.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -74,6 +74,8 @@ async function measure(peers: Peer[], rows: Row[], tools: Tools): Promise<Result
   for (let run = 0; run < runs; run++) {
     note(`run ${run + 1} of ${runs}`);
     const order = peers.map((_, i) => peers[(i + run) % peers.length]!);
+    // Nobody always follows the same other one.
+    if (run % 2 === 1) order.reverse();
     const mounted: [Peer, Mounted][] = [];
     for (const peer of order) {
       const first = await peer.mount();
@@ -94,7 +96,8 @@ async function measure(peers: Peer[], rows: Row[], tools: Tools): Promise<Result
         } catch (error) {
           note((error as Error).message);
         }
-        if (row.unit !== 'ops/s') execFileSync('sync', ['-f', tools.work]);
+        // What one peer wrote is not written to the disk during the next one's turn.
+        execFileSync('sync', ['-f', tools.work]);
       }
     }
     for (const [, m] of mounted) await m.unmount();
@@ -197,7 +200,11 @@ try {
   /** A copy of the tree that a peer may change. */
   const copyFor = (name: string): string => {
     const copy = join(work, `copy-${name}`);
-    if (wanted(name)) cpSync(merged, copy, { recursive: true });
+    if (!wanted(name)) return copy;
+    cpSync(merged, copy, { recursive: true });
+    // The large file is only read, and is to be in the page cache in the same way for all.
+    rmSync(join(copy, LARGE_FILE));
+    linkSync(join(merged, LARGE_FILE), join(copy, LARGE_FILE));
     return copy;
   };
   const peers = [

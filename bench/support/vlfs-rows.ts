@@ -128,13 +128,13 @@ export const ROWS: Row[] = [
     name: 'sequential read',
     native: true,
     unit: 'MiB/s',
-    run: (m, t) => clientRow(m, t, 'sequential', join(m.tree, LARGE_FILE)),
+    run: (m, t) => clientRow(m, t, 'sequential', join(m.tree, LARGE_FILE), '64'),
   },
   {
     name: 'random 4 KiB reads',
     native: true,
     unit: 'ops/s',
-    run: (m, t) => clientRow(m, t, 'random', join(m.tree, LARGE_FILE), String(20 * t.files)),
+    run: (m, t) => clientRow(m, t, 'random', join(m.tree, LARGE_FILE), String(400 * t.files)),
   },
   {
     name: 'write 256 MiB',

@@ -2,7 +2,7 @@
  * The trees of bench/vlfs.ts: a made-up system of 640 packages (about 12,000 files in 2,600 directories, sizes of one to 16 KiB) and two large
  * files, once as 641 layers and once as one layer of the same content. Sizes are from a fixed sequence, so every run has the same tree.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { writeTreeIndex } from '../../src/layer/index.ts';
 import type { LevelSpec, StackSpec } from '../../src/vlfs/contract.ts';
@@ -66,9 +66,10 @@ export async function makeTrees(dir: string): Promise<{ merged: string; one: Sta
     [SHARED_FILE, SHARED_MIB],
   ] as const) {
     put(large, path, 0);
-    const bytes = Buffer.alloc(mib * 2 ** 20, content);
-    // Written the same way: how the page cache holds a file depends on it, and with that how fast it is read.
-    for (const tree of [merged, large]) writeFileSync(join(tree, path), bytes);
+    // One file in both: how the page cache holds it, and with that how fast it is read, is then the same.
+    writeFileSync(join(merged, path), Buffer.alloc(mib * 2 ** 20, content));
+    rmSync(join(large, path));
+    linkSync(join(merged, path), join(large, path));
   }
   levels.push(await level('large', large));
   const one = [await level('everything', merged)];
