@@ -25,7 +25,7 @@ export interface DataPlaneParts {
   start(root: string): Promise<DataPlane>;
   recover(root: string, plane: DataPlane): Promise<string[]>;
   /** Ends the process; another one takes over what it serves at once. */
-  restart(root: string): void;
+  restart(root: string): Promise<void>;
   /** Ends a data plane that serves nothing any more; `force` also takes its mounts away. */
   shutdown(root: string, options: { force: boolean }): Promise<void>;
 }
@@ -106,7 +106,7 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
         jobs,
         info,
         stop: async (request) => {
-          if (request.keepMounts) parts.dataPlane.restart(root);
+          if (request.keepMounts) await parts.dataPlane.restart(root);
           const result = request.keepMounts
             ? { unmounted: [], busy: [] }
             : await unmountForStop({

@@ -119,7 +119,8 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
           (error) => error.code === 'NOT_FOUND',
         ),
       relayer: (changes) => again((plane) => plane.relayer(changes)),
-      revert: async (id, paths) => (await open()).plane.revert(id, paths),
+      // What the first time reverted already is not named by the second.
+      revert: (id, paths) => again((plane) => plane.revert(id, paths)),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),
       quarantine: () => again((plane) => plane.quarantine()),
       status: () => again((plane) => plane.status()),

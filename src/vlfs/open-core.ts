@@ -20,7 +20,7 @@ import { finishReset } from './reset.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
 import { closeStack, openStack } from './stack.ts';
 import { loadHidden, openDirectory } from './whiteout-sets.ts';
-import { removeTree, workDirOf } from './work-dir.ts';
+import { RELAYER_FILES, removeTree, workDirOf } from './work-dir.ts';
 
 /**
  * Passthrough shares a layer's pages between all mounts, but registering the file costs system calls, the kernel asks for its attributes again after
@@ -45,6 +45,8 @@ export interface OpenOptions {
   background?: boolean;
   /** Objects that all VLFSs of the thread may know; default: what fits into half of its heap. */
   mostNodes?: number;
+  /** A relayer was decided by a process that is taken over: its files stay (relayer.ts, finishRelayer). */
+  keepRelayer?: boolean;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
   inspect?: boolean;
 }
@@ -115,7 +117,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
   core.root.children = new Map();
   core.root.generation = -1;
   core.root.lookups = 1;
-  if (options.inspect !== true) cleanWork(core);
+  if (options.inspect !== true) cleanWork(core, options.keepRelayer === true);
   const loaded = refresh(core, core.root);
   if (loaded < 0) {
     closeCore(core);
@@ -125,7 +127,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
 }
 
 /** Finishes journals and deletes what else a crash left in the work directory. */
-function cleanWork(core: Core): void {
+function cleanWork(core: Core, keepRelayer: boolean): void {
   const fd = openDirectory(AT_FDCWD, nameFromText(core.workDir));
   if (fd < 0) return;
   core.workFd = fd;
@@ -133,6 +135,7 @@ function cleanWork(core: Core): void {
   const left = readDirectory(fd);
   if (typeof left === 'number') return;
   for (const { name } of left) {
+    if (keepRelayer && name.startsWith(RELAYER_FILES)) continue;
     if (name.startsWith('trash-')) deleteAside(join(core.workDir, name), core.background);
     else removeTree(fd, name);
   }

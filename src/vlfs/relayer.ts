@@ -2,8 +2,11 @@
  * Relayer: the exchange of a VLFS's stack in one turn of the thread. Everything that can fail and all that takes long is done before, in steps between which
  * requests are served: the new stack is opened, the files that change with it are written beside the private layer, the names that will change are
  * listed (so the next stack's directories are merged). Then memory changes; directories and files find their new
- * content when they are next asked for. Repeating it does no harm, so a crash is answered by repeating.
+ * content when they are next asked for. Repeating it does no harm, so a crash is answered by repeating. A process that takes over after kill -9 finds
+ * in the ledger whether it was decided, and in the work directory which files it has yet to put in place: exactly before, or exactly after.
  */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import {
   close,
@@ -14,6 +17,7 @@ import {
   O_CREAT,
   O_EXCL,
   O_RDWR,
+  O_TRUNC,
   openat,
   renameat2,
   type Stat,
@@ -39,7 +43,7 @@ import { staleNames } from './stale-names.ts';
 import { advance, finished, type Steps } from './steps.ts';
 import { loadSet } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
-import { temporaryName, workFd } from './work-dir.ts';
+import { RELAYER_FILES, temporaryName, workFd } from './work-dir.ts';
 
 /** Bytes written in one step. */
 const WRITE_BYTES = 256 * 1024;
@@ -125,9 +129,42 @@ function drop(core: Core, next: Stack, staged: readonly StagedFile[]): void {
 function exchange(core: Core, { next, staged }: Prepared): void {
   // Files that were opened since; the units that go may be deleted from now on.
   finished(holdOpenContent(core));
+  if (core.ledger !== null && staged.length > 0) noteStaged(core, staged);
   step(core, 'relayer');
+  core.ledger?.decide();
+  step(core, 'relayer: decided');
   swap(core, next);
+  installAll(core, staged);
+}
+
+function installAll(core: Core, staged: readonly StagedFile[]): void {
   for (const file of staged) install(core, file);
+  if (core.ledger !== null && staged.length > 0) unlinkat(workFd(core), RELAYER_FILES);
+}
+
+/** Which files go where, for a process that takes over in the midst. */
+function noteStaged(core: Core, staged: readonly StagedFile[]): void {
+  const fd = openat(workFd(core), RELAYER_FILES, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0o600);
+  if (fd < 0) throw systemFailure(fd, 'note the files of a relayer');
+  try {
+    const text = Buffer.from(JSON.stringify(staged));
+    for (let done = 0; done < text.length; )
+      done += must(write(fd, text.subarray(done), text.length - done), 'note the files of a relayer');
+  } finally {
+    close(fd);
+  }
+}
+
+/** After a takeover from a process that was killed when it had decided a relayer: its files are put in place. The stack is the new one already. */
+export function finishRelayer(core: Core): void {
+  let staged: StagedFile[];
+  try {
+    staged = JSON.parse(readFileSync(join(core.workDir, RELAYER_FILES), 'utf8'));
+  } catch {
+    // All of them are in place.
+    return;
+  }
+  installAll(core, staged);
 }
 
 /** What the exchange left behind. Nobody waits for it, and a crash before its end is answered by the next relayer. */
@@ -176,7 +213,7 @@ function* stage(core: Core, file: PrivateFile): Steps<StagedFile> {
   const parent = directoryByPath(core, parts);
   if (parent !== null) must(privateDirectory(core, parent), `prepare ${file.path}`);
   const work = must(workFd(core), 'open the work directory');
-  const temporary = temporaryName(core);
+  const temporary = `${RELAYER_FILES}-${temporaryName(core)}`;
   const fd = must(
     openat(work, temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o600),
     `write ${file.path}`,

@@ -22,7 +22,7 @@ import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
 import { noteDenied } from './policy/enforce.ts';
 import { readdir } from './readdir.ts';
-import { beginRelayer, relayer } from './relayer.ts';
+import { beginRelayer, finishRelayer, relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
 import { rename } from './rename.ts';
 import { reset } from './reset.ts';
@@ -75,8 +75,10 @@ export interface VlfsOptions extends OpenOptions {
 
 /** Opens a VLFS; throws a StrataError when its stack or its private layer cannot be opened. One at a time may be open for a private layer. */
 export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
-  const core = openCore(spec, { background: true, ...options });
+  const keepRelayer = options.revive?.content.decided === true;
+  const core = openCore(spec, { background: true, ...options, keepRelayer });
   if (options.revive !== undefined) revive(core, options.revive);
+  if (keepRelayer) finishRelayer(core);
   return guarded(operationsOf(core), controlOf(core), options);
 }
 

@@ -21,6 +21,9 @@ import { type Core, step } from './core.ts';
 import { finished, type Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
+/** The list of a decided relayer's files, and the beginning of their names. */
+export const RELAYER_FILES = 'relayer';
+
 export function workDirOf(privateDir: string): string {
   return join(dirname(privateDir), 'work');
 }

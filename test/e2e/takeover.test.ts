@@ -23,6 +23,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from '../../src/client/index.ts';
+import { markOf } from '../../src/fuse/process/process-life.ts';
 import { project, sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('takeover');
@@ -99,12 +100,14 @@ before(async () => {
   await s.json('layer', 'build', tree, '--repo', 'local', '--name', 'work', '--version', '1');
   await s.json('template', 'create', 't', 'local/work');
   await s.json('create', 'm', '--template', 't', '--count', `${MOUNTS}`);
-  for (let i = 1; i <= MOUNTS; i++) mkdirSync(view(i), { recursive: true });
+  const client = createClient({ root: s.root });
+  for (let i = 1; i <= MOUNTS; i++) {
+    mkdirSync(view(i), { recursive: true });
+    await client.call('mount', { name: `m-${i}`, dir: view(i) });
+  }
 });
 
 test(`${MOUNTS} mounts are served again, open files and containers included`, async (t) => {
-  const client = createClient({ root: s.root });
-  for (let i = 1; i <= MOUNTS; i++) await client.call('mount', { name: `m-${i}`, dir: view(i) });
   const container = s.start([
     'run',
     'm-1',
@@ -202,11 +205,49 @@ test('daemon restart: both processes are new, and nobody notices', async () => {
   assert.equal(await mountedNow(), MOUNTS);
 });
 
-test('a killed watcher or holder costs no mount as long as strata-fs lives', async () => {
-  const state = JSON.parse(readFileSync(join(s.root, 'run/strata-fs.state'), 'utf8'));
-  process.kill(state.watch.pid, 'SIGKILL');
-  process.kill(state.holder.pid, 'SIGKILL');
-  await sleep(100);
+test('who holds the descriptors, who waits to take over and who starts them again: each is replaced when it is killed', async () => {
+  const state = () => JSON.parse(readFileSync(join(s.root, 'run/strata-fs.state'), 'utf8'));
+  const standby = () => {
+    try {
+      return JSON.parse(readFileSync(join(s.root, 'run/strata-fs.standby'), 'utf8'));
+    } catch {
+      return null;
+    }
+  };
+  const lives = (pid: number): boolean => markOf(pid) !== null;
+  const waits = (other: number): boolean => {
+    const now = standby();
+    return now !== null && now.process.pid !== other && now.ready && lives(now.process.pid);
+  };
+  await until('a standby', () => waits(0));
+  const { server, holder } = state();
+  process.kill(holder.pid, 'SIGKILL');
+  await until('another holder', () => state().holder.pid !== holder.pid && lives(state().holder.pid));
+  const first = standby();
+  process.kill(first.process.pid, 'SIGKILL');
+  await until('its shell started another standby', () => waits(first.process.pid));
+  const second = standby();
+  assert.equal(second.watch.pid, first.watch.pid);
+  process.kill(second.watch.pid, 'SIGKILL');
+  await until('the standby without a shell has ended', () => !lives(second.process.pid));
+  await until('another standby with another shell', () => waits(second.process.pid));
+  process.kill(state().watch.pid, 'SIGKILL');
+  assert.equal(state().server.pid, server.pid, 'the serving one is the same all the time');
+  // The shell of the serving one is dead, but the standby takes over, and gets a standby of its own.
+  const third = standby();
+  process.kill(server.pid, 'SIGKILL');
   writeFileSync(join(view(7), 'tmp/still'), 'x');
+  assert.equal(state().server.pid, third.process.pid);
+  await until('a standby of the standby', () => waits(third.process.pid));
+  // And both at once.
+  process.kill(standby().process.pid, 'SIGKILL');
+  process.kill(third.process.pid, 'SIGKILL');
+  writeFileSync(join(view(8), 'tmp/still'), 'x');
+  assert.equal(await mountedNow(), MOUNTS);
   assert.equal((await s.run(['fsck'])).status, 0);
 });
+
+async function until(what: string, condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 1500 && !condition(); i++) await sleep(20);
+  assert.ok(condition(), what);
+}

@@ -19,7 +19,7 @@ export function fakeParts(onFleet: (fleet: FakeFleet) => void = () => {}): Daemo
         throw new StrataError('UNSUPPORTED', 'the fake daemon has no data plane');
       },
       recover: async () => [],
-      restart: () => {},
+      restart: async () => {},
       shutdown: async () => {},
     },
   };

@@ -130,6 +130,7 @@ export function relayerMount(
     };
     try {
       if (m.vlfs.beginRelayer === undefined) return finish(relayerAtOnce(m, change));
+      m.ledger?.setNextStack(stackName(change.stack.key));
       m.ledger?.setChanging(true);
       m.server.shortLived = true;
       const recent = m.server.recentNames();

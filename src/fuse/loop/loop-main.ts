@@ -3,6 +3,7 @@
  * for results of the blocking pool. After work it looks for more without sleeping for a bounded time; then it blocks in
  * epoll_wait, so idle mounts cost nothing. It never runs Node's event loop: nothing here may be asynchronous.
  */
+import { flushCompileCache } from 'node:module';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
@@ -65,6 +66,8 @@ const opened = new Map<string, Opened>();
 const waiting = new Map<string, { mount: ServedMount; former: LedgerContent }>();
 /** By name. */
 const stacks = new Map<string, StackSpec>();
+/** Processes whose end is awaited: what each tag's answer is. */
+const ends = new Map<number, () => void>();
 const awake = data.spinUs > 0 ? createAwake() : createAwake(null);
 /** Long work, done a little at a time. */
 const tasks: ((untilMs: number) => boolean)[] = [];
@@ -211,6 +214,17 @@ function goOn(ids: string[]): void {
   }
 }
 
+function awaitEnd(pidfd: number, ended: () => void): void {
+  const tag = nextTag++;
+  ends.set(tag, () => {
+    ends.delete(tag);
+    sys.epollRemove(epoll, pidfd);
+    sys.close(pidfd);
+    ended();
+  });
+  sys.epollAdd(epoll, pidfd, sys.EPOLLIN, tag);
+}
+
 function status(): ServedStatus[] {
   return [...byId.values()].map((m) => ({
     id: m.id,
@@ -295,6 +309,13 @@ function execute(seq: number, command: LoopCommand): void {
     case 'status':
       answer(status(), null);
       break;
+    case 'await-end':
+      awaitEnd(command.pidfd, () => answer(undefined, null));
+      break;
+    case 'keep-compiled':
+      flushCompileCache();
+      answer(undefined, null);
+      break;
     case 'stop':
       stopping = true;
       answer(undefined, null);
@@ -328,7 +349,8 @@ function serveReady(ready: number): ServedMount | null {
     else if (tag === RESULTS) {
       sys.eventfdDrain(data.doneFd);
       ctx.pool.drain();
-    } else {
+    } else if (ends.has(tag)) ends.get(tag)!();
+    else {
       const mount = byTag.get(tag);
       const served = mount === undefined ? 0 : serveRequests(ctx, mount, BUDGET);
       if (served === 0) continue;

@@ -24,6 +24,10 @@ export type LoopCommand =
   /** Content that no VLFS shows from now on. */
   | { kind: 'quarantine'; digests: string[] }
   | { kind: 'status' }
+  /** Answers when the process of this pidfd has ended, and closes that. */
+  | { kind: 'await-end'; pidfd: number }
+  /** What was compiled is kept for the next process. */
+  | { kind: 'keep-compiled' }
   | { kind: 'stop' };
 
 /** The ledger's descriptor (-1: none) of a VLFS that was taken over, or why it was not. */

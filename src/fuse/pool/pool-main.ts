@@ -34,6 +34,8 @@ async function serve(port: MessagePort, doneFd: number, { jobNo, job }: PoolRequ
   eventfdSignal(doneFd);
 }
 
+// Loaded: the next one may be.
+parentPort?.postMessage(null);
 parentPort?.on('message', ({ port, doneFd }: PoolAttach) => {
   port.on('message', (request: PoolRequest) => {
     void serve(port, doneFd, request);

@@ -7,10 +7,18 @@ import type { StackSpec } from '../../vlfs/contract.ts';
 import type { DataPlane, DataPlaneStatus } from '../contract.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
-import { livingHolder, livingServer, livingWatch } from './holding.ts';
 import { openMountRecords } from './mount-records.ts';
-import { dataPlanePaths } from './paths.ts';
+import { type DataPlanePaths, dataPlanePaths } from './paths.ts';
 import { kill } from './process-life.ts';
+import {
+  livingHolder,
+  livingServer,
+  livingStandby,
+  livingWatch,
+  readState,
+  writeStandby,
+  writeState,
+} from './state.ts';
 import { watched } from './watch.ts';
 import {
   createLineReader,
@@ -23,6 +31,8 @@ import {
 
 const START_TIMEOUT_MS = 15_000;
 const START_POLL_MS = 10;
+/** Until a new standby has everything loaded; without it an exchange takes longer. */
+const RENEWAL_TIMEOUT_MS = 5_000;
 
 /** The data plane with what only its owner asks of it. */
 export interface OwnedDataPlane extends DataPlane {
@@ -143,7 +153,7 @@ export async function startDataPlane(root: string, options: StartOptions = {}): 
   while (Date.now() < until) {
     const plane = await connectDataPlane(root);
     if (plane !== null) return plane;
-    const underWay = livingServer(paths) !== null || livingWatch(paths) !== null;
+    const underWay = livingServer(paths) !== null || livingWatch(paths) !== null || takesOver(paths);
     if (!underWay) {
       if (started === null) started = spawnDataPlane(root, options);
       else if (started.ended !== null) break;
@@ -184,19 +194,51 @@ function spawnDataPlane(root: string, options: StartOptions): { ended: string | 
   return state;
 }
 
-/** Ends strata-fs; the shell that watches it starts one of the program that is installed now, which takes over. */
-export function restartDataPlane(root: string): void {
-  kill(livingServer(dataPlanePaths(root)));
+/** Whether a standby is there that goes on with what a dead strata-fs served. */
+function takesOver(paths: DataPlanePaths): boolean {
+  return readState(paths)?.ended !== true && livingStandby(paths) !== null;
 }
 
 /**
- * Ends strata-fs at once without unmounting, with the shell that would start it again and, unless its mounts are to be taken over by a new one
- * (`keepMounts`), the process that holds its descriptors. For an exchange by another build, and for tests.
+ * Exchanges strata-fs by one of the program that is installed now, which takes over: first the one that waits to, so that the
+ * new one has everything loaded when the serving one is ended.
+ */
+export async function restartDataPlane(root: string): Promise<void> {
+  const paths = dataPlanePaths(root);
+  const server = livingServer(paths);
+  const former = livingStandby(paths)?.process ?? null;
+  if (former !== null) {
+    kill(former);
+    const until = Date.now() + RENEWAL_TIMEOUT_MS;
+    for (let next = livingStandby(paths); Date.now() < until; next = livingStandby(paths)) {
+      if (next?.ready === true) break;
+      await new Promise((resolve) => setTimeout(resolve, START_POLL_MS));
+    }
+  }
+  kill(server);
+}
+
+/**
+ * Ends strata-fs at once without unmounting, with all that would go on in its place and, unless its mounts are to be taken over by one that is started
+ * later (`keepMounts`), the process that holds its descriptors. For an exchange by another build, and for tests.
  */
 export function killDataPlane(root: string, options: { keepMounts: boolean }): void {
   const paths = dataPlanePaths(root);
+  const end = (): void => {
+    const state = readState(paths);
+    if (state !== null) writeState(paths, { ...state, ended: true });
+  };
+  end();
   kill(livingWatch(paths));
+  const standby = livingStandby(paths);
+  if (standby !== null) {
+    kill(standby.watch);
+    kill(standby.process);
+    writeStandby(paths, null);
+  }
   kill(livingServer(paths));
+  // It may have written its state meanwhile.
+  end();
   if (!options.keepMounts) kill(livingHolder(paths));
 }
 

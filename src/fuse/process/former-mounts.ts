@@ -5,16 +5,17 @@ import { readLedgerHeader } from '../../vlfs/index.ts';
 import type { MountRequest } from '../contract.ts';
 import { mapLedger } from '../ledger-memory.ts';
 import type { FormerMount } from '../loop/take-over.ts';
+import { stackName } from '../stack-name.ts';
 import type { Former } from './holding.ts';
 import type { MountRecords } from './mount-records.ts';
 
 type StoredSpec = Omit<VlfsSpec, 'stack'> & { id: string };
 
-/** Descriptors of what cannot be used are closed. `wanted`: the mounts that are recorded and there. */
+/** Descriptors of what cannot be used are closed. `wanted`: the mounts that are recorded and there, by id. */
 export function formerMounts(
   former: Former,
   records: MountRecords,
-  wanted: readonly MountRequest[],
+  wanted: ReadonlyMap<string, readonly MountRequest[]>,
   log: (line: string) => void,
 ): FormerMount[] {
   const found = new Map<string, FormerMount>();
@@ -37,30 +38,18 @@ export function formerMounts(
 function formerMount(
   former: Former,
   records: MountRecords,
-  wanted: readonly MountRequest[],
+  wanted: ReadonlyMap<string, readonly MountRequest[]>,
   ledgerFd: number,
 ): FormerMount | string {
   const memory = mapLedger(ledgerFd);
   const header = memory === null ? null : readLedgerHeader(memory);
   if (header === null || header.fuseFd < 0) return '';
   const { id, ...spec } = JSON.parse(header.spec) as StoredSpec;
-  const recorded = wanted.find((request) => request.id === id);
-  const stack = recorded?.vlfs.stack ?? records.stacks.get(header.stack);
+  const recorded = wanted.get(id)?.[0];
+  const isRecorded = recorded !== undefined && stackName(recorded.vlfs.stack.key) === header.stack;
+  const stack = isRecorded ? recorded.vlfs.stack : records.stacks.get(header.stack);
   if (stack === null) return `${id} cannot be taken over: its stack ${header.stack} is not recorded`;
   const fuseFd = former.take(header.fuseFd);
   if (fuseFd < 0) return `${id} cannot be taken over: ${sys.errnoName(fuseFd)}`;
   return { id, spec: { ...spec, stack }, fuseFd, formerLedgerFd: ledgerFd };
-}
-
-/** The stacks that ledgers name: they stay stored. */
-export function servedStacks(former: Former): Set<string> {
-  const names = new Set<string>();
-  for (const number of former.ledgers) {
-    const fd = former.take(number);
-    const memory = mapLedger(fd);
-    const header = memory === null ? null : readLedgerHeader(memory);
-    if (fd >= 0) sys.close(fd);
-    if (header !== null) names.add(header.stack);
-  }
-  return names;
 }

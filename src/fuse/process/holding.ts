@@ -4,25 +4,17 @@
  * holder of the dead one, notes everything in ledgers of its own, and only then makes itself the one that counts, by renaming the state file; so
  * it may be killed at any moment too. Locks by flock do not tell who lives, because the holder would keep them.
  */
-import { closeSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { StrataError } from '../../base/index.ts';
+import { readdirSync, readFileSync } from 'node:fs';
 import * as sys from '../../sys/index.ts';
 import type { DataPlanePaths } from './paths.ts';
+import type { Self } from './place.ts';
 import { kill, lives, markOf, type ProcessMark } from './process-life.ts';
+import { type State, writeState } from './state.ts';
 
-const LOCK_EX = 2;
 /** Entries of the index: VLFSs of one strata-fs. */
 const INDEX_ENTRIES = 1 << 18;
 const INDEX_BYTES = INDEX_ENTRIES * 4;
 export const HOLDER_TITLE = 'strata-hold';
-
-interface State {
-  server: ProcessMark;
-  holder: ProcessMark | null;
-  index: number;
-  /** The shell that starts it again, when there is one. */
-  watch: ProcessMark | null;
-}
 
 /** What a dead strata-fs left. */
 export interface Former {
@@ -41,72 +33,30 @@ export interface Holding {
   remove(ledgerFd: number): void;
   /** This process and its ledgers count from now on; the former holder ends. */
   commit(): void;
+  /** Its holder, when it lives. */
+  holder(): ProcessMark | null;
+  /** Makes another one in place of a holder that died; null when that was not possible. */
+  holdAgain(): ProcessMark | null;
+  /** Ends holders that nobody refers to: of processes that were killed while they took over. */
+  endStrays(): void;
   /** At the end: nothing is held any more. */
   end(): void;
 }
 
-function readState(paths: DataPlanePaths): State | null {
-  try {
-    return JSON.parse(readFileSync(paths.state, 'utf8')) as State;
-  } catch {
-    return null;
-  }
-}
-
-function writeState(paths: DataPlanePaths, state: State): void {
-  writeFileSync(`${paths.state}.tmp`, JSON.stringify(state), { mode: 0o600 });
-  renameSync(`${paths.state}.tmp`, paths.state);
-}
-
-/** The strata-fs of this root, when it lives. */
-export function livingServer(paths: DataPlanePaths): ProcessMark | null {
-  const state = readState(paths);
-  return state !== null && lives(state.server) ? state.server : null;
-}
-
-/** The holder of this root, when it lives. */
-export function livingHolder(paths: DataPlanePaths): ProcessMark | null {
-  const holder = readState(paths)?.holder ?? null;
-  return lives(holder) ? holder : null;
-}
-
-/** The shell that starts strata-fs again, when it lives. */
-export function livingWatch(paths: DataPlanePaths): ProcessMark | null {
-  const watch = readState(paths)?.watch ?? null;
-  return lives(watch) ? watch : null;
-}
-
-/** Becomes the strata-fs of this root, a child of the watching shell if `isWatched`. Throws BUSY when one lives. */
-export function beginHolding(root: string, paths: DataPlanePaths, isWatched: boolean): Holding {
-  const lock = openSync(paths.lock, 'a', 0o600);
-  let former: State | null;
-  const self = markOf(process.pid);
-  const watch = isWatched ? markOf(process.ppid) : null;
-  if (self === null) throw new StrataError('INTERNAL', '/proc is not mounted');
-  try {
-    // Held for moments only.
-    if (sys.flock(lock, LOCK_EX) < 0) throw new StrataError('IO', `cannot lock ${paths.lock}`);
-    former = readState(paths);
-    if (former !== null && lives(former.server))
-      throw new StrataError('BUSY', `another strata-fs serves ${root}`);
-    endStrayHolders(root, former?.holder?.pid ?? 0);
-    // What stands there leads to the socket of the dead one, which its holder keeps open.
-    rmSync(paths.socket, { force: true });
-    writeState(paths, { server: self, holder: former?.holder ?? null, index: former?.index ?? -1, watch });
-  } finally {
-    // Before the holder is made, which would keep it.
-    closeSync(lock);
-  }
-  const left = former === null ? null : openFormer(former);
-  const holder = startHolder(root);
+/** Begins to hold for the process that has become the strata-fs of this root (place.ts); `left` is the state it found. */
+export function beginHolding(root: string, paths: DataPlanePaths, self: Self, left: State | null): Holding {
+  const former = left === null ? null : openFormer(left);
+  let holder = startHolder(root);
   const indexFd = sys.memfdCreate('strata-index');
   if (indexFd >= 0) sys.ftruncate(indexFd, INDEX_BYTES);
   const mapped = indexFd < 0 ? indexFd : sys.mapShared(indexFd, INDEX_BYTES);
   const index = typeof mapped === 'number' ? null : new Int32Array(mapped);
   let used = 0;
+  const counts = (): void =>
+    writeState(paths, { server: self.mark, holder, index: indexFd, watch: self.watch });
 
   return {
-    former: left,
+    former,
     add(ledgerFd) {
       if (index === null) return;
       // 0 is a free entry: no ledger has the descriptor 0.
@@ -121,12 +71,19 @@ export function beginHolding(root: string, paths: DataPlanePaths, isWatched: boo
       if (at >= 0) index![at] = 0;
     },
     commit() {
-      writeState(paths, { server: self, holder, index: indexFd, watch });
-      if (left !== null) sys.close(left.pidfd);
-      kill(former?.holder ?? null);
+      counts();
+      if (former !== null) sys.close(former.pidfd);
+      kill(left?.holder ?? null);
     },
+    holder: () => (lives(holder) ? holder : null),
+    holdAgain() {
+      holder = startHolder(root);
+      counts();
+      return holder;
+    },
+    endStrays: () => endStrayHolders(root, holder?.pid ?? 0),
     end() {
-      writeState(paths, { server: self, holder: null, index: -1, watch });
+      writeState(paths, { server: self.mark, holder: null, index: -1, watch: self.watch, ended: true });
       kill(holder);
     },
   };
@@ -140,7 +97,6 @@ function startHolder(root: string): ProcessMark | null {
   return pid < 0 ? null : markOf(pid);
 }
 
-/** Holders that nobody refers to: of processes that were killed while they took over. */
 function endStrayHolders(root: string, keep: number): void {
   for (const name of readdirSync('/proc')) {
     const pid = Number(name);
@@ -166,6 +122,7 @@ function openFormer({ holder, index }: State): Former | null {
     sys.close(pidfd);
     return null;
   }
-  const ledgers = [...new Int32Array(mapped)].filter((fd) => fd > 0);
+  const ledgers: number[] = [];
+  for (const fd of new Int32Array(mapped)) if (fd > 0) ledgers.push(fd);
   return { ledgers, take, pidfd };
 }

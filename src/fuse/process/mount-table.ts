@@ -11,6 +11,7 @@ import type { MountInfo, MountRequest } from '../contract.ts';
 import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
 import type { FormerMount } from '../loop/take-over.ts';
 import type { Features } from '../server/init.ts';
+import { stackName } from '../stack-name.ts';
 import { bindMount, mountFuse, setReadAhead, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import { formerMounts } from './former-mounts.ts';
@@ -49,6 +50,8 @@ export interface MountTable {
   /** Opens what a killed strata-fs served, as it was; what cannot be opened is told to `log`. Then `goOn` serves it. */
   takeOver(former: Former, log: (line: string) => void): Promise<void>;
   goOn(): Promise<void>;
+  /** The names of the stacks that are served: they stay stored. */
+  stacks(): Set<string>;
   /** VLFSs whose connection lives, lazily unmounted ones too. */
   size(): number;
   /** Unmounts what is not busy (lazily all, with force). Returns the mountpoints that stay. */
@@ -255,16 +258,25 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
     async takeOver(former, log) {
       const mounted = new Set(strataMountpoints());
       const wanted = records.list().filter((r) => mounted.has(nameFromText(r.mountpoint)));
+      const recorded = Map.groupBy(wanted, ({ id }) => id);
+      const found = formerMounts(former, records, recorded, log);
       const byThread = new Map<ServingThread, FormerMount[]>();
-      for (const mount of formerMounts(former, records, wanted, log)) {
-        const thread = await threads.join(mount.spec);
+      const threadsOf = await Promise.all(found.map(({ spec }) => threads.join(spec)));
+      for (const [i, mount] of found.entries()) {
+        const thread = threadsOf[i]!;
         byThread.set(thread, [...(byThread.get(thread) ?? []), mount]);
-        const mountpoints = wanted
-          .filter((r) => r.id === mount.id)
-          .map(({ mountpoint, readOnly }) => ({ path: mountpoint, readOnly }));
+        const mountpoints = (recorded.get(mount.id) ?? []).map(({ mountpoint, readOnly }) => ({
+          path: mountpoint,
+          readOnly,
+        }));
         const { cache = 'shared', stack } = mount.spec;
         table.set(mount.id, { thread, mountpoints, cache, stackKey: stack.key });
       }
+      // What is shown counts: the process may have died before a relayer was decided that is recorded already.
+      const shown = found.filter(({ id, spec }) =>
+        recorded.get(id)?.some(({ vlfs }) => vlfs.stack.key !== spec.stack.key),
+      );
+      if (shown.length > 0) records.restack(new Map(shown.map(({ id, spec }) => [id, spec.stack])));
       await Promise.all(
         [...byThread].map(async ([thread, mounts]) => {
           const { pidfd } = former;
@@ -285,6 +297,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       const ids = [...table.keys()];
       await Promise.all(threads.all().map((thread) => thread.send({ kind: 'go-on', ids })));
     },
+    stacks: () => new Set([...table.values()].map(({ stackKey }) => stackName(stackKey))),
     size: () => table.size,
     async unmountAll(force) {
       const left: string[] = [];

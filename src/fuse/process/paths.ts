@@ -8,6 +8,8 @@ export interface DataPlanePaths {
   lock: string;
   /** Who serves, who holds its descriptors. */
   state: string;
+  /** Who waits to take over. */
+  standby: string;
   pid: string;
   log: string;
   /** One record a mountpoint: what to mount again after a crash. */
@@ -25,6 +27,7 @@ export function dataPlanePaths(root: string): DataPlanePaths {
     socket: join(runDir, 'strata-fs.sock'),
     lock: join(runDir, 'strata-fs.lock'),
     state: join(runDir, 'strata-fs.state'),
+    standby: join(runDir, 'strata-fs.standby'),
     pid: join(runDir, 'strata-fs.pid'),
     log: join(runDir, 'strata-fs.log'),
     mountsDir: join(runDir, 'mounts'),

@@ -5,13 +5,13 @@ import { asStrataError, StrataError } from '../../base/index.ts';
 import type { StackSpec } from '../../vlfs/contract.ts';
 import { readQuarantine } from '../../vlfs/index.ts';
 import type { DataPlaneStatus } from '../contract.ts';
-import { servedStacks } from './former-mounts.ts';
 import type { Holding } from './holding.ts';
 import { openMountRecords } from './mount-records.ts';
 import { createMountTable, type MountTable } from './mount-table.ts';
 import { dataPlanePaths } from './paths.ts';
+import { createStandbyKeeper } from './standby-keeper.ts';
 import { createThreadGroups } from './thread-groups.ts';
-import { startThreads, type ThreadOptions } from './threads.ts';
+import { startThreads, type ThreadOptions, type Threads } from './threads.ts';
 import {
   createLineReader,
   encodeLine,
@@ -23,52 +23,40 @@ import {
 
 export interface DataPlaneOptions {
   root: string;
-  /** Module that exports openVlfs. */
-  vlfsModule: string;
-  /** Microseconds that a serving thread looks for the next request before it sleeps; see bench/fuse-roundtrip.ts. */
-  spinUs?: number | undefined;
-  /** Objects that the VLFSs of a serving thread may know, for tests. */
-  mostNodes?: number | undefined;
+  /** Its threads, which may be loading still, and what they were started with. */
+  home: Threads;
+  threadOptions: ThreadOptions;
+  /** The command line of a process that waits to take over; null: there is none. */
+  standby: readonly string[] | null;
   /** Its hold on the state root. */
   holding: Holding;
   log(line: string): void;
 }
 
-const DEFAULT_SPIN_US = 50;
-
 export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   const paths = dataPlanePaths(options.root);
-  const { holding, log } = options;
+  const { holding, home, log } = options;
   // Files made through a mount get exactly the mode asked for.
   process.umask(0);
   let ending = false;
   let ended = false;
   let inQuarantine: string[] = readQuarantine(options.root);
-  const threadOptions: ThreadOptions = {
-    quarantine: () => inQuarantine,
-    vlfsModule: options.vlfsModule,
-    spinUs: options.spinUs ?? DEFAULT_SPIN_US,
-    mostNodes: options.mostNodes,
-    onGone: (id, ledgerFd) => {
-      mounts.gone(id, ledgerFd);
-      log(`${id}: unmounted`);
-      endIfDone();
-    },
-    onLog: log,
-    onDeath: (what) => {
-      log(`${what} died; strata-fs ends and is started again`);
-      process.kill(process.pid, 'SIGKILL');
-    },
+  const { threadOptions } = options;
+  threadOptions.quarantine = () => inQuarantine;
+  threadOptions.onGone = (id, ledgerFd) => {
+    mounts.gone(id, ledgerFd);
+    log(`${id}: unmounted`);
+    endIfDone();
   };
-  const home = startThreads(threadOptions);
   const threads = createThreadGroups(options.root, home, () => {
     const further = startThreads({ ...threadOptions, count: 1 });
     further.startPool();
     return further;
   });
+  // They may have been started long before.
+  for (const thread of home.serving) void thread.send({ kind: 'quarantine', digests: inQuarantine });
   const records = openMountRecords(paths);
   const { former } = holding;
-  records.sweep(former === null ? undefined : servedStacks(former));
   const mounts: MountTable = createMountTable(threads, records, holding);
   const begun = performance.now();
   if (former !== null) await mounts.takeOver(former, log);
@@ -77,7 +65,16 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     await mounts.goOn();
     log(`took over ${mounts.size()} file systems in ${Math.round(performance.now() - begun)} ms`);
   }
+  records.sweep(mounts.stacks());
   home.startPool();
+  const keeper = createStandbyKeeper({
+    paths,
+    command: options.standby,
+    holding,
+    home,
+    isNeeded: () => mounts.size() > 0,
+    log,
+  });
 
   /** After a shutdown was asked for: ends when the last connection is gone. */
   function endIfDone(): void {
@@ -86,6 +83,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     log('ends');
     rmSync(paths.socket, { force: true });
     rmSync(paths.pid, { force: true });
+    keeper.stop();
     void threads.stop().finally(() => {
       holding.end();
       process.exit(0);
@@ -128,6 +126,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     mount: async ({ vlfs, ...rest }: WireMount) => {
       const stack = records.stacks.ofKey(vlfs.stack);
       ending = false;
+      keeper.look();
       await mounts.mount({ ...rest, vlfs: { ...vlfs, stack } });
     },
     unmount: (p: { mountpoint: string; force: boolean }) => mounts.unmount(p.mountpoint, p.force),
@@ -180,5 +179,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   // Ended by hand or by the init system: what is busy goes on being served.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void shutdown(false));
   process.on('SIGHUP', () => {});
+  keeper.look();
+  holding.endStrays();
   log(`serves ${options.root} as process ${process.pid} with ${threads.all().length} threads`);
 }

@@ -24,10 +24,10 @@ export interface ThreadOptions {
   spinUs: number;
   mostNodes?: number | undefined;
   /** Content that no VLFS shows, at the start of a serving thread. */
-  quarantine(): string[];
+  quarantine: () => string[];
   /** Serving threads; default: one a core, at most four. */
   count?: number;
-  onGone(id: string, ledgerFd: number): void;
+  onGone: (id: string, ledgerFd: number) => void;
   onLog(line: string): void;
   /** A thread died; the process cannot go on. */
   onDeath(what: string): void;
@@ -35,8 +35,10 @@ export interface ThreadOptions {
 
 export interface Threads {
   serving: ServingThread[];
-  /** Starts the pool, whose work waits until then: after a takeover requests are answered first. Once. */
+  /** Starts the pool, whose work waits until then: after a takeover requests are answered first, and one thread at a time takes the processor. Once. */
   startPool(): void;
+  /** Resolves when the serving threads have loaded what they need, and have stored it compiled for the next process. */
+  loaded(): Promise<void>;
   /** Ends all threads; mounts must be gone. */
   stop(): Promise<void>;
 }
@@ -61,7 +63,7 @@ export function startThreads(options: ThreadOptions): Threads {
   const died = (what: string) => (): void => {
     if (!stopping) options.onDeath(what);
   };
-  let pool: Worker[] = [];
+  const pool: Worker[] = [];
   /** What each pool thread attaches to. */
   const attachments: PoolAttach[][] = Array.from({ length: POOL_THREADS }, () => []);
   const count = options.count ?? Math.min(MAX_SERVING_THREADS, availableParallelism());
@@ -133,13 +135,22 @@ export function startThreads(options: ThreadOptions): Threads {
   return {
     serving,
     startPool() {
-      pool = attachments.map((list) => {
+      // The first jobs go to the first one, notifies to the last one.
+      const order = [attachments[0]!, ...attachments.slice(1).reverse()];
+      const startNext = (): void => {
+        const list = order.shift();
+        if (list === undefined || stopping) return;
         const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
+        pool.push(worker);
         worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
         worker.on('exit', died('a pool thread'));
+        worker.once('message', startNext);
         for (const attach of list) worker.postMessage(attach, [attach.port]);
-        return worker;
-      });
+      };
+      startNext();
+    },
+    async loaded() {
+      await Promise.all(serving.map((thread) => thread.send({ kind: 'keep-compiled' })));
     },
     async stop() {
       stopping = true;

@@ -29,12 +29,16 @@ export const WORD = {
 
 /** Names are being made stale; until it is cleared the kernel may hold wrong ones. */
 export const CHANGING = 1;
+/** A relayer was decided: the next stack counts, and the private files that were written with it. */
+export const DECIDED = 2;
 
 /** The double with the next node id, as an index of doubles. */
 export const NEXT_ID = 4;
 /** Name of the stack whose names the kernel holds: bytes, NUL-padded. */
 export const STACK_AT = 64;
 export const STACK_BYTES = 64;
+/** The stack of the relayer under way. */
+export const NEXT_STACK_AT = 128;
 
 /**
  * Journal areas: the first for the request being executed, the others for what former processes left unanswered. Words: low and high half of

@@ -10,6 +10,7 @@ import {
   BACKING_DOUBLE,
   BACKING_WORD,
   CHANGING,
+  DECIDED,
   GONE_DOUBLE,
   GONE_WORDS,
   HANDLE_DOUBLE,
@@ -21,6 +22,7 @@ import {
   MORE_AT,
   NAME_AT,
   NEXT_ID,
+  NEXT_STACK_AT,
   NODE_DOUBLE,
   NODE_WORD,
   SLOT_BYTES,
@@ -66,8 +68,12 @@ export interface Ledger {
   unregistered(slot: number): void;
   setFuse(o: { fd: number; fuseMinor: number; features: number }): void;
   setSpec(json: string): void;
-  /** The name of the stack whose names the kernel holds. */
+  /** The name of the stack that is shown. */
   setStack(name: string): void;
+  /** A relayer to this stack begins. */
+  setNextStack(name: string): void;
+  /** From here on the next stack is shown, whatever happens to this process. */
+  decide(): void;
   /** The kernel's names are (or may be) wrong until this is taken back. */
   setChanging(changing: boolean): void;
   /** The connection ended: nothing is to be taken over. */
@@ -158,6 +164,11 @@ export function createLedger(memory: LedgerMemory): Ledger {
       bytes[at++] = name.charCodeAt(i);
     }
     return true;
+  }
+
+  function putText(at: number, text: string): void {
+    bytes.fill(0, at, at + STACK_BYTES);
+    for (let i = 0; i < text.length && i < STACK_BYTES; i++) bytes[at + i] = text.charCodeAt(i);
   }
 
   /** A parent that the kernel does not know by itself is noted for its child. */
@@ -347,11 +358,18 @@ export function createLedger(memory: LedgerMemory): Ledger {
       words[SPEC_AT >>> 2] = text.length;
     },
     setStack(name) {
-      bytes.fill(0, STACK_AT, STACK_AT + STACK_BYTES);
-      for (let i = 0; i < name.length && i < STACK_BYTES; i++) bytes[STACK_AT + i] = name.charCodeAt(i);
+      putText(STACK_AT, name);
+      words[WORD.flags]! &= ~DECIDED;
+    },
+    setNextStack(name) {
+      putText(NEXT_STACK_AT, name);
+    },
+    decide() {
+      words[WORD.flags]! |= DECIDED;
     },
     setChanging(changing) {
-      words[WORD.flags] = changing ? CHANGING : 0;
+      if (changing) words[WORD.flags]! |= CHANGING;
+      else words[WORD.flags]! &= ~CHANGING;
     },
     clear() {
       giveUp();

@@ -6,6 +6,7 @@ import {
   BACKING_DOUBLE,
   BACKING_WORD,
   CHANGING,
+  DECIDED,
   GONE_DOUBLE,
   GONE_WORDS,
   HANDLE_DOUBLE,
@@ -19,6 +20,7 @@ import {
   MORE_AT,
   NAME_AT,
   NEXT_ID,
+  NEXT_STACK_AT,
   NODE_DOUBLE,
   NODE_WORD,
   NOTES_AT,
@@ -64,6 +66,8 @@ export interface LedgerContent {
   fuseMinor: number;
   features: number;
   changing: boolean;
+  /** A relayer was decided, and may not be in place yet. */
+  decided: boolean;
   stack: string;
   spec: string;
   nextId: number;
@@ -80,7 +84,7 @@ export function readLedgerHeader(
   memory: ArrayBuffer,
 ): Pick<
   LedgerContent,
-  'fuseFd' | 'fuseMinor' | 'features' | 'changing' | 'stack' | 'spec' | 'nextId'
+  'fuseFd' | 'fuseMinor' | 'features' | 'changing' | 'decided' | 'stack' | 'spec' | 'nextId'
 > | null {
   if (memory.byteLength < HEADER_BYTES) return null;
   const words = new Uint32Array(memory, 0, HEADER_BYTES >>> 2);
@@ -88,12 +92,15 @@ export function readLedgerHeader(
   const bytes = Buffer.from(memory, 0, HEADER_BYTES);
   const specBytes = words[SPEC_AT >>> 2]!;
   if (specBytes > HEADER_BYTES - SPEC_AT - 4) return null;
+  const decided = (words[WORD.flags]! & DECIDED) !== 0;
+  const stackAt = decided ? NEXT_STACK_AT : STACK_AT;
   return {
     fuseFd: words[WORD.fuseFd]! | 0,
     fuseMinor: words[WORD.fuseMinor]!,
     features: words[WORD.features]!,
     changing: (words[WORD.flags]! & CHANGING) !== 0,
-    stack: bytes.latin1Slice(STACK_AT, STACK_AT + STACK_BYTES).replace(/\0+$/, ''),
+    decided,
+    stack: bytes.latin1Slice(stackAt, stackAt + STACK_BYTES).replace(/\0+$/, ''),
     spec: bytes.toString('utf8', SPEC_AT + 4, SPEC_AT + 4 + specBytes),
     nextId: new Float64Array(memory, 0, NEXT_ID + 1)[NEXT_ID]!,
   };

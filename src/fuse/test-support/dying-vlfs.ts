@@ -1,0 +1,69 @@
+/**
+ * The real VLFS, in a strata-fs that dies by SIGKILL at a chosen step of a relayer, a revert or a reset. STRATA_TEST_DYING names a file with the number
+ * of that step; it is removed when the process dies. Steps are what the VLFS announces before it changes something on disk, what it
+ * does between requests, and the calls in which the loop learns what is to be expired.
+ */
+import { readFileSync, rmSync } from 'node:fs';
+import type { RelayerWork } from '../../vlfs/contract.ts';
+import { holdStack, openVlfs as openReal, type Vlfs, type VlfsOptions } from '../../vlfs/index.ts';
+
+export { holdStack };
+
+const file = process.env['STRATA_TEST_DYING'] ?? '';
+
+function chosenStep(): number {
+  try {
+    return Number(readFileSync(file, 'utf8'));
+  } catch {
+    return -1;
+  }
+}
+
+export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOptions): Vlfs {
+  let left = -1;
+  let inside = false;
+  const step = (): void => {
+    if (left < 0 || --left > 0) return;
+    rmSync(file);
+    process.kill(process.pid, 'SIGKILL');
+    for (;;);
+  };
+  const vlfs = openReal(spec, { ...options, onStep: () => inside && step() });
+  /** What is announced meanwhile is a step of the change. */
+  const within = <T>(work: () => T): T => {
+    inside = true;
+    try {
+      step();
+      return work();
+    } finally {
+      inside = false;
+    }
+  };
+  const begin = (): void => {
+    left = chosenStep();
+  };
+  return {
+    ...vlfs,
+    revert(paths) {
+      begin();
+      return within(() => vlfs.revert(paths));
+    },
+    reset(keep) {
+      begin();
+      within(() => vlfs.reset(keep));
+    },
+    beginRelayer(stack, files) {
+      begin();
+      const work = vlfs.beginRelayer(stack, files);
+      return {
+        ...work,
+        // As few steps as can be, each time.
+        step: () => within(() => work.step(0)),
+        names: () => within(() => work.names()),
+        commit: () => within(() => work.commit()),
+      } satisfies RelayerWork;
+    },
+    takeStaleNames: () => within(() => vlfs.takeStaleNames()),
+    takeListed: () => within(() => vlfs.takeListed()),
+  };
+}
