@@ -121,7 +121,8 @@ export interface Requests {
   gc: First<'gc'>;
   fsck: First<'fsck'>;
   scan: First<'scan'>;
-  quarantineList: Nothing;
+  scanOnOpen: First<'scanOnOpen'>;
+  scanState: Nothing;
   quarantineRelease: { digest: string };
   rebuildCatalog: Nothing;
   ping: Nothing;
@@ -309,7 +310,17 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     summary:
       'Judges every distinct content of appliances once, and may put what is infected into quarantine.',
   },
-  quarantineList: { verb: 'GET', path: '/v1/quarantine', safe: true, summary: 'What is in quarantine.' },
+  scanOnOpen: {
+    verb: 'POST',
+    path: '/v1/scan/on-open',
+    summary: 'Lets a scanner judge the contents of appliances before they are opened, or no more.',
+  },
+  scanState: {
+    verb: 'GET',
+    path: '/v1/scan',
+    safe: true,
+    summary: 'What is in quarantine, and which appliances are checked at open.',
+  },
   quarantineRelease: {
     verb: 'DELETE',
     path: '/v1/quarantine/:digest',

@@ -224,7 +224,9 @@ export const RESULT_SCHEMAS = {
     still_shown: Type.Array(Type.Object({ name: text, dir: text })),
     elapsed_ms: count,
   }),
-  quarantineList: Type.Object({
+  scanOnOpen: Type.Object({ names: texts, on: Type.Boolean() }),
+  scanState: Type.Object({
+    on_open: Type.Array(Type.Object({ name: text, scanner: text })),
     quarantine: Type.Array(Type.Object({ digest: text, name: text, scanner: text, since: text })),
   }),
   quarantineRelease: Type.Object({ released: text }),

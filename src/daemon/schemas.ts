@@ -32,6 +32,16 @@ const nothing = Type.Object({}, STRICT);
 const named = Type.Object({ name }, STRICT);
 const layersOf = Type.Object({ name, layers: layerWords }, STRICT);
 
+const scanner = {
+  with: Type.Optional(Type.Union([Type.Literal('clamav'), Type.Literal('yara'), Type.Literal('command')])),
+  socket: Type.Optional(path),
+  database: Type.Optional(path),
+  rules: Type.Optional(Type.Array(path, { maxItems: 1000 })),
+  command: Type.Optional(Type.String({ minLength: 1, maxLength: 65_536 })),
+  maxBytes: Type.Optional(Type.Integer({ minimum: 1 })),
+  timeoutMs: Type.Optional(Type.Integer({ minimum: 1 })),
+};
+
 export const REQUEST_SCHEMAS = {
   repoAdd: Type.Object(
     {
@@ -152,22 +162,22 @@ export const REQUEST_SCHEMAS = {
   fsck: Type.Object({ deep: Type.Optional(Type.Boolean()), repair: Type.Optional(Type.Boolean()) }, STRICT),
   scan: Type.Object(
     {
+      ...scanner,
       names: Type.Optional(Type.Array(name, { maxItems: LIMITS.createCount })),
-      with: Type.Optional(
-        Type.Union([Type.Literal('clamav'), Type.Literal('yara'), Type.Literal('command')]),
-      ),
-      socket: Type.Optional(path),
-      database: Type.Optional(path),
-      rules: Type.Optional(Type.Array(path, { maxItems: 1000 })),
-      command: Type.Optional(Type.String({ minLength: 1, maxLength: 65_536 })),
-      maxBytes: Type.Optional(Type.Integer({ minimum: 1 })),
-      timeoutMs: Type.Optional(Type.Integer({ minimum: 1 })),
       fresh: Type.Optional(Type.Boolean()),
       quarantine: Type.Optional(Type.Boolean()),
     },
     STRICT,
   ),
-  quarantineList: nothing,
+  scanOnOpen: Type.Object(
+    {
+      ...scanner,
+      names: Type.Array(name, { minItems: 1, maxItems: LIMITS.createCount }),
+      on: Type.Boolean(),
+    },
+    STRICT,
+  ),
+  scanState: nothing,
   quarantineRelease: Type.Object({ digest: Type.String({ minLength: 8, maxLength: 64 }) }, STRICT),
   rebuildCatalog: nothing,
   ping: nothing,

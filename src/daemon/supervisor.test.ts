@@ -16,7 +16,7 @@ function fakeWorld() {
     relayer: async () => {},
     revert: async () => [String(pid)],
     reset: async () => {},
-    quarantine: async () => {},
+    readScanState: async () => {},
     status: async () => ({
       pid,
       uptimeMs: 1,

@@ -122,7 +122,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       // What the first time reverted already is not named by the second.
       revert: (id, paths) => again((plane) => plane.revert(id, paths)),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),
-      quarantine: () => again((plane) => plane.quarantine()),
+      readScanState: () => again((plane) => plane.readScanState()),
       status: () => again((plane) => plane.status()),
       close: () => {},
     },

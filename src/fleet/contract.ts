@@ -139,6 +139,18 @@ export interface FsckResult {
   elapsed_ms: number;
 }
 
+/** Which scanner, and its limits; see ScannerConfig. */
+export interface ScannerOptions {
+  /** Default: clamav, or command when there is one. */
+  with?: ScannerKind;
+  socket?: string;
+  database?: string;
+  rules?: string[];
+  command?: string;
+  maxBytes?: number;
+  timeoutMs?: number;
+}
+
 export interface FleetScanResult extends ScanResult {
   /** Private files that the quarantine marked. */
   marked: number;
@@ -276,22 +288,13 @@ export interface Fleet {
   fsck(o: { deep?: boolean; repair?: boolean }, progress: Progress): Promise<FsckResult>;
   /** Judges every distinct content of the appliances (default: all) once; `quarantine` hides what is infected, everywhere. */
   scan(
-    o: {
-      names?: string[];
-      /** Default: clamav, or command when there is one. */
-      with?: ScannerKind;
-      socket?: string;
-      database?: string;
-      rules?: string[];
-      command?: string;
-      maxBytes?: number;
-      timeoutMs?: number;
-      fresh?: boolean;
-      quarantine?: boolean;
-    },
+    o: ScannerOptions & { names?: string[]; fresh?: boolean; quarantine?: boolean },
     progress: Progress,
   ): Promise<FleetScanResult>;
-  quarantineList(): Promise<{ quarantine: QuarantineEntry[] }>;
+  /** An open for reading waits until the scanner has judged the content (off: no more). */
+  scanOnOpen(o: ScannerOptions & { names: string[]; on: boolean }): Promise<{ names: string[]; on: boolean }>;
+  /** What is in quarantine, and which appliances are checked at open. */
+  scanState(): Promise<{ quarantine: QuarantineEntry[]; on_open: { name: string; scanner: string }[] }>;
   quarantineRelease(digest: string): Promise<{ released: string }>;
   /** Rebuilds catalog.sqlite from the files. */
   rebuildCatalog(): Promise<void>;

@@ -48,7 +48,7 @@ export function fakePlane(): FakePlane {
     },
     revert: async (_, paths) => paths,
     reset: async () => {},
-    quarantine: async () => {},
+    readScanState: async () => {},
     status: async () => ({
       pid: process.pid,
       uptimeMs: 0,

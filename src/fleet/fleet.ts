@@ -32,6 +32,7 @@ import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMou
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
 import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
+import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
 import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
 import {
   addLayers,
@@ -155,7 +156,8 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     gc: (o, progress) => collectGarbage(context, o, progress),
     fsck: (o, progress) => checkFleet(context, o, progress),
     scan: (o, progress) => scanFleet(context, o, progress),
-    quarantineList: async () => listQuarantine(context),
+    scanOnOpen: (o) => setScanOnOpen(context, o),
+    scanState: async () => ({ quarantine: listQuarantine(context), on_open: listOnOpen(context) }),
     quarantineRelease: (digest) => releaseQuarantine(context, digest),
     rebuildCatalog: () => context.locks.with([COMMIT], () => rebuildCatalog(context)),
     close: async () => context.locks.with([COMMIT], () => context.catalog.close()),

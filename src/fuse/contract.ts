@@ -46,8 +46,8 @@ export interface DataPlane {
   revert(id: string, paths: string[]): Promise<string[]>;
   /** A fresh private layer, keeping the given paths. */
   reset(id: string, keep: string[]): Promise<void>;
-  /** Reads ROOT/scan/quarantine anew; answers when no VLFS shows that content any more. */
-  quarantine(): Promise<void>;
+  /** Reads ROOT/scan/quarantine and which appliances are checked at open anew; answers when all VLFSs do as they say. */
+  readScanState(): Promise<void>;
   status(): Promise<DataPlaneStatus>;
   close(): void;
 }

@@ -6,6 +6,7 @@ import type { ScanAnswer, ScanWork } from './scan-worker.ts';
 
 export type * from './contract.ts';
 export { heldMark } from './marks.ts';
+export { judgeForOpen, onOpenSettings, readOnOpen, writeOnOpen } from './on-open.ts';
 export {
   addQuarantine,
   beginMarking,
@@ -16,6 +17,7 @@ export {
   removeQuarantine,
 } from './quarantine.ts';
 export { verdictFile } from './run-scan.ts';
+export { testScanner } from './scanners/index.ts';
 export { checkStore, dropStore, pruneStore } from './store.ts';
 
 /** Heap of the scan's thread, beside the buffers of what it reads. */

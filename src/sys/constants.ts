@@ -103,6 +103,7 @@ export const E = {
   OVERFLOW: 75,
   OPNOTSUPP: 95,
   NOTCONN: 107,
+  TIMEDOUT: 110,
   STALE: 116,
   DQUOT: 122,
 } as const;

@@ -8,7 +8,7 @@
  *
  * VlfsSpec and StackSpec say what a VLFS is made of; fleet/ makes them, the data plane opens them.
  */
-import type { Name } from '../base/index.ts';
+import type { Digest, Name } from '../base/index.ts';
 
 export const PENDING = -1_000_000;
 
@@ -30,6 +30,8 @@ export type SlowJob = { then: 'retry' | 'reply' } & (
   | { kind: 'truncate'; fd: number; sizeBytes: number; done?: (errno: number) => void }
   /** Not for the pool: work of the VLFS's own thread between requests. Goes on until `untilMs` (performance.now()); null: there is more to do, else the result. */
   | { kind: 'steps'; advance(untilMs: number): number | null }
+  /** Lets a scanner judge the content, as `file` says; 0 is clean. `digest`: of shared content, by its index. */
+  | { kind: 'scan'; fd: number; digest: Digest | null; file: string; done?: (errno: number) => void }
 );
 
 export interface Caller {
@@ -253,6 +255,8 @@ export interface VlfsControl {
   /** Returns what was reverted; the names that changed are in takeStaleNames. */
   revert(paths: string[]): string[];
   reset(keep: string[]): void;
+  /** Reads anew whether contents are judged before they are opened (`on-open.json` beside the private layer). */
+  readScanOnOpen(): void;
   /** Names changed by revert and reset since the last call. */
   takeStaleNames(): StaleName[];
   /** Node ids of directories that were listed since the last call: the kernel may keep their listings. */

@@ -8,6 +8,7 @@ import type { Ledger } from './ledger/ledger.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
 import type { DenialLog } from './policy/denials.ts';
+import type { ScanOnOpen } from './scan-on-open.ts';
 import { countNodes } from './shares.ts';
 import type { Stack, Unit } from './stack.ts';
 
@@ -139,6 +140,8 @@ export interface Core {
   /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
   readonly cachedBytes: number;
   posixAcl: boolean;
+  /** Contents are judged before they are opened; null: they are not. */
+  scanOnOpen: ScanOnOpen | null;
   /** Large deletions run on a thread of their own. */
   readonly background: boolean;
   /** Called before each change on disk: fault injection. */

@@ -14,6 +14,7 @@ import {
   newStat,
   O_RDONLY,
   O_TRUNC,
+  O_WRONLY,
   pread,
   pwrite,
   S_IFREG,
@@ -27,6 +28,7 @@ import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts
 import { cutLarge } from './large-files.ts';
 import { confirm } from './lookup.ts';
 import { contentWent, refusedContent } from './quarantine.ts';
+import { judgedForOpen } from './scan-on-open.ts';
 import { mayOpen } from './shares.ts';
 import { slowJob } from './slow-job.ts';
 
@@ -46,6 +48,10 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
   if ((flags & O_TRUNC) === 0) {
     const refused = refusedContent(core, node);
     if (refused < 0) return refused;
+    if (core.scanOnOpen !== null && (flags & O_ACCMODE) !== O_WRONLY) {
+      const judged = judgedForOpen(core, caller, node);
+      if (judged !== 0) return judged;
+    }
   }
   if (writes) {
     if (core.readOnly) return -E.ROFS;

@@ -21,6 +21,7 @@ export {
   readQuarantine,
   setQuarantine,
 } from './quarantine.ts';
+export { onOpenFile } from './scan-on-open.ts';
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';

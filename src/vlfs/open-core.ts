@@ -17,6 +17,7 @@ import { dropAllParked } from './parked-files.ts';
 import { openDenialLog } from './policy/denials.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { finishReset } from './reset.ts';
+import { readScanOnOpen } from './scan-on-open.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
 import { closeStack, openStack } from './stack.ts';
 import { loadHidden, openDirectory } from './whiteout-sets.ts';
@@ -103,6 +104,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     passthrough: false,
     cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
     posixAcl: false,
+    scanOnOpen: options.inspect === true ? null : readScanOnOpen(spec.privateDir),
     background: options.background ?? false,
     onStep: options.onStep ?? null,
     onAttributes: options.onAttributes ?? null,

@@ -27,6 +27,7 @@ import { rmdir, unlink } from './remove-ops.ts';
 import { rename } from './rename.ts';
 import { reset } from './reset.ts';
 import { revert } from './revert.ts';
+import { readScanOnOpen } from './scan-on-open.ts';
 import { setattr } from './set-attributes.ts';
 import { takePrunable } from './shares.ts';
 import { everyName, namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
@@ -59,6 +60,8 @@ export interface Vlfs extends VfsOperations {
   relayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): void;
   /** The same in steps between which requests are served, with the names that the kernel must look up again around it. */
   beginRelayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): RelayerWork;
+  /** Reads anew whether contents are judged before they are opened. */
+  readScanOnOpen(): void;
   /** Shows shared originals again; returns the absolute paths that changed. The server must make the kernel look names up again. */
   revert(paths: readonly string[]): string[];
   /** A fresh private layer but for `keep`; who acknowledges it to a user syncs the file system first. The server must make the kernel look names up again. */
@@ -277,6 +280,9 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
     takePrunable: () => takePrunable(core),
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
     beginRelayer: (stack, privateFiles) => beginRelayer(core, stack, privateFiles),
+    readScanOnOpen: () => {
+      core.scanOnOpen = readScanOnOpen(core.privateDir);
+    },
     revert: (paths) => {
       let reverted: string[] = [];
       dropAllParked(core);

@@ -23,6 +23,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -103,6 +104,12 @@ const errno = (work: () => unknown): string => {
   }
 };
 const read = (name: string, path = 'usr/share/tool/evil') => errno(() => readFileSync(inside(name, path)));
+
+const readError = (path: string): Promise<string> =>
+  readFile(path).then(
+    () => 'done',
+    (error: NodeJS.ErrnoException) => error.code ?? String(error),
+  );
 
 before(async () => {
   const starting = startClamd();
@@ -343,4 +350,59 @@ open("x","w").write("x")'`);
   const places = result.infected.flatMap((one: { places: { path: string }[] }) => one.places);
   assert.ok(places.some(({ path }: { path: string }) => path === '/mod\\xff\\x0a\\x1b[31m'));
   await s.json('umount', 'a-3');
+});
+
+test('scanned on open: nothing is read or run before clamd has judged it', async () => {
+  await s.json('mount', 'a-4', dir('a-4'));
+  assert.equal(read('a-4'), 'done');
+  await s.json('scan', 'a-4', '--on-open', 'on', ...clam);
+  assert.equal(read('a-4'), 'EPERM');
+  assert.equal(read('a-4', 'usr/share/tool/good-1'), 'done');
+  writeFileSync(inside('a-4', 'program'), '#!/bin/sh\necho ran\n');
+  chmodSync(inside('a-4', 'program'), 0o755);
+  assert.equal((await sh(inside('a-4', 'program'))).stdout, 'ran\n');
+  // The same file with another content, also while it is open and mapped by who writes to it.
+  appendFileSync(inside('a-4', 'program'), OTHER);
+  assert.equal(read('a-4', 'program'), 'EPERM');
+  assert.equal((await sh(inside('a-4', 'program'))).status, 126);
+  const mapped = await sh(`cd ${dir('a-4')} && python3 -c '
+import mmap, os
+f = os.open("mapped", os.O_RDWR | os.O_CREAT); os.write(f, b"x" * 4096)
+m = mmap.mmap(f, 4096); m[0:1] = b"y"
+def read():
+    try: return open("mapped").read(1)
+    except OSError as e: return e.errno
+a = read(); m[0:23] = b"STRATA-TEST-MALWARE-TWO"; print(a, read())'`);
+  assert.equal(mapped.stdout, 'y 1\n', mapped.stderr);
+  assert.equal(readFileSync(inside('a-2', 'usr/share/tool/good-1'), 'utf8'), 'good 1\n');
+  // It is the appliance's property, whoever serves it.
+  process.kill(Number(readFileSync(join(s.root, 'run/strata-fs.pid'), 'utf8')), 'SIGKILL');
+  assert.equal(read('a-4'), 'EPERM');
+  assert.equal(read('a-2'), 'done');
+  assert.deepEqual((await s.json('scan', '--list')).on_open, [{ name: 'a-4', scanner: 'clamav' }]);
+});
+
+test('a scanner that hangs has its time, and keeps nobody else waiting', async () => {
+  const hang = ['--command', 'sleep 60', '--timeout', '2'];
+  await s.json('scan', 'a-4', '--on-open', 'on', ...hang);
+  const hung = sh(`for i in 1 2 3; do cat ${inside('a-4', 'usr/share/tool/good-')}$i & done; wait`);
+  const began = performance.now();
+  let done = false;
+  void hung.then(() => {
+    done = true;
+  });
+  for (let i = 0; i < 20; i++) {
+    await writeFile(inside('a-4', `while-${i}`), 'x');
+    await sh(`sync ${inside('a-4', `while-${i}`)}; cat ${inside('a-2', 'usr/share/tool/good-1')}`);
+    if (done) break;
+  }
+  const { stderr } = await hung;
+  assert.match(stderr, /timed out/i);
+  assert.ok(performance.now() - began < 30_000);
+  await s.json('scan', 'a-4', '--on-open', 'on', '--command', 'exit 3');
+  assert.equal(await readError(inside('a-4', 'usr/share/tool/good-4')), 'EIO');
+  await s.json('scan', 'a-4', '--on-open', 'off');
+  assert.equal(read('a-4'), 'done');
+  const none = await s.run(['scan', 'a-4', '--on-open', 'on', '--socket', join(aside, 'nobody')]);
+  assert.match(none.stderr, /clamd does not answer/);
 });

@@ -1,10 +1,12 @@
 /** `strata scan`: malware in a fleet, each content looked at once; the quarantine. */
 import { resolve } from 'node:path';
 import { StrataError } from '../../base/index.ts';
-import type { Result } from '../../daemon/contract.ts';
+import type { Request, Result } from '../../daemon/contract.ts';
 import type { CommandSpec, Invocation, Outcome, Printer } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
 import { flag, maybe, number, pathOption, text, texts, wordList } from '../words.ts';
+
+type ScannerOptions = Omit<Request<'scanOnOpen'>, 'names' | 'on'>;
 
 /** Exit status when something is infected. */
 const INFECTED = 4;
@@ -47,10 +49,21 @@ function report(print: Printer, result: Result<'scan'>): void {
 
 async function scan(invocation: Invocation): Promise<Outcome> {
   const { context } = invocation;
-  const timeout = number(invocation, 'timeout');
   const names = wordList(invocation, 0);
   const result = await context.call('scan', {
     ...(names.length > 0 ? { names } : {}),
+    ...scannerOf(invocation),
+    ...(flag(invocation, 'fresh') ? { fresh: true } : {}),
+    ...(flag(invocation, 'quarantine') ? { quarantine: true } : {}),
+  });
+  const status = result.infected_count > 0 ? INFECTED : result.failed_count > 0 ? 1 : 0;
+  return { json: result, status, human: (print) => report(print, result) };
+}
+
+/** The options that choose a scanner. */
+function scannerOf(invocation: Invocation): ScannerOptions {
+  const timeout = number(invocation, 'timeout');
+  return {
     ...maybe('with', text(invocation, 'with') as 'clamav' | 'yara' | 'command' | undefined),
     ...maybe('socket', pathOption(invocation, 'socket')),
     ...maybe('database', pathOption(invocation, 'database')),
@@ -58,11 +71,7 @@ async function scan(invocation: Invocation): Promise<Outcome> {
     ...rulesOf(invocation),
     ...maybe('maxBytes', number(invocation, 'maxSize')),
     ...maybe('timeoutMs', timeout === undefined ? undefined : timeout * 1000),
-    ...(flag(invocation, 'fresh') ? { fresh: true } : {}),
-    ...(flag(invocation, 'quarantine') ? { quarantine: true } : {}),
-  });
-  const status = result.infected_count > 0 ? INFECTED : result.failed_count > 0 ? 1 : 0;
-  return { json: result, status, human: (print) => report(print, result) };
+  };
 }
 
 function rulesOf(invocation: Invocation): { rules?: string[] } {
@@ -71,11 +80,30 @@ function rulesOf(invocation: Invocation): { rules?: string[] } {
 }
 
 async function list({ context }: Invocation): Promise<Outcome> {
-  const result = await context.call('quarantineList', {});
+  const result = await context.call('scanState', {});
   const rows = result.quarantine.map(({ digest, name, scanner, since }) => [digest, name, since, scanner]);
   return {
     json: result,
-    human: (print) => print.table(['DIGEST', 'NAME', 'SINCE', 'SCANNER'], rows, 'nothing is in quarantine'),
+    human: (print) => {
+      print.table(['DIGEST', 'NAME', 'SINCE', 'SCANNER'], rows, 'nothing is in quarantine');
+      for (const { name, scanner } of result.on_open) print.line(`${name} is scanned on open: ${scanner}`);
+    },
+  };
+}
+
+async function onOpen(invocation: Invocation, on: boolean): Promise<Outcome> {
+  const names = wordList(invocation, 0);
+  if (names.length === 0)
+    throw new StrataError('USAGE', '--on-open needs the names of appliances', {
+      hint: 'strata scan NAME --on-open on',
+    });
+  const result = await invocation.context.call('scanOnOpen', { names, on, ...scannerOf(invocation) });
+  const how = on ? 'is scanned on open' : 'is not scanned on open any more';
+  return {
+    json: result,
+    human: (print) => {
+      for (const name of result.names) print.line(`${name} ${how}`);
+    },
   };
 }
 
@@ -147,7 +175,14 @@ export const SCAN_COMMAND: CommandSpec = {
       long: '--quarantine',
       description: 'hide what is infected in every appliance at once: opening it answers EPERM',
     },
-    { long: '--list', description: 'only list what is in quarantine' },
+    {
+      long: '--on-open',
+      value: 'on|off',
+      choices: ['on', 'off'],
+      description:
+        'only say whether the named appliances let this scanner judge each content before it is opened for reading: infected answers EPERM, no verdict in time (default 30 s) ETIMEDOUT, content that cannot be judged EIO',
+    },
+    { long: '--list', description: 'only list what is in quarantine, and what is scanned on open' },
     { long: '--release', value: 'DIGEST', description: 'only show this content again, everywhere' },
   ],
   examples: [
@@ -156,6 +191,7 @@ export const SCAN_COMMAND: CommandSpec = {
     ["strata scan --command '! grep -q EICAR'", 'any program'],
     ['strata scan --quarantine', 'and hide what is infected'],
     ['strata scan --release 275a021b', 'it was a false alarm'],
+    ['strata scan web-1 --on-open on', 'nothing is read or run there before clamd has seen it'],
   ],
   run: async (invocation) => {
     const digest = text(invocation, 'release');
@@ -165,6 +201,8 @@ export const SCAN_COMMAND: CommandSpec = {
       (wordList(invocation, 0).length > 0 || (digest !== undefined && isList))
     )
       throw new StrataError('USAGE', '--list and --release stand alone');
+    const atOpen = text(invocation, 'onOpen');
+    if (atOpen !== undefined) return onOpen(invocation, atOpen === 'on');
     if (digest !== undefined) return release(invocation, digest);
     return isList ? list(invocation) : scan(invocation);
   },

@@ -235,7 +235,8 @@ export function createFakeFleet(root: string): FakeFleet {
       still_shown: [],
       elapsed_ms: 3,
     }),
-    quarantineList: async () => ({ quarantine: [] }),
+    scanOnOpen: async ({ names, on }) => ({ names, on }),
+    scanState: async () => ({ quarantine: [], on_open: [] }),
     quarantineRelease: async (digest) => ({ released: digest }),
     rebuildCatalog: async () => {},
     close: async () => {

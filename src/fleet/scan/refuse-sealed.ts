@@ -5,9 +5,11 @@ import { heldMark } from '../../scan/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { closeStack, openStack, readQuarantine } from '../../vlfs/index.ts';
 import type { FleetContext } from '../context.ts';
+import { refuseOnOpen } from './on-open.ts';
 
-/** Throws DENIED when a layer or the private layer of the appliance has content in quarantine, shown or not. */
+/** Throws DENIED when a layer or the private layer of the appliance has content in quarantine, shown or not, or when its contents are judged at open. */
 export function refuseQuarantined(context: FleetContext, { name, stack, privateDir }: VlfsSpec): void {
+  refuseOnOpen(privateDir, name);
   const digests = new Set<string>(readQuarantine(context.root));
   if (digests.size === 0) return;
   const opened = openStack(stack);

@@ -25,7 +25,7 @@ import { readQuarantine } from '../../vlfs/index.ts';
 import { applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import type { FleetContext } from '../context.ts';
-import type { Fleet, FleetScanResult, QuarantineEntry } from '../contract.ts';
+import type { Fleet, FleetScanResult, QuarantineEntry, ScannerOptions } from '../contract.ts';
 import { vlfsSpec } from '../follow.ts';
 import { COMMIT } from '../locks.ts';
 import { sealedMounts } from '../sealed/door.ts';
@@ -49,7 +49,7 @@ function inTurn<T>(context: FleetContext, work: () => Promise<T>): Promise<T> {
 }
 
 /** The scanner that options name; what they leave out has a default. Throws USAGE. */
-export function scannerConfig(options: Pick<ScanOptions, keyof ScannerOptions>): ScannerConfig {
+export function scannerConfig(options: ScannerOptions): ScannerConfig {
   const kind = options.with ?? (options.command === undefined ? 'clamav' : 'command');
   if (kind === 'command' && !options.command?.trim())
     throw new StrataError('USAGE', 'the scanner "command" needs a command', { hint: 'add --command CMD' });
@@ -66,16 +66,6 @@ export function scannerConfig(options: Pick<ScanOptions, keyof ScannerOptions>):
     maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,
     timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
   };
-}
-
-interface ScannerOptions {
-  with?: unknown;
-  socket?: unknown;
-  database?: unknown;
-  rules?: unknown;
-  command?: unknown;
-  maxBytes?: unknown;
-  timeoutMs?: unknown;
 }
 
 export function scanFleet(
@@ -154,7 +144,7 @@ async function quarantine(
 /** strata-fs reads the directory of the quarantine anew; one that does not run does so at its start. */
 export async function tellDataPlane(context: FleetContext): Promise<void> {
   const plane = await context.runningDataPlane();
-  await plane?.quarantine();
+  await plane?.readScanState();
 }
 
 /** At the start: what a killed stratad had put into quarantine is told and marked, beside everything else. */
@@ -214,8 +204,8 @@ function stillShown(
 }
 
 /** What is in quarantine. */
-export function listQuarantine(context: FleetContext): { quarantine: QuarantineEntry[] } {
-  const entries = readQuarantine(context.root)
+export function listQuarantine(context: FleetContext): QuarantineEntry[] {
+  return readQuarantine(context.root)
     .sort()
     .map((digest) => {
       const record = quarantineRecord(context.root, digest);
@@ -226,7 +216,6 @@ export function listQuarantine(context: FleetContext): { quarantine: QuarantineE
         since: record?.since ?? '',
       };
     });
-  return { quarantine: entries };
 }
 
 /** Shows content again, everywhere. A digest may be shortened to 8 digits when that is clear. */

@@ -304,6 +304,7 @@ function execute(seq: number, command: LoopCommand): void {
     }
     case 'quarantine':
       setQuarantine?.(command.digests);
+      for (const { vlfs } of [...byId.values(), ...opened.values()]) vlfs.readScanOnOpen?.();
       answer(undefined, null);
       break;
     case 'status':

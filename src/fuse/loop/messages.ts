@@ -21,7 +21,7 @@ export type LoopCommand =
   | { kind: 'relayer'; changes: { id: string; stack: string; privateFiles?: PrivateFile[] }[] }
   | { kind: 'revert'; id: string; paths: string[] }
   | { kind: 'reset'; id: string; keep: string[] }
-  /** Content that no VLFS shows from now on. */
+  /** Content that no VLFS shows from now on; and each reads anew whether it is checked at open. */
   | { kind: 'quarantine'; digests: string[] }
   | { kind: 'status' }
   /** Answers when the process of this pidfd has ended, and closes that. */

@@ -251,7 +251,7 @@ function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: numbe
   m.waiting.delete(job);
   m.underWay--;
   try {
-    if (job.kind === 'copy-data' || job.kind === 'fsync' || job.kind === 'truncate')
+    if (job.kind === 'copy-data' || job.kind === 'fsync' || job.kind === 'truncate' || job.kind === 'scan')
       job.done?.(Math.min(result, 0));
   } catch (error) {
     ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);

@@ -6,8 +6,10 @@ import type { StaleName, VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs
 import type { Ledger, Revival } from '../../vlfs/index.ts';
 
 export type ServedVlfs = VfsOperations &
-  Omit<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'> &
-  Partial<Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable'>> & {
+  Omit<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable' | 'readScanOnOpen'> &
+  Partial<
+    Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable' | 'readScanOnOpen'>
+  > & {
     /** Missing when the VLFS does not use the ledger: then it cannot be taken over. */
     everyName?(): StaleName[];
   };

@@ -129,6 +129,11 @@ export async function runPoolJob(job: PoolJob): Promise<number> {
       return await copyData(job.fromFd, job.toFd, job.sizeBytes);
     case 'copy-range':
       return await copyRange(job.fromFd, job.fromOffset, job.toFd, job.toOffset, job.sizeBytes);
+    case 'scan': {
+      // Loaded by the first appliance that is checked at open.
+      const { judgeForOpen } = await import('../../scan/index.ts');
+      return await judgeForOpen(job.fd, job.digest, job.file);
+    }
     case 'notify':
       return await notify(job.fuseFd, job.messages);
   }

@@ -13,10 +13,20 @@ export interface PoolClient {
   drain(): void;
 }
 
+interface Share {
+  running: number;
+  later: (() => void)[];
+}
+
+/** Scans of one owner at a time: they wait for a scanner, not in a thread. */
+const SCANS = 8;
+
 export function createPoolClient(ports: MessagePort[]): PoolClient {
   const waiting = new Map<number, { port: number; done: (result: number) => void }>();
   /** Jobs of an owner that are under way, and those that come after. */
-  const shares = new Map<object, { running: number; later: (() => void)[] }>();
+  const shares = new Map<object, Share>();
+  /** A scanner that hangs must not keep an owner's other jobs waiting. */
+  const scans = new Map<object, Share>();
   const load = ports.map(() => 0);
   const notifier = ports.length - 1;
   const share = Math.max(1, notifier >> 1);
@@ -43,10 +53,13 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
   return {
     run(owner, job, done) {
       if (job.kind === 'notify') return post(job, done);
-      let mine = shares.get(owner);
+      const isScan = job.kind === 'scan';
+      const sharesOf = isScan ? scans : shares;
+      const most = isScan ? SCANS : share;
+      let mine = sharesOf.get(owner);
       if (mine === undefined) {
         mine = { running: 0, later: [] };
-        shares.set(owner, mine);
+        sharesOf.set(owner, mine);
       }
       const { later } = mine;
       const start = (): void => {
@@ -54,11 +67,11 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
         post(job, (result) => {
           mine.running--;
           later.shift()?.();
-          if (mine.running === 0) shares.delete(owner);
+          if (mine.running === 0) sharesOf.delete(owner);
           done(result);
         });
       };
-      if (mine.running < share) start();
+      if (mine.running < most) start();
       else later.push(start);
     },
     drain() {

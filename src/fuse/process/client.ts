@@ -126,7 +126,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
       ),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
-    quarantine: () => call<void>('quarantine', {}),
+    readScanState: () => call<void>('readScanState', {}),
     status: () => call<DataPlaneStatus>('status', {}),
     shutdown: (options) => call<string[]>('shutdown', options),
     close: () => {

@@ -98,7 +98,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     return left;
   }
 
-  async function quarantine(): Promise<void> {
+  async function readScanState(): Promise<void> {
     inQuarantine = readQuarantine(options.root);
     const command = { kind: 'quarantine', digests: inQuarantine } as const;
     await Promise.all(threads.all().map((thread) => thread.send(command)));
@@ -133,7 +133,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
-    quarantine,
+    readScanState,
     shutdown: (p: { force: boolean }) => shutdown(p.force),
     status,
   };

@@ -15,3 +15,8 @@ export async function openScanner(config: ScannerConfig): Promise<Scanner> {
       return commandScanner(config);
   }
 }
+
+/** Throws when the scanner is not there. */
+export async function testScanner(config: ScannerConfig): Promise<void> {
+  await openScanner(config);
+}
