@@ -8,6 +8,7 @@ import type { Context } from './context.ts';
 export type WordKind =
   | 'appliance'
   | 'template'
+  | 'policy'
   | 'repo'
   /** A layer that stands on this host, as REPO/NAME. */
   | 'layer'
@@ -89,6 +90,7 @@ export const GROUPS: Record<string, string> = {
   repo: 'Layer repositories: where layer units come from',
   layer: 'Layer units: import, build, look at, verify',
   template: 'Templates: named sets of layers that appliances follow',
+  policy: 'Policies: secrets that forks do not get',
   daemon: 'stratad, the control plane of this host',
 };
 

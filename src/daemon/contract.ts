@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import type { ErrorCode, ProgressEvent } from '../base/index.ts';
 import type { Fleet } from '../fleet/contract.ts';
 
+export type { PolicyGraft, PolicySource } from '../fleet/contract.ts';
+export { OFFERED_POLICIES } from '../fleet/contract.ts';
 export type { RepositoryKind } from '../repository/contract.ts';
 export type { DiffEntry } from '../vlfs/contract.ts';
 export { buildId, packageVersion } from './build-id.ts';
@@ -117,6 +119,14 @@ export interface Requests {
   revert: First<'revert'>;
   reset: First<'reset'>;
   why: First<'why'>;
+  policyCreate: First<'policyCreate'>;
+  policyList: Nothing;
+  policyShow: { name: string };
+  policyDelete: { name: string };
+  policyApply: First<'policyApply'>;
+  policyRules: { name: string };
+  policyMark: First<'policyMark'>;
+  policyLog: { name: string };
   status: Nothing;
   gc: First<'gc'>;
   fsck: First<'fsck'>;
@@ -294,6 +304,32 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     path: '/v1/appliances/:name/why',
     safe: true,
     summary: 'Which unit a path comes from, or why a layer is in.',
+  },
+  policyCreate: { verb: 'POST', path: '/v1/policies', summary: 'Makes a policy.' },
+  policyList: { verb: 'GET', path: '/v1/policies', safe: true, summary: 'Lists the policies.' },
+  policyShow: { verb: 'GET', path: '/v1/policies/:name', safe: true, summary: 'One policy and its text.' },
+  policyDelete: { verb: 'DELETE', path: '/v1/policies/:name', summary: 'Deletes a policy.' },
+  policyApply: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/policy',
+    summary: 'Makes the policy of an appliance stricter.',
+  },
+  policyRules: {
+    verb: 'GET',
+    path: '/v1/appliances/:name/policy',
+    safe: true,
+    summary: 'The policy of an appliance.',
+  },
+  policyMark: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/mark',
+    summary: 'Marks what no clone may get, or takes the mark away.',
+  },
+  policyLog: {
+    verb: 'GET',
+    path: '/v1/appliances/:name/denials',
+    safe: true,
+    summary: 'What the policy of an appliance denied.',
   },
   status: { verb: 'GET', path: '/v1/status', safe: true, summary: 'Counts, processes and notes.' },
   gc: { verb: 'POST', path: '/v1/gc', stream: true, summary: 'Removes what nothing uses any more.' },

@@ -44,6 +44,18 @@ const appliance = Type.Object({
   ldf: Type.Optional(text),
   root: Type.Optional(text),
 });
+const policy = Type.Object({
+  name: text,
+  offered: Type.Boolean(),
+  rules: count,
+  substitutes: count,
+  text,
+});
+const policyState = Type.Object({
+  name: text,
+  rules: Type.Array(Type.Object({ pattern: text, from: text })),
+  layers: count,
+});
 const update = Type.Object({
   templates: Type.Array(
     Type.Object({
@@ -161,6 +173,27 @@ export const RESULT_SCHEMAS = {
     unit: Type.Union([text, Type.Null()]),
     private: Type.Boolean(),
     chain: texts,
+  }),
+  policyCreate: policy,
+  policyList: Type.Object({ policies: Type.Array(policy) }),
+  policyShow: policy,
+  policyDelete: nothing,
+  policyApply: policyState,
+  policyRules: policyState,
+  policyMark: Type.Object({ name: text, paths: texts }),
+  policyLog: Type.Object({
+    denials: Type.Array(
+      Type.Object({
+        path: text,
+        rule: text,
+        count,
+        first: text,
+        last: text,
+        uid: count,
+        pid: count,
+      }),
+    ),
+    suppressed: count,
   }),
   status: Type.Object({
     appliances: count,

@@ -28,6 +28,10 @@ const kind = Type.Union([
   Type.Literal('oci'),
 ]);
 
+const rules = {
+  exclude: Type.Optional(Type.Array(path, { maxItems: LIMITS.policyRules })),
+  substitutes: Type.Optional(Type.Array(Type.Object({ path, file: path }, STRICT), { maxItems: 1000 })),
+};
 const nothing = Type.Object({}, STRICT);
 const named = Type.Object({ name }, STRICT);
 const layersOf = Type.Object({ name, layers: layerWords }, STRICT);
@@ -154,6 +158,28 @@ export const REQUEST_SCHEMAS = {
   revert: Type.Object({ name, paths: Type.Array(path, { minItems: 1, maxItems: 100_000 }) }, STRICT),
   reset: Type.Object({ name, keep: Type.Array(path, { maxItems: 100_000 }) }, STRICT),
   why: Type.Object({ name, what: path }, STRICT),
+  policyCreate: Type.Object({ name, from: Type.Optional(path), ...rules }, STRICT),
+  policyList: nothing,
+  policyShow: Type.Object({ name }, STRICT),
+  policyDelete: Type.Object({ name }, STRICT),
+  policyApply: Type.Object(
+    {
+      name,
+      ...rules,
+      grafts: Type.Optional(
+        Type.Array(Type.Object({ path, appliance: name, from: path }, STRICT), { maxItems: 1000 }),
+      ),
+      policies: Type.Optional(Type.Array(name, { maxItems: 1000 })),
+      secrets: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  policyRules: Type.Object({ name }, STRICT),
+  policyMark: Type.Object(
+    { name, paths: Type.Array(path, { minItems: 1, maxItems: 10_000 }), marked: Type.Boolean() },
+    STRICT,
+  ),
+  policyLog: Type.Object({ name }, STRICT),
   status: nothing,
   gc: Type.Object(
     { keep: Type.Optional(Type.Integer({ minimum: 1 })), dryRun: Type.Optional(Type.Boolean()) },

@@ -5,12 +5,11 @@ import type { DiffEntry, VlfsSpec } from '../vlfs/contract.ts';
 import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { CatalogRow } from './catalog.ts';
-import { stackOf } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { WhyResult } from './contract.ts';
 import { layerNames, refExplicitLayers } from './definitions.ts';
 import { syncFileSystemAside } from './files.ts';
-import { applianceDefinition, vlfsSpec } from './follow.ts';
+import { applianceDefinition, stackOfAppliance, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { COMMIT } from './locks.ts';
 import { refuseLingering } from './mount-list.ts';
@@ -53,7 +52,7 @@ async function shownSpec(context: FleetContext, row: CatalogRow): Promise<VlfsSp
     const record = sealedRecord(context, name);
     const shown = record === null ? null : sealedGeneration(context, record);
     const spec = vlfsSpec(context, row);
-    return shown === null ? spec : { ...spec, stack: stackOf(context.paths, context.repositories, shown) };
+    return shown === null ? spec : { ...spec, stack: stackOfAppliance(context, name, shown) };
   });
 }
 

@@ -166,6 +166,72 @@ export interface QuarantineEntry {
   since: string;
 }
 
+/** The policies that come with Strata (policy/secrets.ts). */
+export const OFFERED_POLICIES = [
+  'secrets-ssh',
+  'secrets-passwords',
+  'secrets-machine',
+  'secrets-cloud',
+  'secrets-tokens',
+  'secrets-history',
+  'secrets-env',
+  'secrets-keys',
+] as const;
+
+/** A tree of another appliance, shown at `path`. */
+export interface PolicyGraft {
+  path: string;
+  appliance: string;
+  /** Where it is there. */
+  from: string;
+}
+
+/** What the options of a command say about a policy. */
+export interface PolicySource {
+  /** Patterns. */
+  exclude?: string[];
+  /** `path` shows the content that `file` on this host has now. */
+  substitutes?: { path: string; file: string }[];
+  grafts?: PolicyGraft[];
+  /** Policies by name. */
+  policies?: string[];
+  /** All that Strata offers for secrets. */
+  secrets?: boolean;
+}
+
+export interface PolicyInfo {
+  name: string;
+  /** It comes with Strata. */
+  offered: boolean;
+  rules: number;
+  substitutes: number;
+  text: string;
+}
+
+/** The policy of an appliance, its ancestors' included. */
+export interface PolicyState {
+  name: string;
+  /** `from`: the policy it came by; empty: a command's option. */
+  rules: { pattern: string; from: string }[];
+  /** Layers of substitutes and grafts. */
+  layers: number;
+}
+
+export interface PolicyLog {
+  /** The last denied path first. */
+  denials: {
+    path: string;
+    rule: string;
+    count: number;
+    first: string;
+    last: string;
+    uid: number;
+    pid: number;
+  }[];
+  /** Paths that were denied so fast one after the other that they were not written. */
+  suppressed: number;
+}
+
 export interface Fleet {
   repoAdd(
     o: {
@@ -273,6 +339,23 @@ export interface Fleet {
   revert(o: { name: string; paths: string[] }): Promise<{ reverted: string[] }>;
   reset(o: { name: string; keep: string[] }): Promise<{ name: string; kept: string[] }>;
   why(o: { name: string; what: string }): Promise<WhyResult>;
+
+  policyCreate(
+    o: { name: string; from?: string } & Pick<PolicySource, 'exclude' | 'substitutes'>,
+  ): Promise<PolicyInfo>;
+  policyList(): Promise<{ policies: PolicyInfo[] }>;
+  policyShow(name: string): Promise<PolicyInfo>;
+  policyDelete(name: string): Promise<void>;
+  /** Makes the policy of an appliance stricter, in use or not. */
+  policyApply(o: { name: string } & PolicySource): Promise<PolicyState>;
+  policyRules(name: string): Promise<PolicyState>;
+  /** Marks what no clone may get, or takes the mark away. */
+  policyMark(o: {
+    name: string;
+    paths: string[];
+    marked: boolean;
+  }): Promise<{ name: string; paths: string[] }>;
+  policyLog(name: string): Promise<PolicyLog>;
 
   status(): Promise<{
     appliances: number;

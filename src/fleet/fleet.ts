@@ -28,6 +28,10 @@ import { COMMIT, createLocks } from './locks.ts';
 import { allMounts } from './mount-list.ts';
 import { mountAppliance, unmountTarget } from './mounts.ts';
 import { fleetPaths } from './paths.ts';
+import { applyPolicy, policyState } from './policy/apply.ts';
+import { policyLog } from './policy/denials.ts';
+import { markPaths } from './policy/mark.ts';
+import { createPolicy, deletePolicy, listPolicies, showPolicy } from './policy/policies.ts';
 import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
@@ -152,6 +156,14 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     revert: async (o) => revertPaths(context, o),
     reset: async (o) => resetAppliance(context, o),
     why: (o) => explainWhy(context, o),
+    policyCreate: (o) => createPolicy(context, o),
+    policyList: async () => listPolicies(context),
+    policyShow: async (name) => showPolicy(context, name),
+    policyDelete: (name) => deletePolicy(context, name),
+    policyApply: (o) => applyPolicy(context, o),
+    policyRules: async (name) => policyState(context, name),
+    policyMark: (o) => markPaths(context, o),
+    policyLog: async (name) => policyLog(context, name),
     status: () => statusOf(context, notes),
     gc: (o, progress) => collectGarbage(context, o, progress),
     fsck: (o, progress) => checkFleet(context, o, progress),

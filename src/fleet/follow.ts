@@ -11,6 +11,8 @@ import { stackOf } from './compose.ts';
 import { type FleetContext, templateState } from './context.ts';
 import { namesIn } from './files.ts';
 import { type Definition, type GenerationRecord, readGeneration } from './generations.ts';
+import { denialsFile } from './policy/denials.ts';
+import { policedStack } from './policy/record.ts';
 import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from './private-files.ts';
 import { sealedMounts } from './sealed/door.ts';
 import { hasSealedRecord } from './sealed/records.ts';
@@ -22,7 +24,16 @@ export function applianceDefinition(context: FleetContext, row: CatalogRow): Def
 }
 
 export function applianceStack(context: FleetContext, row: CatalogRow): StackSpec {
-  return stackOf(context.paths, context.repositories, applianceDefinition(context, row).record);
+  return stackOfAppliance(context, row.name, applianceDefinition(context, row).record);
+}
+
+/** What an appliance shows of a generation: its policy is part of it. */
+export function stackOfAppliance(
+  context: FleetContext,
+  name: string,
+  record: Pick<GenerationRecord, 'units' | 'configs'>,
+): StackSpec {
+  return policedStack(context.paths, name, stackOf(context.paths, context.repositories, record));
 }
 
 export function vlfsSpec(
@@ -39,6 +50,7 @@ export function vlfsSpec(
     stack,
     unitsStamp: context.repositories.unitsStamp(),
     readOnly,
+    denialsFile: denialsFile(context.paths, row.name),
     ...(cache === undefined ? {} : { cache }),
   };
 }
@@ -94,8 +106,9 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
       settleWhenUnused(context, row.name, to);
       continue;
     }
-    const stack = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
-    stacks.set(to, stack);
+    const layers = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
+    stacks.set(to, layers);
+    const stack = policedStack(context.paths, row.name, layers);
     const changes = databases.get(to) ?? (from ? databaseChanges(context.paths, from, to) : []);
     databases.set(to, changes);
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);

@@ -14,6 +14,7 @@ import { removeTree, syncFileSystemAside } from './files.ts';
 import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
+import { policyRecord } from './policy/record.ts';
 import { applianceDirs } from './private-files.ts';
 import { resetSteps } from './reset.ts';
 import { refuseSealed, settleSealed } from './sealed/settle.ts';
@@ -37,6 +38,15 @@ export function freezeTemplate(
           ? `appliance ${row.name} has layers of its own, so its changes may not fit template ${options.name}`
           : `appliance ${row.name} is based on template ${row.template}, not on ${options.name}`,
         { hint: `freeze from an appliance made with: strata create NAME --template ${options.name}` },
+      );
+    }
+    if (policyRecord(context.paths, row.name) !== null) {
+      throw new StrataError(
+        'DENIED',
+        `appliance ${row.name} has a policy, which its template could not keep`,
+        {
+          hint: 'freeze from an appliance without a policy',
+        },
       );
     }
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);

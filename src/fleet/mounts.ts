@@ -100,7 +100,7 @@ async function readyForMount(
 }
 
 /** What Strata keeps in the state root. */
-const OWN_PLACES = ['repos', 'templates', 'appliances', 'machines', 'journal', 'mnt', 'run'];
+const OWN_PLACES = ['repos', 'templates', 'appliances', 'machines', 'policies', 'journal', 'mnt', 'run'];
 
 /** A mount must hide nothing that Strata itself needs: the state root, what is in it, or the directory of a repository. */
 function refuseOwnPlaces(context: FleetContext, dir: string): void {

@@ -6,6 +6,8 @@ export interface FleetPaths {
   templates: string;
   appliances: string;
   machines: string;
+  /** Policies by name, and in .layers what substitutes and grafts show. */
+  policies: string;
   mnt: string;
   runs: string;
 }
@@ -16,6 +18,7 @@ export function fleetPaths(root: string): FleetPaths {
     templates: join(root, 'templates'),
     appliances: join(root, 'appliances'),
     machines: join(root, 'machines'),
+    policies: join(root, 'policies'),
     mnt: join(root, 'mnt'),
     runs: join(root, 'run', 'runs'),
   };

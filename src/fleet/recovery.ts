@@ -43,7 +43,7 @@ export async function recoverFiles(
   wasUnfinished: boolean;
 }> {
   const found = await context.journal.recover();
-  for (const family of [context.paths.templates, context.paths.appliances])
+  for (const family of [context.paths.templates, context.paths.appliances, context.paths.policies])
     for (const name of namesIn(family)) if (LEFTOVER.test(name)) removeLeftover(join(family, name), notes);
   return {
     followUps: found.flatMap(({ record }) => record.followUps),

@@ -15,6 +15,12 @@ export {
   revertOffline,
   whoOwns,
 } from './offline.ts';
+export type { Denial, Suppressed } from './policy/denials.ts';
+export { markObjects } from './policy/mark.ts';
+export { MARK_XATTR, USER_MARK } from './policy/marks.ts';
+export { createMatcher, type Matcher, NO_RULE } from './policy/matcher.ts';
+export { exactPattern, parsePattern } from './policy/pattern.ts';
+export { copyShown, type ShownObject, shownAtPath } from './policy/shown.ts';
 export {
   QUARANTINE_XATTR,
   quarantineDir,

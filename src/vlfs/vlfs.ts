@@ -1,27 +1,21 @@
-/**
- * One VLFS as the file servers and the data plane see it: the operations of VfsOperations over node numbers, and the control operations
- * relayer, revert and reset. Data-plane operations never throw: a damaged index or a programming error answers EIO and is reported.
- */
-
-import type { Name } from '../base/index.ts';
-import { E, fstatfs, readlinkat, S_IFLNK } from '../sys/index.ts';
+import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
 import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
 import type { PrivateFile, RelayerWork, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
-import { directoryFd } from './directory-fds.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
 import { type Revival, revive } from './ledger/revive.ts';
 import { link } from './link.ts';
-import { checkName, confirm, nodeAt } from './lookup.ts';
+import { checkName, nodeAt } from './lookup.ts';
 import { movedKnown, movedKnownFor } from './moved-directories.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
 import { noteDenied } from './policy/enforce.ts';
 import { readdir } from './readdir.ts';
+import { readlink } from './readlink.ts';
 import { beginRelayer, finishRelayer, relayer } from './relayer.ts';
 import { rmdir, unlink } from './remove-ops.ts';
 import { rename } from './rename.ts';
@@ -231,15 +225,6 @@ function operationsOf(core: Core): Operations {
       if (core.rootFd >= 0) closeCore(core);
     },
   };
-}
-
-function readlink(core: Core, node: Node): Name | number {
-  if (!node.priv) return node.unit!.index.symlinkTarget(node.entry);
-  const confirmed = confirm(core, node);
-  if (confirmed < 0) return confirmed;
-  if (node.parent === null) return -E.STALE;
-  const fd = directoryFd(core, node.parent);
-  return fd < 0 ? fd : (readlinkat(fd, node.name) as Name | number);
 }
 
 const fsStat = {

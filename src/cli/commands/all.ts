@@ -6,6 +6,7 @@ import { DAEMON_COMMANDS } from './daemon.ts';
 import { HELP_COMMANDS } from './help.ts';
 import { LAYER_COMMANDS } from './layer.ts';
 import { MOUNT_COMMANDS } from './mount.ts';
+import { POLICY_COMMANDS } from './policy.ts';
 import { REPO_COMMANDS } from './repo.ts';
 import { RUN_COMMAND } from './run.ts';
 import { SCAN_COMMAND } from './scan.ts';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   ...MOUNT_COMMANDS,
   RUN_COMMAND,
   ...CHANGES_COMMANDS,
+  ...POLICY_COMMANDS,
   STATUS_COMMAND,
   SCAN_COMMAND,
   ...UPKEEP_COMMANDS,

@@ -6,6 +6,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createClient } from '../../client/index.ts';
+import { OFFERED_POLICIES } from '../../daemon/contract.ts';
 import {
   type ArgumentSpec,
   COMMON_OPTIONS,
@@ -154,6 +155,8 @@ async function ofKind(kind: WordKind, query: KindQuery): Promise<Candidates> {
     }
     case 'template':
       return named(directoriesOf(join(root, 'templates')), 'template');
+    case 'policy':
+      return named([...OFFERED_POLICIES, ...directoriesOf(join(root, 'policies'))], 'policy');
     case 'repo':
       return named(directoriesOf(join(root, 'repos')), 'repository');
     case 'layer':

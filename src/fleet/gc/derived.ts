@@ -14,6 +14,7 @@ import type { FleetContext } from '../context.ts';
 import { isThere, namesIn, readJsonIfThere, readTextIfThere } from '../files.ts';
 import { applianceDefinition } from '../follow.ts';
 import type { JournalRecord, JournalStep } from '../journal.ts';
+import { policyRecord } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { runRecords } from '../run-records.ts';
 import { endStaleRuns } from '../runs.ts';
@@ -45,6 +46,7 @@ function staleSets(context: FleetContext, name: string): string[] {
     const wanted = new Set([
       ...record.units.map(unitDirKey),
       ...record.configs.map(({ owner }) => `config/${owner}`),
+      ...(policyRecord(context.paths, name)?.layers ?? []).map(({ id }) => `policy/${id}`),
     ]);
     return sets.filter((set) => !wanted.has(set));
   } catch {

@@ -3,10 +3,11 @@
  * ended (or began after it was made), or, for stratad's own staging, when no command runs. Work of the living stays, also of other hosts.
  */
 import { closeSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { nameFromText } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import { namesIn } from '../files.ts';
+import { policyLayersInUse } from '../policy/record.ts';
 import { othersRun } from './pins.ts';
 import { breather, type Garbage, type GcRun, takeAway } from './trash.ts';
 
@@ -46,7 +47,7 @@ function leftover(path: string, name: string): Garbage {
 /** Staging and trash of commands, beside the templates and appliances. */
 async function collectStaging(run: GcRun): Promise<void> {
   const { paths } = run.context;
-  const candidates = [paths.templates, paths.appliances].flatMap((family) =>
+  const candidates = [paths.templates, paths.appliances, paths.policies].flatMap((family) =>
     namesIn(family)
       .filter((name) => STAGING.test(name))
       .map((name) => leftover(join(family, name), `${family.slice(paths.root.length + 1)}/${name}`)),
@@ -133,11 +134,30 @@ export function releaseFlocks(held: HeldLocks): void {
   for (const fd of held.splice(0)) closeSync(fd);
 }
 
+/** Substitutes and grafts of appliances that are gone. Nothing goes while the policy of some appliance cannot be read. */
+async function collectPolicyLayers(run: GcRun): Promise<void> {
+  const { paths } = run.context;
+  const dir = join(paths.policies, '.layers');
+  const candidates = namesIn(dir).map(
+    (id): Garbage => ({
+      kind: 'leftovers',
+      name: `policies/.layers/${id}`,
+      path: join(dir, id),
+      trashDir: paths.policies,
+    }),
+  );
+  await takeAway(run, candidates, () => {
+    const used = policyLayersInUse(run.context);
+    return ({ path }) => used !== null && !used.has(basename(path));
+  });
+}
+
 /** Finds all leftovers. `held`: flocks to be released when they are deleted. */
 export async function collectLeftovers(run: GcRun, held: HeldLocks): Promise<void> {
   const { root, repositories } = run.context;
   await collectStaging(run);
   await collectFiles(run);
+  await collectPolicyLayers(run);
   const repos = join(root, 'repos');
   const trash = namesIn(repos)
     .filter((name) => {

@@ -8,6 +8,7 @@ import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../../vlfs/index.t
 import { stackOf } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
 import type { GenerationRecord } from '../generations.ts';
+import { policedStack } from '../policy/record.ts';
 import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from '../private-files.ts';
 import { sealedMounts } from './door.ts';
 import { dropSealedRecord, hasSealedRecord, sealedGeneration, sealedRecord } from './records.ts';
@@ -32,7 +33,8 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
   const record = sealedRecord(context, name);
   const shown = record === null ? null : sealedGeneration(context, record);
   const specOf = (generation: GenerationRecord): VlfsSpec => {
-    const stack = stackOf(context.paths, context.repositories, generation);
+    const layers = stackOf(context.paths, context.repositories, generation);
+    const stack = policedStack(context.paths, name, layers);
     return { name, privateDir, whiteoutsDir, stack, readOnly: false };
   };
   // Without its stack the marks stay as the kernel wrote them, which every door understands.

@@ -1,0 +1,263 @@
+/**
+ * What a VLFS shows, for those who need a part of it elsewhere: one file with its attributes, or a tree copied to a directory. Everything is read
+ * through the VLFS's own operations, so a policy counts here as it does in a mount. It only looks, so the VLFS may be mounted.
+ */
+import { setImmediate as breathe } from 'node:timers/promises';
+import { nameFromText, StrataError } from '../../base/index.ts';
+import {
+  AT_FDCWD,
+  close,
+  copyFileRange,
+  E,
+  errnoName,
+  fchmodat,
+  fchownat,
+  ficlone,
+  ftruncate,
+  linkat,
+  lseek,
+  mkdirat,
+  mknodat,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_RDWR,
+  openat,
+  pread,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  SEEK_DATA,
+  SEEK_HOLE,
+  setxattrAt,
+  splitXattrList,
+  symlinkat,
+  utimensat,
+} from '../../sys/index.ts';
+import { fillAttr, newAttr } from '../attributes.ts';
+import type { Attr, DirectorySink, VlfsSpec } from '../contract.ts';
+import { directoryByPath } from '../copy-up-links.ts';
+import type { Core, Node } from '../core.ts';
+import { directoryFd } from '../directory-fds.ts';
+import { nodeAt } from '../lookup.ts';
+import { releaseIfUnused } from '../nodes.ts';
+import { closeCore, openCore } from '../open-core.ts';
+import { readdir } from '../readdir.ts';
+import { readlink } from '../readlink.ts';
+import { openShared } from '../shared-content.ts';
+import { splitPath } from '../split-path.ts';
+import { openDirectory } from '../whiteout-sets.ts';
+import { getxattr, listxattr } from '../xattrs.ts';
+
+/** What is at a path. */
+export interface ShownObject {
+  mode: number;
+  uid: number;
+  gid: number;
+  /** Of a regular file up to `mostBytes`; else null. */
+  content: Uint8Array | null;
+}
+
+/** What the VLFS shows at a path, or null. Links are not followed. */
+export function shownAtPath(spec: VlfsSpec, path: string, mostBytes: number): ShownObject | null {
+  const core = openCore(spec, { inspect: true });
+  try {
+    const node = find(core, splitPath(path));
+    if (node === null) return null;
+    const { mode, uid, gid, size } = attributesOf(core, node, path);
+    const isFile = (mode & S_IFMT) === S_IFREG && size <= mostBytes;
+    return { mode, uid, gid, content: isFile ? readAll(core, node, size) : null };
+  } finally {
+    closeCore(core);
+  }
+}
+
+/**
+ * Copies what the VLFS shows at `path` to `name` in the directory `into`, which must not have it. `without`: paths below `path` ('' is itself) that stay
+ * behind. Returns how many objects were copied. Throws NOT_FOUND when there is nothing.
+ */
+export async function copyShown(
+  spec: VlfsSpec,
+  path: string,
+  o: { into: string; name: string; without(below: string, isDirectory: boolean): boolean },
+): Promise<number> {
+  const core = openCore(spec, { inspect: true });
+  let into = -1;
+  try {
+    const node = find(core, splitPath(path));
+    if (node === null) {
+      throw new StrataError('NOT_FOUND', `appliance ${spec.name} has no ${path}`, {
+        hint: 'links are not followed, and what its policy excludes is not there',
+      });
+    }
+    into = must(openDirectory(AT_FDCWD, nameFromText(o.into)), `open ${o.into}`);
+    const state: CopyState = { core, without: o.without, links: new Map(), top: into, copied: 0 };
+    await copyOne(state, node, { fd: into, name: o.name, path: o.name, below: '' });
+    return state.copied;
+  } finally {
+    if (into >= 0) close(into);
+    closeCore(core);
+  }
+}
+
+function find(core: Core, parts: string[]): Node | null {
+  const name = parts.pop();
+  if (name === undefined) return core.root;
+  const parent = directoryByPath(core, parts);
+  if (parent === null) return null;
+  const node = nodeAt(core, parent, name);
+  return typeof node === 'number' ? null : node;
+}
+
+function must(result: number, doing: string): number {
+  if (result >= 0) return result;
+  throw new StrataError('IO', `cannot ${doing} (${errnoName(-result)})`);
+}
+
+function attributesOf(core: Core, node: Node, path: string): Attr {
+  const attr = newAttr();
+  must(fillAttr(core, node, attr), `stat ${path}`);
+  return attr;
+}
+
+/** A descriptor of the content, for reading. */
+function openContent(core: Core, node: Node): number {
+  if (!node.priv) return openShared(node.unit!, node.entry);
+  const fd = node.parent === null ? -1 : directoryFd(core, node.parent);
+  return fd < 0 ? fd : openat(fd, node.name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+}
+
+function readAll(core: Core, node: Node, size: number): Uint8Array | null {
+  const fd = openContent(core, node);
+  if (fd < 0) return null;
+  const content = Buffer.alloc(size);
+  let done = 0;
+  for (let got = 1; got > 0 && done < size; done += Math.max(got, 0))
+    got = pread(fd, content.subarray(done), size - done, done);
+  close(fd);
+  return content.subarray(0, done);
+}
+
+interface CopyState {
+  core: Core;
+  without(below: string, isDirectory: boolean): boolean;
+  /** First copy of each hard-linked file by st_ino: its path below `top`. */
+  links: Map<number, string>;
+  top: number;
+  copied: number;
+}
+
+interface Target {
+  fd: number;
+  name: string;
+  /** Its path below `top`. */
+  path: string;
+  /** Its path below what is copied. */
+  below: string;
+}
+
+async function copyOne(state: CopyState, node: Node, target: Target): Promise<void> {
+  const { core } = state;
+  const { fd, name, path } = target;
+  if (++state.copied % 128 === 0) await breathe();
+  const attr = attributesOf(core, node, path);
+  const kind = attr.mode & S_IFMT;
+  const first = attr.nlink > 1 ? state.links.get(attr.ino) : undefined;
+  if (kind !== S_IFDIR && first !== undefined) {
+    must(linkat(state.top, first, fd, name), `link ${path}`);
+    return;
+  }
+  if (kind === S_IFDIR) {
+    must(mkdirat(fd, name, 0o700), `make ${path}`);
+    const into = must(openDirectory(fd, name), `open ${path}`);
+    try {
+      for (const child of namesShown(core, node)) await copyChild(state, node, child, into, target);
+    } finally {
+      close(into);
+    }
+  } else if (kind === S_IFREG) await copyContent(core, node, attr.size, target);
+  else if (kind === S_IFLNK) must(symlinkat(targetOf(core, node), fd, name), `make ${path}`);
+  else must(mknodat(fd, name, attr.mode, attr.rdev), `make ${path}`);
+  copyAttributes(core, node, attr, target);
+  if (kind !== S_IFDIR && attr.nlink > 1) state.links.set(attr.ino, path);
+}
+
+async function copyChild(
+  state: CopyState,
+  node: Node,
+  name: string,
+  into: number,
+  above: Target,
+): Promise<void> {
+  const child = nodeAt(state.core, node, name);
+  if (typeof child === 'number') return;
+  const below = above.below === '' ? name : `${above.below}/${name}`;
+  if (!state.without(below, child.children !== null))
+    await copyOne(state, child, { fd: into, name, path: `${above.path}/${name}`, below });
+  releaseIfUnused(state.core, child);
+}
+
+function namesShown(core: Core, node: Node): string[] {
+  const names: string[] = [];
+  const sink: DirectorySink = {
+    plus: false,
+    add: (name) => names.push(name) > 0,
+    hasRoomFor: () => true,
+    addPlus: () => {},
+  };
+  must(readdir(core, node, 0, sink), 'read a directory');
+  return names.filter((name) => name !== '.' && name !== '..');
+}
+
+function targetOf(core: Core, node: Node): string {
+  const target = readlink(core, node);
+  if (typeof target === 'number') must(target, 'read a link');
+  return target as string;
+}
+
+const SLICE_BYTES = 8 << 20;
+
+async function copyContent(core: Core, node: Node, size: number, { fd, name, path }: Target): Promise<void> {
+  const source = must(openContent(core, node), `open ${path}`);
+  try {
+    const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    const copy = must(openat(fd, name, flags, 0o600), `make ${path}`);
+    try {
+      if (size === 0 || ficlone(copy, source) >= 0) return;
+      must(ftruncate(copy, size), `write ${path}`);
+      for (let at = 0; at < size; ) {
+        const start = lseek(source, at, SEEK_DATA);
+        if (start === -E.NXIO) return;
+        const end = must(lseek(source, must(start, `read ${path}`), SEEK_HOLE), `read ${path}`);
+        for (at = start; at < Math.min(end, size); ) {
+          const slice = Math.min(SLICE_BYTES, Math.min(end, size) - at);
+          const got = must(copyFileRange(source, at, copy, at, slice), `write ${path}`);
+          if (got === 0) return;
+          at += got;
+          if (got === SLICE_BYTES) await breathe();
+        }
+      }
+    } finally {
+      close(copy);
+    }
+  } finally {
+    close(source);
+  }
+}
+
+/** Owner, attributes, mode, times, in this order: chown clears set-user-id and capabilities. */
+function copyAttributes(core: Core, node: Node, attr: Attr, { fd, name, path }: Target): void {
+  must(fchownat(fd, name, attr.uid, attr.gid), `own ${path}`);
+  const list = listxattr(core, node);
+  for (const attribute of typeof list === 'number' ? [] : splitXattrList(list)) {
+    const value = getxattr(core, node, attribute);
+    if (typeof value !== 'number')
+      must(setxattrAt(fd, name, attribute, value), `set ${attribute} of ${path}`);
+  }
+  if ((attr.mode & S_IFMT) !== S_IFLNK) must(fchmodat(fd, name, attr.mode & 0o7777), `chmod ${path}`);
+  utimensat(fd, name, attr.mtimeSec, attr.mtimeNsec, attr.mtimeSec, attr.mtimeNsec);
+}
