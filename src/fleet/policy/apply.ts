@@ -10,6 +10,7 @@ import { S_IFDIR, S_IFMT } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { copyShown, createMatcher, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances.ts';
+import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { PolicyGraft, PolicySource, PolicyState } from '../contract.ts';
 import { makeDirectory, removeTree, syncFileSystemAside, writeNewFile } from '../files.ts';
@@ -72,6 +73,17 @@ export function policiesOf(context: FleetContext, o: PolicySource): Policy[] {
   return [...[...new Set(names)].map((name) => policyNamed(context, name)), policyOfOptions(o)];
 }
 
+/**
+ * The policy of a clone: all that its source has, and what the options add. A clone always has one, if only an empty one, which hides what is marked. What the source
+ * wrote itself is inherited by the clone. The caller holds the locks of the source and of those that grafts come from, and commits
+ * `steps` and a `policyStep` with the clone.
+ */
+export function clonePolicy(context: FleetContext, source: CatalogRow, o: PolicySource): Promise<Stricter> {
+  const before = { ...(policyRecord(context.paths, source.name) ?? EMPTY_POLICY), own: [] };
+  const spec = vlfsSpec(context, source);
+  return stricter(context, { before, spec, policies: policiesOf(context, o), grafts: o.grafts ?? [] });
+}
+
 export interface Stricter {
   record: PolicyRecord;
   /** Bring what the record refers to into its place. */
@@ -100,6 +112,9 @@ export async function stricter(
   for (const { path } of o.grafts) add(substituteRule(path, { kind: 'empty' }).pattern, '');
   createMatcher(rules.map(({ pattern }) => pattern));
   refuseNested(o.policies, o.grafts);
+  const substitutes = o.policies.some((policy) => policy.rules.some((rule) => rule.substitute !== undefined));
+  if (!substitutes && o.grafts.length === 0)
+    return { record: { ...o.before, rules }, steps: [], discard: () => {} };
   const id = operationId();
   const stage = join('policies', `.tmp-${id}`);
   const dir = join(context.root, stage);

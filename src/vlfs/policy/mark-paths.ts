@@ -19,16 +19,16 @@ import {
   removexattrPathFd,
   setxattrPathFd,
 } from '../../sys/index.ts';
-import { type Caller, PENDING, type VlfsSpec } from '../contract.ts';
+import type { VlfsSpec } from '../contract.ts';
 import { copyUp } from '../copy-up.ts';
 import { directoryByPath } from '../copy-up-links.ts';
-import type { Core, Node } from '../core.ts';
+import type { Core } from '../core.ts';
 import { nodeAt } from '../lookup.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { privateDirectory } from '../private-layer.ts';
-import { copyInline } from '../shared-content.ts';
 import { splitPath } from '../split-path.ts';
 import { MARK_XATTR, USER_MARK } from './marks.ts';
+import { runHere } from './run-here.ts';
 
 const YES = Buffer.from('y');
 const ANYTHING = O_PATH | O_NOFOLLOW | O_CLOEXEC;
@@ -95,20 +95,9 @@ function makePrivate(core: Core, parts: string[], path: string): void {
   const parent = directoryByPath(core, parts.slice(0, -1));
   const node = parent === null ? 0 : nodeAt(core, parent, parts.at(-1)!);
   if (typeof node === 'number') fail(node === 0 ? -E.NOENT : node, path);
-  const result = node.children === null ? copied(core, node) : privateDirectory(core, node);
+  const result =
+    node.children === null ? runHere((caller) => copyUp(core, caller, node)) : privateDirectory(core, node);
   if (result < 0) fail(result, path);
-}
-
-function copied(core: Core, node: Node): number {
-  const caller: Caller = { uid: 0, gid: 0, pid: 0, umask: 0, job: null };
-  for (;;) {
-    const result = copyUp(core, caller, node);
-    if (result !== PENDING) return result;
-    const { job } = caller;
-    caller.job = null;
-    if (job?.kind === 'copy-data') job.done?.(copyInline(job.fromFd, job.toFd, job.sizeBytes));
-    else if (job?.kind === 'fsync') job.done?.(0);
-  }
 }
 
 function setMark(privateDir: string, parts: readonly string[], path: string, marked: boolean): void {

@@ -52,6 +52,7 @@ import { openShared } from '../shared-content.ts';
 import { splitPath } from '../split-path.ts';
 import { openDirectory } from '../whiteout-sets.ts';
 import { getxattr, listxattr } from '../xattrs.ts';
+import { runHere } from './run-here.ts';
 
 /** What is at a path. */
 export interface ShownObject {
@@ -203,13 +204,24 @@ async function copyChild(
 
 function namesShown(core: Core, node: Node): string[] {
   const names: string[] = [];
+  let cookie = 0;
   const sink: DirectorySink = {
     plus: false,
-    add: (name) => names.push(name) > 0,
+    add(name, _ino, _type, next) {
+      names.push(name);
+      cookie = next;
+      return true;
+    },
     hasRoomFor: () => true,
     addPlus: () => {},
   };
-  must(readdir(core, node, 0, sink), 'read a directory');
+  for (let before = -1; before !== cookie; ) {
+    before = cookie;
+    must(
+      runHere((caller) => readdir(core, caller, node, cookie, sink)),
+      'read a directory',
+    );
+  }
   return names.filter((name) => name !== '.' && name !== '..');
 }
 

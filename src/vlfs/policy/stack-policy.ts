@@ -52,7 +52,7 @@ export function createStackPolicy(
 
 /** The state of an entry whose directory has `state`: by its name, and by the paths that it had before a rename. */
 export function entryState(policy: StackPolicy, level: number, entry: number, state: number): number {
-  if (state === SHOWN) return SHOWN;
+  if (state === SHOWN || policy.matcher.rules.length === 0) return state;
   const { index, overlay } = policy.units[level]!;
   const { matcher } = policy;
   const own = matcher.step(state, index.name(entry));
@@ -80,12 +80,13 @@ export function ruleHiding(policy: StackPolicy, level: number, entry: number, st
   if (state === SHOWN) return NO_RULE;
   const unit = policy.units[level]!;
   const { index } = unit;
+  if (unit.overlay && unit.givesAttributes && index.hasXattrs(entry) && isMarked(index.xattrs(entry)))
+    return MARKED;
+  if (policy.matcher.rules.length === 0) return NO_RULE;
   const isDirectory = (index.mode(entry) & S_IFMT) === S_IFDIR;
   const rule = policy.matcher.rule(state, isDirectory);
   if (rule >= policy.from[level]!) return rule;
-  if (unit.overlay && unit.givesAttributes && index.hasXattrs(entry) && isMarked(index.xattrs(entry)))
-    return MARKED;
-  if (isDirectory || policy.matcher.rules.length === 0 || index.nlink(entry) < 2) return NO_RULE;
+  if (isDirectory || index.nlink(entry) < 2) return NO_RULE;
   const linked = ruleOfLinks(policy, level, entry);
   return linked >= policy.from[level]! ? linked : NO_RULE;
 }
