@@ -146,6 +146,7 @@ async function collectPolicyLayers(run: GcRun): Promise<void> {
       trashDir: paths.policies,
     }),
   );
+  if (candidates.length === 0) return;
   await takeAway(run, candidates, () => {
     const used = policyLayersInUse(run.context);
     return ({ path }) => used !== null && !used.has(basename(path));
