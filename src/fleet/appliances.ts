@@ -7,7 +7,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { asStrataError, checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
-import { privateUsage } from '../vlfs/index.ts';
+import { usageAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { type FleetContext, operationId, templateState } from './context.ts';
 import type { ApplianceInfo, Fleet } from './contract.ts';
@@ -267,16 +267,11 @@ export async function showAppliance(context: FleetContext, name: string): Promis
   return {
     ...info,
     held_back: info.held_back ?? waitingSealed(context).get(name) ?? null,
-    private_bytes: privateBytes(privateDir),
+    private_bytes: (await usageAside(privateDir)).bytes,
     layers: applianceDefinition(context, row).record.units.length,
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
     root: dir,
   };
-}
-
-function privateBytes(privateDir: string): number {
-  const usage = privateUsage(privateDir);
-  return typeof usage === 'number' ? usage : usage.bytes;
 }
 
 /** Deletes appliances: all of those named, or none when one is missing or mounted. */

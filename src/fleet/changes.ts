@@ -2,7 +2,7 @@
 import { parseUnitId, StrataError } from '../base/index.ts';
 import type { SolvedUnit } from '../resolver/contract.ts';
 import type { DiffEntry, VlfsSpec } from '../vlfs/contract.ts';
-import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../vlfs/index.ts';
+import { diffAside, ownerAside, resetAside, revertAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { CatalogRow } from './catalog.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
@@ -23,15 +23,15 @@ export async function diffAppliance(
 ): Promise<{ entries: DiffEntry[] }> {
   const spec = await shownSpec(context, applianceRow(context, options.name));
   const path = options.path ?? '/';
-  const entries = diffVlfs(spec, path);
-  if (entries.length === 0) refuseUnknown(spec, [path]);
+  const entries = await diffAside(spec, path);
+  if (entries.length === 0) await refuseUnknown(spec, [path]);
   return { entries };
 }
 
 /** Throws NOT_FOUND for a path that neither the appliance nor a layer of it has: a slip of the hand. */
-function refuseUnknown(spec: VlfsSpec, paths: string[]): void {
+async function refuseUnknown(spec: VlfsSpec, paths: string[]): Promise<void> {
   for (const path of paths) {
-    const { unit, private: isPrivate } = whoOwns(spec, path);
+    const { unit, private: isPrivate } = await ownerAside(spec, path);
     if (unit !== null || isPrivate) continue;
     throw new StrataError('NOT_FOUND', `appliance ${spec.name} has no ${path}, and no layer of it either`, {
       hint: 'links are not followed: /bin/sh is /usr/bin/sh',
@@ -62,9 +62,9 @@ async function changePrivate<T>(
   name: string,
   ways: {
     /** Throws before anything is changed. */
-    check?: (row: CatalogRow) => void;
+    check?: (row: CatalogRow) => Promise<void>;
     mounted: (plane: Awaited<ReturnType<FleetContext['dataPlane']>>) => Promise<T>;
-    offline: (row: CatalogRow) => T;
+    offline: (row: CatalogRow) => Promise<T>;
   },
 ): Promise<T> {
   await refuseLingering(context, [name]);
@@ -72,10 +72,10 @@ async function changePrivate<T>(
     const row = applianceRow(context, name);
     refuseSealed(context, name);
     settleSealed(context, name, applianceDefinition(context, row).record);
-    ways.check?.(row);
+    await ways.check?.(row);
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
-    const result = isMounted ? await ways.mounted(plane) : ways.offline(row);
+    const result = isMounted ? await ways.mounted(plane) : await ways.offline(row);
     // What the command has answered survives a power loss, also where a serving thread did not wait for the disk.
     await syncFileSystemAside(applianceDirs(context.paths, name).dir);
     return result;
@@ -95,7 +95,7 @@ export function revertPaths(
   if (paths.length === 0) throw new StrataError('USAGE', 'no path to revert');
   return changePrivate(context, options.name, {
     mounted: async (plane) => ({ reverted: await plane.revert(options.name, paths) }),
-    offline: (row) => ({ reverted: revertOffline(vlfsSpec(context, row), paths) }),
+    offline: async (row) => ({ reverted: await revertAside(vlfsSpec(context, row), paths) }),
   });
 }
 
@@ -111,8 +111,8 @@ export function resetAppliance(
       await plane.reset(options.name, keep);
       return { name: options.name, kept: keep };
     },
-    offline: (row) => {
-      resetOffline(vlfsSpec(context, row), keep);
+    offline: async (row) => {
+      await resetAside(vlfsSpec(context, row), keep);
       return { name: options.name, kept: keep };
     },
   });
@@ -131,8 +131,8 @@ export async function explainWhy(
 async function whyPath(context: FleetContext, row: CatalogRow, path: string): Promise<WhyResult> {
   const spec = await shownSpec(context, row);
   const moved = /^\/(bin|sbin|lib|lib32|lib64|libx32)\//.test(path) ? `/usr${path}` : path;
-  let owner = whoOwns(spec, path);
-  if (owner.unit === null && !owner.private && moved !== path) owner = whoOwns(spec, moved);
+  let owner = await ownerAside(spec, path);
+  if (owner.unit === null && !owner.private && moved !== path) owner = await ownerAside(spec, moved);
   if (owner.unit === null && !owner.private) {
     throw new StrataError('NOT_FOUND', `appliance ${row.name} has no ${path}, and no layer of it either`);
   }

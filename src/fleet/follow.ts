@@ -5,7 +5,7 @@
 import { StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
-import { pruneWhiteouts } from '../vlfs/index.ts';
+import { pruneAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { stackOf } from './compose.ts';
 import { type FleetContext, templateState } from './context.ts';
@@ -17,6 +17,7 @@ import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } fr
 import { sealedMounts } from './sealed/door.ts';
 import { hasSealedRecord } from './sealed/records.ts';
 import { settleSealed } from './sealed/settle.ts';
+import { silentAppliances } from './silent-disks.ts';
 
 /** What an appliance's stack is at this moment. */
 export function applianceDefinition(context: FleetContext, row: CatalogRow): Definition {
@@ -94,6 +95,11 @@ function readIfThere(context: FleetContext, template: string, generation: number
 
 async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
   if (moves.length === 0) return;
+  // They take the new stack at their next mount.
+  const silent = await silentAppliances(
+    context.paths,
+    moves.map(({ row }) => row.name),
+  );
   const plane = await context.runningDataPlane();
   const mounted = plane ? await mountedStacks(plane) : new Map<string, string>();
   const sealed = new Set(sealedMounts(context.paths).map(({ name }) => name));
@@ -101,7 +107,7 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
   const databases = new Map<GenerationRecord, ReturnType<typeof databaseChanges>>();
   const relayers: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[] = [];
   for (const { row, from, to } of moves) {
-    if (sealed.has(row.name)) continue;
+    if (sealed.has(row.name) || silent.has(row.name)) continue;
     if (hasSealedRecord(context, row.name)) {
       settleWhenUnused(context, row.name, to);
       continue;
@@ -120,7 +126,7 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
       continue;
     }
     if (namesIn(whiteoutsDir).length > 0)
-      pruneWhiteouts({ name: row.name, privateDir, whiteoutsDir, stack, readOnly: false });
+      await pruneAside({ name: row.name, privateDir, whiteoutsDir, stack, readOnly: false });
     if (privateFiles.length > 0) writePrivateFiles(privateDir, privateFiles);
   }
   context.onStep('followed-unmounted');

@@ -4,7 +4,7 @@
  * being copied may be lost, so it should be quiet.
  */
 import { type Progress, StrataError } from '../base/index.ts';
-import { pruneWhiteouts } from '../vlfs/index.ts';
+import { pruneAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import { commitTemplate } from './commit.ts';
 import { type FleetContext, templateState } from './context.ts';
@@ -55,7 +55,7 @@ export function freezeTemplate(
     const mount = (await allMounts(context)).find(({ name }) => name === row.name);
     const isMounted = mount !== undefined;
     await refuseLingering(context, [row.name]);
-    if (!isMounted) pruneWhiteouts(vlfsSpec(context, row));
+    if (!isMounted) await pruneAside(vlfsSpec(context, row));
     const ids = definition.record.units;
     const refNames = ldfRefs(definition.ldf);
     const staged = await stageGeneration(context, {

@@ -3,7 +3,7 @@ import { mkdirSync, realpathSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import type { VlfsSpec } from '../vlfs/contract.ts';
-import { pruneWhiteouts } from '../vlfs/index.ts';
+import { pruneAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { FleetContext } from './context.ts';
 import type { Fleet } from './contract.ts';
@@ -95,7 +95,7 @@ async function readyForMount(
   const spec = vlfsSpec(context, row, options);
   if (door === 'sealed') refuseQuarantined(context, spec);
   if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
-    pruneWhiteouts(spec);
+    await pruneAside(spec);
   return spec;
 }
 

@@ -1,4 +1,13 @@
 /** The face of vlfs/: the layered file system. Its contract, with every type that crosses rooms, is contract.ts. */
+export {
+  answersAside,
+  diffAside,
+  ownerAside,
+  pruneAside,
+  resetAside,
+  revertAside,
+  usageAside,
+} from './aside.ts';
 export type * from './contract.ts';
 export { PENDING } from './contract.ts';
 export { diffVlfs } from './diff.ts';

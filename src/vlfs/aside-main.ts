@@ -1,0 +1,36 @@
+/** The thread of aside.ts: one job at a time, each answered by { result } or { failure }. */
+import { parentPort } from 'node:worker_threads';
+import { asStrataError, nameFromText } from '../base/index.ts';
+import { AT_FDCWD, close } from '../sys/index.ts';
+import type { AsideJob } from './aside.ts';
+import { diffVlfs } from './diff.ts';
+import { privateUsage, pruneWhiteouts, resetOffline, revertOffline, whoOwns } from './offline.ts';
+import { openDirectory } from './whiteout-sets.ts';
+
+function run(job: AsideJob): unknown {
+  switch (job.kind) {
+    case 'diff':
+      return diffVlfs(job.spec, job.path);
+    case 'owner':
+      return whoOwns(job.spec, job.path);
+    case 'usage':
+      return privateUsage(job.dir);
+    case 'probe':
+      for (const dir of job.dirs) close(openDirectory(AT_FDCWD, nameFromText(dir)));
+      return true;
+    case 'prune':
+      return pruneWhiteouts(job.spec);
+    case 'revert':
+      return revertOffline(job.spec, job.paths);
+    case 'reset':
+      return resetOffline(job.spec, job.keep);
+  }
+}
+
+parentPort!.on('message', (job: AsideJob) => {
+  try {
+    parentPort!.postMessage({ result: run(job) });
+  } catch (error) {
+    parentPort!.postMessage({ failure: asStrataError(error).toJSON() });
+  }
+});
