@@ -264,3 +264,19 @@ test('100 mounts: made quickly, all answer, and use no processor time when idle'
     assert.deepEqual(await t.plane.shutdown({ force: false }), []);
   });
 });
+
+test('no thread has the capability with which quotas of the file system below would not count', async () => {
+  await withDataPlane(async (t) => {
+    await t.mount('a', t.makeDir('source'));
+    const pid = dataPlanePid(t.root)!;
+    const CAP_SYS_RESOURCE = 24n;
+    const without = readdirSync(`/proc/${pid}/task`).filter((thread) => {
+      const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+      const effective = BigInt(`0x${/^CapEff:\s*(\w+)/m.exec(status)![1]}`);
+      return ((effective >> CAP_SYS_RESOURCE) & 1n) === 0n;
+    });
+    // What else has it are threads of the runtime that were there before it was given up; who serves and who copies came later.
+    assert.ok(without.includes(String(pid)), 'the main thread');
+    assert.ok(without.length >= 4, 'serving threads and the pool');
+  });
+});

@@ -8,6 +8,7 @@ const c = {
 
 const VERSION_3 = 0x20080522;
 const CAP_FSETID = 4;
+const CAP_SYS_RESOURCE = 24;
 
 /** struct __user_cap_header_struct: this thread. */
 const header = new Uint32Array([VERSION_3, 0]);
@@ -31,4 +32,16 @@ export function withoutFsetid(): <T>(call: () => T) => T {
       c.capset(header, full);
     }
   };
+}
+
+/**
+ * Gives up CAP_SYS_RESOURCE, with which quotas of file systems do not count, in this thread and those it makes. A negative errno when that fails.
+ */
+export function obeyQuotas(): number {
+  const sets = new Uint32Array(6);
+  const got = orErrno(c.capget(header, sets));
+  if (got < 0) return got;
+  // Effective, permitted, inheritable; the second half has the capabilities from 32 on.
+  for (let set = 0; set < 3; set++) sets[set] = (sets[set]! & ~(1 << CAP_SYS_RESOURCE)) >>> 0;
+  return orErrno(c.capset(header, sets));
 }

@@ -1,6 +1,6 @@
-/** What strata-fs asks of the system for itself: many open files, and to be killed last when memory runs out. */
+/** What strata-fs asks of the system for itself: many open files, to be killed last when memory runs out, and no more than others where quotas are. */
 import { writeFileSync } from 'node:fs';
-import { raiseOpenFiles } from '../../sys/index.ts';
+import { obeyQuotas, raiseOpenFiles } from '../../sys/index.ts';
 
 const OPEN_FILES = 1 << 20;
 const ENOUGH_FILES = 65536;
@@ -16,4 +16,6 @@ export function protect(log: (line: string) => void): void {
   } catch {
     log('the out-of-memory score could not be lowered');
   }
+  // What an appliance writes is its owner's: the quotas of the file system below count, as on that file system itself. Both of the above needed the capability.
+  if (obeyQuotas() < 0) log('quotas of the file system below do not count');
 }
