@@ -11,6 +11,7 @@ import type { DenialLog } from './policy/denials.ts';
 import type { ScanOnOpen } from './scan-on-open.ts';
 import { countNodes } from './shares.ts';
 import type { Stack, Unit } from './stack.ts';
+import type { Steps } from './steps.ts';
 
 /** One object as the kernel knows it. Directories are identified by their path, files by their content's inode. */
 export interface Node {
@@ -120,6 +121,8 @@ export interface Core {
   moved: MovedDirectory[] | null;
   /** The search for them that is under way. */
   movedSearch: SlowJob | null;
+  /** Steps under way; see unfinished.ts. */
+  readonly unfinished: Set<Steps<unknown>>;
   /** The directory of a whiteout set that was changed last and not synced since, or -1. */
   changedSetFd: number;
   /** The job that brings them to the disk. */

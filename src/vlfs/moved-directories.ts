@@ -8,7 +8,8 @@ import { type Caller, PENDING } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { REDIRECT } from './merged-directory.ts';
 import { slowJob } from './slow-job.ts';
-import { advance, finished, type Steps } from './steps.ts';
+import { finished, type Steps } from './steps.ts';
+import { carryOn } from './unfinished.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 export interface MovedDirectory {
@@ -34,7 +35,7 @@ export function movedKnown(core: Core, caller: Caller): number {
     const search = searchSteps(core);
     core.movedSearch = slowJob('retry', {
       kind: 'steps',
-      advance: (untilMs) => (advance(search, untilMs) === 'more' ? null : 0),
+      advance: (untilMs) => (carryOn(core, search, untilMs) === 'more' ? null : 0),
     });
   }
   caller.job = core.movedSearch;

@@ -20,6 +20,7 @@ import { finishReset } from './reset.ts';
 import { readScanOnOpen } from './scan-on-open.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
 import { closeStack, openStack } from './stack.ts';
+import { giveUpUnfinished } from './unfinished.ts';
 import { loadHidden, openDirectory } from './whiteout-sets.ts';
 import { RELAYER_FILES, removeTree, workDirOf } from './work-dir.ts';
 
@@ -91,6 +92,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     hasRedirects: false,
     moved: null,
     movedSearch: null,
+    unfinished: new Set(),
     changedSetFd: -1,
     whiteoutSync: null,
     listed: new Set(),
@@ -145,6 +147,7 @@ function cleanWork(core: Core, keepRelayer: boolean): void {
 
 /** Closes every descriptor of the VLFS. */
 export function closeCore(core: Core): void {
+  giveUpUnfinished(core);
   core.denials?.close();
   dropAllParked(core);
   for (const handle of core.handles) {

@@ -28,7 +28,8 @@ import { releaseIfUnused } from './nodes.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { sortSteps } from './sort-steps.ts';
-import { advance, type Steps } from './steps.ts';
+import type { Steps } from './steps.ts';
+import { carryOn } from './unfinished.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 const DOT = 1;
@@ -97,12 +98,12 @@ function listingFor(core: Core, caller: Caller, node: Node, cookie: number): Lis
   let job = making.get(node);
   if (job === undefined) {
     const steps = makeListing(core, node);
-    const went = advance(steps, performance.now() + AT_ONCE_MS);
+    const went = carryOn(core, steps, performance.now() + AT_ONCE_MS);
     if (went !== 'more' && 'result' in went) {
       if (typeof went.result !== 'number') keepListing(node, went.result);
       return went.result;
     }
-    job = slowJob('retry', { kind: 'steps', advance: (untilMs) => goOn(node, steps, untilMs) });
+    job = slowJob('retry', { kind: 'steps', advance: (untilMs) => goOn(core, node, steps, untilMs) });
     making.set(node, job);
   }
   caller.job = job;
@@ -112,8 +113,8 @@ function listingFor(core: Core, caller: Caller, node: Node, cookie: number): Lis
 /** Listings that are being made, for all who wait for them. */
 const making = new WeakMap<Node, SlowJob>();
 
-function goOn(node: Node, steps: Steps<Listing | number>, untilMs: number): number | null {
-  const went = advance(steps, untilMs);
+function goOn(core: Core, node: Node, steps: Steps<Listing | number>, untilMs: number): number | null {
+  const went = carryOn(core, steps, untilMs);
   if (went === 'more' || !('result' in went)) return null;
   making.delete(node);
   const { result } = went;

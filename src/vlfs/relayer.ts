@@ -40,7 +40,8 @@ import { slowJob } from './slow-job.ts';
 import { splitPath } from './split-path.ts';
 import { closeStack, openStackSteps, type Stack } from './stack.ts';
 import { staleNames } from './stale-names.ts';
-import { advance, finished, type Steps } from './steps.ts';
+import { finished, type Steps } from './steps.ts';
+import { carryOn } from './unfinished.ts';
 import { loadSet } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
 import { RELAYER_FILES, temporaryName, workFd } from './work-dir.ts';
@@ -79,7 +80,7 @@ export function beginRelayer(
   let prepared: Prepared | null = null;
   return {
     step(untilMs) {
-      const went = advance(steps, untilMs);
+      const went = carryOn(core, steps, untilMs);
       if (went === 'more' || !('result' in went)) return went;
       prepared ??= went.result;
       return 'ready';

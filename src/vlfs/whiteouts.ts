@@ -215,20 +215,22 @@ export function* pruneSets(core: Core): Steps<number> {
     if (level < 0) gone.push(setDir);
   });
   let count = 0;
-  for (const setDir of gone) {
-    const parts = setDir.split('/');
-    const name = parts.pop()!;
-    const fd = openBelow(root, parts, null);
-    const work = workFd(core);
-    if (fd < 0 || work < 0) continue;
-    const temporary = temporaryName(core);
-    step(core, 'prune');
-    if (renameat2(fd, name, work, temporary) === 0) {
+  try {
+    for (const setDir of gone) {
+      const parts = setDir.split('/');
+      const name = parts.pop()!;
+      const fd = openBelow(root, parts, null);
+      const work = workFd(core);
+      const temporary = temporaryName(core);
+      step(core, 'prune');
+      const moved = fd < 0 || work < 0 ? -E.NOENT : renameat2(fd, name, work, temporary);
+      if (fd >= 0) close(fd);
+      if (moved < 0) continue;
       count++;
       yield* removeTreeSteps(work, temporary);
     }
-    close(fd);
+  } finally {
+    close(root);
   }
-  close(root);
   return count;
 }

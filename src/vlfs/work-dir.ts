@@ -59,13 +59,16 @@ export function* removeTreeSteps(dirfd: number, name: string): Steps<number> {
   if (direct !== -E.ISDIR && direct !== -E.PERM) return direct;
   const top = openDirectory(dirfd, name);
   if (top < 0) return top;
-  for (;;) {
-    const left = yield* emptyTop(top);
-    let moved = 0;
-    for (const directory of left) moved += yield* liftDirectories(top, directory);
-    if (moved === 0 && left.every((directory) => unlinkat(top, directory, AT_REMOVEDIR) < 0)) break;
+  try {
+    for (;;) {
+      const left = yield* emptyTop(top);
+      let moved = 0;
+      for (const directory of left) moved += yield* liftDirectories(top, directory);
+      if (moved === 0 && left.every((directory) => unlinkat(top, directory, AT_REMOVEDIR) < 0)) break;
+    }
+  } finally {
+    close(top);
   }
-  close(top);
   return unlinkat(dirfd, name, AT_REMOVEDIR);
 }
 
@@ -94,17 +97,20 @@ let lifted = 0;
 function* liftDirectories(top: number, name: string): Steps<number> {
   const fd = openDirectory(top, name);
   if (fd < 0) return 0;
-  let count = 0;
-  const entries = readDirectory(fd);
-  for (const entry of typeof entries === 'number' ? [] : entries) {
-    if (isFull(fd, entry)) {
-      const to = `.lifted-${process.pid}-${lifted++}`;
-      if (renameat2(fd, entry.name, top, to, RENAME_NOREPLACE) === 0) count++;
+  try {
+    let count = 0;
+    const entries = readDirectory(fd);
+    for (const entry of typeof entries === 'number' ? [] : entries) {
+      if (isFull(fd, entry)) {
+        const to = `.lifted-${process.pid}-${lifted++}`;
+        if (renameat2(fd, entry.name, top, to, RENAME_NOREPLACE) === 0) count++;
+      }
+      yield;
     }
-    yield;
+    return count;
+  } finally {
+    close(fd);
   }
-  close(fd);
-  return count;
 }
 
 /** Moves `name` out of sight in one step, then deletes it. */
