@@ -152,7 +152,14 @@ async function runOverFormer(
 }
 
 function scratchSpec(input: ConfigurationInput, { tree, whiteouts, stack }: Scratch): VlfsSpec {
-  return { name: input.what, privateDir: tree, whiteoutsDir: whiteouts, stack, readOnly: false };
+  return {
+    name: input.what,
+    privateDir: tree,
+    whiteoutsDir: whiteouts,
+    stack,
+    readOnly: false,
+    wholeCopies: true,
+  };
 }
 
 async function runConfiguration(

@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
+import { basesOf } from '../vlfs/index.ts';
 import { removeTree } from './files.ts';
 import type { Owner } from './paths.ts';
 import { type CopyOptions, type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
@@ -86,7 +87,7 @@ export async function mergePrivateOver(
       if (set !== null) removeMarkedDirectories(set, toFd);
       clearHidden(fromFd, toFd, 0);
       place(toFd, moves);
-      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how }), '', 0);
+      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how, bases: basesOf(from) }), '', 0);
       for (const move of moves) mark(toFd, move);
     } finally {
       if (set !== null) sys.close(set);

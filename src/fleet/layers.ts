@@ -6,10 +6,13 @@ import { compareVersions, parseRelations } from '../formats/index.ts';
 import type { BuildOptions, LayerUnit } from '../layer/contract.ts';
 import { openUnitIndex, sharedImportPool, verifyUnit } from '../layer/index.ts';
 import { addRepository, type Repository, removeRepository } from '../repository/index.ts';
+import { basesOf } from '../vlfs/index.ts';
 import { forgetUnitIndexes } from './compose.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet } from './contract.ts';
+import { namesIn } from './files.ts';
 import { describeOwner } from './generations.ts';
+import { applianceDirs } from './private-files.ts';
 import { sealedGenerations } from './sealed/records.ts';
 
 type Result<M extends keyof Fleet> = Awaited<ReturnType<Fleet[M]>>;
@@ -76,7 +79,17 @@ function users(context: FleetContext, isIt: (id: UnitId) => boolean): string[] {
       sealedGenerations(context)
         .filter(({ record }) => record.units.some(isIt))
         .map(({ name }) => `the sealed mount of appliance ${name}`),
+      baseUsers(context, isIt),
     );
+}
+
+/** Appliances whose private files still show parts of files of such units. */
+function baseUsers(context: FleetContext, isIt: (id: UnitId) => boolean): string[] {
+  return namesIn(context.paths.appliances)
+    .filter((name) =>
+      [...basesOf(applianceDirs(context.paths, name).privateDir).keys()].some((id) => isIt(id as UnitId)),
+    )
+    .map((name) => `changed files of appliance ${name}`);
 }
 
 function refuseUsed(what: string, by: string[]): void {

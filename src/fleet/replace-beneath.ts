@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
+import { isMarkOfPartial } from '../vlfs/index.ts';
 import { copyAttributes } from './tree-copy.ts';
 import { BENEATH, latin1, must } from './untrusted-tree.ts';
 
@@ -26,7 +27,7 @@ export function replaceBeneath(root: string, path: string, content: Uint8Array):
         at += must(sys.pwrite(fd, rest, rest.length, at), `write ${path}`);
       }
       if (there >= 0 && (old.mode & sys.S_IFMT) === sys.S_IFREG)
-        copyAttributes(parent, name, parent, temporary, old);
+        copyAttributes(parent, name, parent, temporary, old, isMarkOfPartial);
       else must(sys.fchmod(fd, 0o644), `write ${path}`);
       must(sys.fsync(fd), `write ${path}`);
     } finally {

@@ -6,11 +6,20 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
+import {
+  copyShown,
+  isMarkOfPartial,
+  PARTIAL_XATTR,
+  type PartialSource,
+  partialSource,
+} from '../vlfs/index.ts';
 import { latin1, listDirectory, must, openDirectory } from './untrusted-tree.ts';
 
 /** 'copy': own bytes; 'link': further names of the same inodes (only for trees that are never written in place). */
 export interface CopyOptions {
   how: 'copy' | 'link';
+  /** The units below partial files of the tree: those are copied whole, however the others are. */
+  bases?: ReadonlyMap<string, string>;
 }
 
 export interface CopyState extends CopyOptions {
@@ -87,7 +96,11 @@ export async function copyEntry(
     copyAttributes(from, name, to, name, stat);
     return;
   }
-  if (state.how === 'link') {
+  const isPartial =
+    type === sys.S_IFREG &&
+    (state.bases?.size ?? 0) > 0 &&
+    typeof sys.getxattrAt(from, name, PARTIAL_XATTR) !== 'number';
+  if (state.how === 'link' && !isPartial) {
     const linked = sys.linkat(from, name, to, name);
     if (linked >= 0) return;
     if (linked !== -sys.E.MLINK) must(linked, `link ${path}${name}`);
@@ -104,7 +117,7 @@ export async function copyEntry(
     if (typeof target === 'number') must(target, `read link ${path}${name}`);
     else must(sys.symlinkat(target, to, name), `make link ${path}${name}`);
   } else must(sys.mknodat(to, name, stat.mode, stat.rdev), `make node ${path}${name}`);
-  copyAttributes(from, name, to, name, stat);
+  copyAttributes(from, name, to, name, stat, isPartial ? isMarkOfPartial : undefined);
   if (stat.nlink > 1) state.inodes.set(inode, `${path}${name}`);
 }
 
@@ -122,13 +135,23 @@ async function copyFile(
     const flags = sys.O_WRONLY | sys.O_CREAT | sys.O_EXCL | sys.O_NOFOLLOW | sys.O_CLOEXEC;
     const target = must(sys.openat(to, name, flags, 0o600), `create ${name}`);
     try {
-      if (stat.size > 0 && sys.ficlone(target, source) < 0)
+      const partial = state.bases?.size ? partialSource(source, state.bases) : null;
+      if (partial !== null) await copyPartial(partial, target);
+      else if (stat.size > 0 && sys.ficlone(target, source) < 0)
         await copyExtents(source, target, stat.size, state);
     } finally {
       sys.close(target);
     }
   } finally {
     sys.close(source);
+  }
+}
+
+async function copyPartial(partial: PartialSource, target: number): Promise<void> {
+  try {
+    await copyShown(partial, target);
+  } finally {
+    sys.close(partial.baseFd);
   }
 }
 

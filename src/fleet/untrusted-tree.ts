@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, readFileSync } from 'node:fs';
 import { LIMITS, StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
+import { readWhole } from '../vlfs/index.ts';
 
 const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
 export const BENEATH = sys.RESOLVE_BENEATH | sys.RESOLVE_NO_SYMLINKS | sys.RESOLVE_NO_MAGICLINKS;
@@ -94,7 +95,9 @@ export function readPlainFile(root: string, path: string): string | null | undef
     try {
       const stat = sys.newStat();
       const isPlain = sys.fstat(fd, stat) >= 0 && (stat.mode & sys.S_IFMT) === sys.S_IFREG;
-      return isPlain && stat.size <= LIMITS.controlBytes ? readFileSync(fd, 'utf8') : null;
+      if (!isPlain || stat.size > LIMITS.controlBytes) return null;
+      // A private file may show a part of a shared one.
+      return readWhole(root, fd, LIMITS.controlBytes)?.toString('utf8') ?? readFileSync(fd, 'utf8');
     } finally {
       closeSync(fd);
     }

@@ -75,6 +75,7 @@ export const E = {
   INTR: 4,
   IO: 5,
   NXIO: 6,
+  TOOBIG: 7,
   BADF: 9,
   AGAIN: 11,
   NOMEM: 12,

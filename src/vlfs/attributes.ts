@@ -5,6 +5,8 @@ import { E, fstat, newStat, S_IFLNK, S_IFMT, S_ISGID, S_ISUID, type Stat, statAt
 import type { Attr, EntryOut } from './contract.ts';
 import { placesOf } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
+import { partialOf } from './delta/partial-file.ts';
+import { blocksShown } from './delta/partial-io.ts';
 import { directoryFd } from './directory-fds.ts';
 import { confirm, PRIVATE, refresh } from './lookup.ts';
 import { entryOf, type HiddenEntries, mergedTimes, topOf, unitOf } from './merged-directory.ts';
@@ -58,7 +60,16 @@ export function fillAttr(core: Core, node: Node, out: Attr): number {
   const result = statNode(core, node, stat);
   if (result < 0) return result === -E.NOENT ? -E.STALE : result;
   statAttr(stat, node.ino, out);
+  showPartial(core, node, out);
   return 0;
+}
+
+/** A partial file takes the space of what it shows, and has the times that it had before somebody began to complete it. */
+function showPartial(core: Core, node: Node, out: Attr): void {
+  const partial = core.hasPartials ? partialOf(core, node) : null;
+  if (partial === null) return;
+  out.blocks = blocksShown(partial, out.blocks);
+  if (partial.filling !== null) Object.assign(out, partial.filling.times);
 }
 
 /** A file of a unit that left the stack before this process took over: what is open shows itself, else the kernel walks again. */
@@ -72,7 +83,13 @@ function orphanAttr(node: Node, out: Attr): number {
 function successorAttr(core: Core, node: Node, out: Attr): number {
   const result = fillAttr(core, node.successor!, out);
   if (result < 0) return result;
-  const { index } = node.unit!;
+  if (node.unit === null) {
+    if (node.backing === null || fstat(node.backing.fd, stat) < 0) return 0;
+    out.size = stat.size;
+    out.blocks = stat.blocks;
+    return 0;
+  }
+  const { index } = node.unit;
   out.size = index.size(node.entry);
   out.blocks = index.blocks(node.entry);
   out.mtimeSec = index.mtimeSec(node.entry);
@@ -191,6 +208,7 @@ export function fillEntry(core: Core, node: Node, out: EntryOut): number {
 export function fillFound(core: Core, node: Node, out: EntryOut): number {
   if (core.where !== PRIVATE || node.children !== null) return fillEntry(core, node, out);
   statAttr(core.stat, node.ino, out.attr);
+  showPartial(core, node, out.attr);
   return countEntry(core, node, out);
 }
 

@@ -32,6 +32,15 @@ export type SlowJob = { then: 'retry' | 'reply' } & (
   | { kind: 'steps'; advance(untilMs: number): number | null }
   /** Lets a scanner judge the content, as `file` says; 0 is clean. `digest`: of shared content, by its index. */
   | { kind: 'scan'; fd: number; digest: Digest | null; file: string; done?: (errno: number) => void }
+  /** Copies pieces (offset, length, offset, length ...) of a file to the same places of another; `clone`: the whole file by FICLONE, if that succeeds. */
+  | {
+      kind: 'fill';
+      fromFd: number;
+      toFd: number;
+      pieces: number[];
+      clone: boolean;
+      done: (errno: number) => void;
+    }
 );
 
 export interface Caller {
@@ -263,6 +272,8 @@ export interface VlfsControl {
   takeListed(): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
+  /** Work that nobody waits for, or null: to be run once, one after the other. Requests may come to wait for it too. */
+  takeBackgroundJob(): SlowJob | null;
   stats(): { openFiles: number };
 }
 
@@ -323,6 +334,8 @@ export interface VlfsSpec {
   cache?: CacheMode;
   /** Where lookups of what the policy hides are noted. */
   denialsFile?: string;
+  /** Every copy-up copies the whole file: the private layer is to become a config layer. */
+  wholeCopies?: boolean;
 }
 
 export interface DiffEntry {

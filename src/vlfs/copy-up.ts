@@ -36,6 +36,9 @@ import { type Caller, PENDING } from './contract.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
 import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
 import { isCarried } from './internal-xattrs.ts';
+import { BLOCK, newBlockMap } from './delta/block-map.ts';
+import { newPartial, noteBase, type Partial } from './delta/partial-file.ts';
+import { blocksOf, markMetacopy, type PartialForm, redirectOf, storePartial } from './delta/partial-form.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { movedKnownFor } from './moved-directories.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
@@ -77,6 +80,28 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   if (toFd < 0) return toFd;
   const size = unit.index.size(node.entry);
   if (empty || size === 0) return finish(core, node, work, temporary, toFd, null);
+  if (mayBePartial(core, unit, size)) {
+    const made = finish(core, node, work, temporary, toFd, quarantinedEntry(unit, node.entry), formOf(unit, node.entry));
+    if (made !== -E.NOSPC && made !== -E.RANGE && made !== -E.TOOBIG) return made;
+    // Its attributes have no room for the mark.
+    return copyWhole(core, caller, node, work, temporaryName(core));
+  }
+  return copyContent(core, caller, node, { work, temporary, toFd });
+}
+
+function copyWhole(core: Core, caller: Caller, node: Node, work: number, temporary: string): number {
+  const toFd = openat(work, temporary, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0o600);
+  return toFd < 0 ? toFd : copyContent(core, caller, node, { work, temporary, toFd });
+}
+
+function copyContent(
+  core: Core,
+  caller: Caller,
+  node: Node,
+  { work, temporary, toFd }: { work: number; temporary: string; toFd: number },
+): number {
+  const unit = node.unit!;
+  const size = unit.index.size(node.entry);
   const fromFd = openShared(unit, node.entry);
   if (fromFd < 0) return abandon(work, temporary, toFd, fromFd);
   if (size > INLINE_BYTES) {
@@ -88,6 +113,34 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   if (copied < 0) return abandon(work, temporary, toFd, copied);
   startWriteback(toFd);
   return finish(core, node, work, temporary, toFd, quarantinedEntry(unit, node.entry));
+}
+
+/** Large files of layers that stay what they are; a config level's next generation has the same name. */
+function mayBePartial(core: Core, unit: Unit, size: number): boolean {
+  return size > core.partialBytes && !unit.overlay && noteBase(core, unit) === 0;
+}
+
+/** A copy that shows all of the shared file. */
+function formOf(unit: Unit, entry: number): PartialForm {
+  const baseSize = unit.index.size(entry);
+  const path = unit.index.path(entry);
+  const baseBlocks = Math.ceil(unit.index.blocks(entry) / (BLOCK / 512));
+  const limit = blocksOf(baseSize);
+  return { unit: unit.id, path, baseSize, baseBlocks, limit, meta: true, map: newBlockMap() };
+}
+
+/** The mark of a partial file, and overlayfs' one; where the file will stand elsewhere than the shared one, overlayfs is told where that is. */
+function markPartial(core: Core, node: Node, toFd: number, form: PartialForm): number {
+  const sized = ftruncate(toFd, form.baseSize);
+  if (sized < 0) return sized;
+  const marked = markMetacopy(toFd);
+  if (marked < 0) return marked;
+  const redirect = redirectOf(form);
+  if (pathOf(core, node.parent!, node.name) !== form.path) {
+    const redirected = fsetxattr(toFd, redirect.name, redirect.value);
+    if (redirected < 0) return redirected;
+  }
+  return storePartial(toFd, form);
 }
 
 function abandon(work: number, temporary: string, toFd: number, errno: number): number {
@@ -159,21 +212,23 @@ function finish(
   temporary: string,
   toFd: number,
   mark: string | null,
+  form: PartialForm | null = null,
 ): number {
   const { index } = node.unit!;
   const { entry } = node;
   const places = placesOf(core, node);
   const step1 = fchown(toFd, index.uid(entry), index.gid(entry));
   const step2 = step1 < 0 ? step1 : setAttributes(core, node, (name, value) => fsetxattr(toFd, name, value));
+  const noted = step2 < 0 || form === null ? step2 : markPartial(core, node, toFd, form);
   const marked =
-    step2 < 0 || mark === null ? step2 : fsetxattr(toFd, QUARANTINE_XATTR, Buffer.from(mark, 'latin1'));
+    noted < 0 || mark === null ? noted : fsetxattr(toFd, QUARANTINE_XATTR, Buffer.from(mark, 'latin1'));
   const step3 = marked < 0 ? marked : fchmod(toFd, index.mode(entry) & 0o7777);
   const seconds = index.mtimeSec(entry);
   const nanoseconds = index.mtimeNsec(entry);
   const step4 = step3 < 0 ? step3 : futimens(toFd, seconds, nanoseconds, seconds, nanoseconds);
   if (step4 < 0) return abandon(work, temporary, toFd, step4);
   close(toFd);
-  return publish(core, node, work, temporary, places);
+  return publish(core, node, work, temporary, places, form);
 }
 
 function setAttributes(core: Core, node: Node, set: (name: string, value: Uint8Array) => number): number {
@@ -205,7 +260,14 @@ function makeSpecial(unit: Unit, entry: number, work: number, temporary: string)
 const stat = newStat();
 
 /** Moves the finished copy to the node's name (to all names of a hard-linked inode) and tells the node. */
-function publish(core: Core, node: Node, work: number, temporary: string, known?: LinkPlace[]): number {
+function publish(
+  core: Core,
+  node: Node,
+  work: number,
+  temporary: string,
+  known?: LinkPlace[],
+  form: PartialForm | null = null,
+): number {
   const fail = (errno: number): number => {
     unlinkat(work, temporary);
     return errno;
@@ -237,10 +299,15 @@ function publish(core: Core, node: Node, work: number, temporary: string, known?
     attributesMoved(core, parent);
   }
   attributesMoved(core, node);
-  return becomePrivate(core, node, places);
+  return becomePrivate(core, node, places, form);
 }
 
-function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): number {
+function becomePrivate(
+  core: Core,
+  node: Node,
+  places: readonly LinkPlace[],
+  form: PartialForm | null,
+): number {
   const { parent, name } = node;
   const parentFd = privateDirectory(core, parent!);
   const result = parentFd < 0 ? parentFd : statAt(parentFd, name, stat);
@@ -248,17 +315,37 @@ function becomePrivate(core: Core, node: Node, places: readonly LinkPlace[]): nu
   for (const place of places) {
     if (place.parent.children!.get(place.name) !== node) attachName(core, node, place.parent, place.name);
   }
+  if (form !== null) {
+    // Its content is what it was, so open files stay as they are.
+    forgetInode(core, node);
+    turnPrivate(core, node, stat.ino, newPartial(form));
+    return 0;
+  }
   dropParked(core, node);
   const heir = node.backing !== null && !node.backing.cached ? takeOver(core, node) : node;
   forgetInode(core, node);
-  heir.priv = true;
-  heir.privIno = stat.ino;
-  core.byPrivateIno.set(stat.ino, heir);
-  core.ledger?.changed(heir);
+  turnPrivate(core, heir, stat.ino, null);
   if (heir !== node) return -E.STALE;
   // What is not read by passthrough goes over to the copy: the kernel asks for every byte it does not have.
   if (node.backing !== null) node.backing = null;
   return 0;
+}
+
+function turnPrivate(core: Core, node: Node, privIno: number, partial: Partial | null): void {
+  node.priv = true;
+  node.privIno = privIno;
+  node.partial = partial;
+  core.byPrivateIno.set(privIno, node);
+  core.ledger?.changed(node);
+}
+
+/** As takeOver, for a metadata-only copy whose file below is open through passthrough, and which will be written. */
+export function takeOverPrivate(core: Core, node: Node): void {
+  const { privIno, partial } = node;
+  const heir = takeOver(core, node);
+  forgetInode(core, node);
+  node.priv = false;
+  turnPrivate(core, heir, privIno, partial ?? null);
 }
 
 /** A new node takes all names of one whose old content is open through passthrough. */

@@ -4,6 +4,7 @@
  */
 import type { Stat } from '../sys/index.ts';
 import type { Attr, SlowJob } from './contract.ts';
+import type { Partial } from './delta/partial-file.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
@@ -36,6 +37,8 @@ export interface Node {
   /** The private layer has it (directories: too). */
   priv: boolean;
   privIno: number;
+  /** Private files: the partial file that it is; null: it is whole. undefined: not looked at yet; see partialOf. */
+  partial: Partial | null | undefined;
   backing: Backing | null;
   /** What `backing` was before the last release; see parked-files.ts. */
   parked: Backing | null;
@@ -71,6 +74,9 @@ export interface Backing {
   /** Somebody opened it for writing. */
   written: boolean;
   opens: number;
+  /** A partial file with blocks of its own, and the file below it. */
+  partial: Partial | null;
+  baseFd: number;
 }
 
 /** A copy-up that waits for its slow part. */
@@ -142,6 +148,13 @@ export interface Core {
   passthrough: boolean;
   /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
   readonly cachedBytes: number;
+  /** Shared files larger than this become partial ones when they are changed. */
+  readonly partialBytes: number;
+  /** There are, or were, partial files; the units below them, with their trees. */
+  hasPartials: boolean;
+  bases: ReadonlyMap<string, string>;
+  /** Partial files that wait for the background. */
+  readonly fills: Node[];
   posixAcl: boolean;
   /** Contents are judged before they are opened; null: they are not. */
   scanOnOpen: ScanOnOpen | null;
@@ -186,6 +199,7 @@ export function emptyNode(core: Core, id: number, kind: number): Node {
     entry: 0,
     priv: false,
     privIno: 0,
+    partial: undefined,
     backing: null,
     parked: null,
     copyUp: null,

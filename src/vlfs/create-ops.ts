@@ -27,7 +27,7 @@ import type { Caller, EntryOut, OpenOut } from './contract.ts';
 import { type Core, type Node, newNode, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
 import { open } from './file-ops.ts';
-import { addHandle } from './handles.ts';
+import { addHandle, newBacking } from './handles.ts';
 import { privateIno } from './inode-numbers.ts';
 import { checkName, nodeAt, refresh } from './lookup.ts';
 import { madeBefore } from './made-before.ts';
@@ -232,7 +232,8 @@ function createSimple(
 /** Hands out a node whose backing file is open already. */
 function handOut(core: Core, node: Node, fd: number, flags: number, opened: OpenOut): void {
   node.noCapability = true;
-  node.backing = { fd, shared: false, cached: false, writable: true, written: true, opens: 0 };
+  node.partial = null;
+  node.backing = newBacking({ fd, writable: true, written: true });
   opened.fh = addHandle(core, node, node.backing, flags);
   opened.backingFd = core.passthrough ? fd : -1;
   opened.backingReadOnly = false;

@@ -29,6 +29,8 @@ import {
 import type { DiffEntry, VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import type { Core, Node } from './core.ts';
+import { loadPartial, openBase, type Partial } from './delta/partial-file.ts';
+import { readPartial } from './delta/partial-io.ts';
 import { directoryFd } from './directory-fds.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { candidatesAt, NOTHING, nodeAt, resolve } from './lookup.ts';
@@ -159,7 +161,7 @@ function compare(core: Core, fd: number, name: string, ref: Reference): DiffEntr
   const { mode: ownMode, uid, gid, size, rdev, mtimeSec, mtimeNsec } = stat;
   if (kind === S_IFREG) {
     if (size !== index.size(entry)) return 'changed';
-    if (size > 0 && digestOf(fd, name) !== index.digest(entry)) return 'changed';
+    if (size > 0 && !hasContentOf(core, fd, name, ref)) return 'changed';
   } else if (kind === S_IFLNK) {
     if (readlinkat(fd, name) !== index.symlinkTarget(entry)) return 'changed';
   } else if ((kind === S_IFCHR || kind === S_IFBLK) && rdev !== index.rdev(entry)) return 'changed';
@@ -194,19 +196,37 @@ function sameXattrs(core: Core, fd: number, name: string, ref: Reference): boole
 
 const chunk = Buffer.allocUnsafeSlow(1 << 20);
 
-function digestOf(dirfd: number, name: string): string | null {
+/** Whether a private file has the content of a shared one. A metadata-only copy of that very file has. */
+function hasContentOf(core: Core, fd: number, name: string, ref: Reference): boolean {
+  const { id, index } = unitOf(core.stack, ref);
+  const entry = entryOf(ref);
+  const partial = core.hasPartials ? loadPartial(fd, name, true) : null;
+  if (partial?.form.meta && partial.form.unit === id) {
+    if (partial.form.path === index.path(entry)) return true;
+    if (partial.form.path === index.path(index.hardLinkLeader(entry))) return true;
+  }
+  return digestOf(core, fd, name, partial) === index.digest(entry);
+}
+
+function digestOf(core: Core, dirfd: number, name: string, partial: Partial | null): string | null {
   const fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return null;
+  const baseFd = partial === null ? -1 : openBase(core, partial.form);
   const digest = createHash('sha256');
   try {
+    if (partial !== null && baseFd < 0) return null;
     for (let at = 0; ; ) {
-      const got = pread(fd, chunk, chunk.length, at);
+      const got =
+        partial === null
+          ? pread(fd, chunk, chunk.length, at)
+          : readPartial({ fd, baseFd }, partial, at, chunk);
       if (got < 0) return null;
       if (got === 0) return digest.digest('hex');
       digest.update(chunk.subarray(0, got));
       at += got;
     }
   } finally {
+    if (baseFd >= 0) close(baseFd);
     close(fd);
   }
 }

@@ -3,6 +3,7 @@
  * here goes to the backing descriptor. Writes never reach a shared file: a handle that may write has a private backing.
  */
 import {
+  close,
   copyFileRange as copyRangeCall,
   E,
   fallocate as fallocateCall,
@@ -12,9 +13,12 @@ import {
   ftruncate,
   lseek as lseekCall,
   newStat,
+  O_CLOEXEC,
+  O_NOFOLLOW,
   O_RDONLY,
   O_TRUNC,
   O_WRONLY,
+  openat,
   pread,
   pwrite,
   S_IFREG,
@@ -23,7 +27,12 @@ import {
 } from '../sys/index.ts';
 import { type Caller, type OpenOut, PENDING } from './contract.ts';
 import { copyUp } from './copy-up.ts';
-import { attributesMoved, type Core, type Node } from './core.ts';
+import { attributesMoved, type Backing, type Core, type Handle, type Node } from './core.ts';
+import { keepFillTimes, queueFill, settled, waitForFill, wantsFill } from './delta/fill.ts';
+import { emptyPartial, makeWritable } from './delta/make-writable.ts';
+import type { Partial } from './delta/partial-file.ts';
+import { fallocatePartial, isFilling, readPartial, seekPartial, writePartial } from './delta/partial-io.ts';
+import { directoryFd } from './directory-fds.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from './handles.ts';
 import { cutLarge } from './large-files.ts';
 import { confirm } from './lookup.ts';
@@ -61,6 +70,8 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
     if (copied !== 0) return copied;
     const confirmed = confirm(core, node);
     if (confirmed < 0) return confirmed;
+    const ready = makeWritable(core, caller, node, truncate);
+    if (ready !== 0) return ready;
     if (truncate && !wasShared) {
       const cut = cutLarge(core, caller, node, 0);
       if (cut !== 0) return cut;
@@ -68,8 +79,8 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
     const result = openAs(core, node, flags, out);
     if (result < 0) return result;
     if (truncate) {
-      const fd = handleOf(core, out.fh)!.backing!.fd;
-      const cut = wasShared ? 0 : ftruncate(fd, 0);
+      const { fd, partial } = handleOf(core, out.fh)!.backing!;
+      const cut = wasShared ? 0 : partial === null ? ftruncate(fd, 0) : emptyPartial(node, fd);
       if (cut < 0) {
         dropHandle(core, out.fh);
         return cut;
@@ -99,13 +110,19 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
   out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
   // What a private file has in the page cache may be older than what was written to it through passthrough.
-  out.keepCache = backing.shared || !core.passthrough;
+  out.keepCache = backing.shared || backing.cached || !core.passthrough;
   out.keepsBacking = true;
   return 0;
 }
 
 function hasPrivilegeBits(fd: number): boolean {
   return fstat(fd, stat) === 0 && (stat.mode & (S_ISUID | S_ISGID)) !== 0;
+}
+
+/** The content of a file that is open: its own, or in part that of a file below. */
+function partialOfHandle(handle: Handle): { fds: Backing; partial: Partial } | null {
+  const { backing } = handle;
+  return backing === null || backing.partial === null ? null : { fds: backing, partial: backing.partial };
 }
 
 /** A mode without set-user-id and, for executables of the group, set-group-id. */
@@ -126,6 +143,8 @@ export function read(core: Core, fh: number, offset: number, into: Uint8Array): 
   if (handle === null) return -E.BADF;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
+  const part = partialOfHandle(handle);
+  if (part !== null) return readPartial(part.fds, part.partial, offset, into);
   let done = 0;
   while (done < into.length) {
     const got = pread(fd, done === 0 ? into : into.subarray(done), into.length - done, offset + done);
@@ -137,11 +156,47 @@ export function read(core: Core, fh: number, offset: number, into: Uint8Array): 
   return done;
 }
 
-export function write(core: Core, fh: number, offset: number, from: Uint8Array, killPriv: boolean): number {
+export function write(
+  core: Core,
+  caller: Caller,
+  fh: number,
+  offset: number,
+  from: Uint8Array,
+  killPriv: boolean,
+): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
+  const part = partialOfHandle(handle);
+  const done =
+    part === null
+      ? writeAll(fd, offset, from)
+      : changePartial(core, caller, handle.node, part.partial, offset, offset + from.length, () =>
+          writePartial(part.fds, part.partial, offset, from),
+        );
+  if (killPriv && done >= 0) killPrivileges(fd);
+  return done;
+}
+
+/** A change of [from, to) of a partial file that is open; PENDING while that is being copied. */
+function changePartial(
+  core: Core,
+  caller: Caller,
+  node: Node,
+  partial: Partial,
+  from: number,
+  to: number,
+  change: () => number,
+): number {
+  if (isFilling(partial, from, to)) return waitForFill(caller, partial);
+  const result = change();
+  if (partial.filling !== null) keepFillTimes(partial, partial.filling.fd);
+  if (wantsFill(partial)) queueFill(core, node, partial);
+  return result;
+}
+
+function writeAll(fd: number, offset: number, from: Uint8Array): number {
   let done = 0;
   while (done < from.length) {
     const put = pwrite(fd, done === 0 ? from : from.subarray(done), from.length - done, offset + done);
@@ -152,17 +207,42 @@ export function write(core: Core, fh: number, offset: number, from: Uint8Array, 
     }
     done += put;
   }
-  if (killPriv) killPrivileges(fd);
   return done;
 }
 
 export function fsync(core: Core, caller: Caller, fh: number, dataOnly: boolean): number {
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
-  if (handle.backing === null || handle.backing.shared) return 0;
+  if (handle.backing === null) return 0;
+  if (handle.backing.shared) return handle.node.priv ? fsyncAttributes(core, caller, handle.node) : 0;
+  if (handle.backing.partial !== null) return fsyncPartial(caller, handle.backing, handle.backing.partial);
   // Stores through mappings changed times that the kernel may have been told; a program may look at them after this.
   if (core.passthrough && handle.backing.written) attributesMoved(core, handle.node);
   caller.job = slowJob('reply', { kind: 'fsync', fd: handle.backing.fd, dataOnly });
+  return PENDING;
+}
+
+/** The map is in the attributes, so these go to the disk in any case. */
+function fsyncPartial(caller: Caller, { fd }: Backing, partial: Partial): number {
+  const { changes } = partial;
+  caller.job = slowJob('reply', {
+    kind: 'fsync',
+    fd,
+    dataOnly: false,
+    done(errno) {
+      if (errno === 0) settled(partial, fd, changes);
+    },
+  });
+  return PENDING;
+}
+
+/** A metadata-only copy is open by the file below; its attributes are in the private layer. */
+function fsyncAttributes(core: Core, caller: Caller, node: Node): number {
+  if (node.parent === null || core.readOnly) return 0;
+  const parentFd = directoryFd(core, node.parent);
+  const fd = parentFd < 0 ? parentFd : openat(parentFd, node.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return 0;
+  caller.job = slowJob('reply', { kind: 'fsync', fd, dataOnly: false, done: () => close(fd) });
   return PENDING;
 }
 
@@ -178,6 +258,12 @@ export function fallocate(
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
+  const part = partialOfHandle(handle);
+  if (part !== null) {
+    return changePartial(core, caller, handle.node, part.partial, offset, offset + length, () =>
+      fallocatePartial(part.fds, part.partial, mode, offset, length),
+    );
+  }
   if (length > 64 * INLINE_COPY_BYTES) {
     caller.job = slowJob('reply', { kind: 'fallocate', fd, mode, offset, length });
     return PENDING;
@@ -189,7 +275,9 @@ export function lseek(core: Core, fh: number, offset: number, whence: number): n
   const handle = handleOf(core, fh);
   if (handle === null) return -E.BADF;
   const fd = ioFd(core, fh, handle);
-  return fd < 0 ? fd : lseekCall(fd, offset, whence);
+  if (fd < 0) return fd;
+  const part = partialOfHandle(handle);
+  return part === null ? lseekCall(fd, offset, whence) : seekPartial(part.fds, part.partial, offset, whence);
 }
 
 export function copyFileRange(
@@ -207,6 +295,16 @@ export function copyFileRange(
   const fromFd = ioFd(core, fhIn, source);
   const toFd = ioFd(core, fhOut, target);
   if (fromFd < 0 || toFd < 0) return -E.BADF;
+  const from = partialOfHandle(source);
+  const to = partialOfHandle(target);
+  if (from !== null || to !== null)
+    return copyThroughMemory(
+      core,
+      caller,
+      { fh: fhIn, offset: offsetIn },
+      { fh: fhOut, offset: offsetOut },
+      length,
+    );
   if (length <= INLINE_COPY_BYTES) return copyRangeCall(fromFd, offsetIn, toFd, offsetOut, length);
   caller.job = slowJob('reply', {
     kind: 'copy-range',
@@ -217,4 +315,18 @@ export function copyFileRange(
     sizeBytes: length,
   });
   return PENDING;
+}
+
+const copied = Buffer.allocUnsafeSlow(INLINE_COPY_BYTES);
+
+/** Between files of which one is partial: a part of the range, as copy_file_range may. */
+function copyThroughMemory(
+  core: Core,
+  caller: Caller,
+  from: { fh: number; offset: number },
+  to: { fh: number; offset: number },
+  length: number,
+): number {
+  const got = read(core, from.fh, from.offset, copied.subarray(0, Math.min(length, copied.length)));
+  return got <= 0 ? got : write(core, caller, to.fh, to.offset, copied.subarray(0, got), false);
 }

@@ -1,6 +1,8 @@
 /** Handles (fh): small integers for open files and directories, and the one backing descriptor that all opens of a node share. */
 import { close, E, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR, openat } from '../sys/index.ts';
 import type { Backing, Core, Handle, Node } from './core.ts';
+import { settleLater } from './delta/fill.ts';
+import { openBase, partialOf, showsBase } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { closeLarge, freesMuch } from './large-files.ts';
 import { releaseIfUnused } from './nodes.ts';
@@ -57,8 +59,15 @@ export function dropHandle(core: Core, fh: number): number {
       const current = node.backing === backing;
       if (current) node.backing = null;
       if (backing.cached) {
-        if (backing.fd >= 0) close(backing.fd);
-      } else if (current && !backing.written && node.parent !== null && backing.shared === !node.priv)
+        closeBacking(backing);
+        if (backing.partial !== null && node.partial === backing.partial)
+          settleLater(core, node, backing.partial);
+      } else if (
+        current &&
+        !backing.written &&
+        node.parent !== null &&
+        backing.shared === showsBase(core, node)
+      )
         park(core, node, backing);
       else if (node.parent === null && !backing.shared && freesMuch(backing.fd)) {
         core.onBackingClosed?.(node.id);
@@ -76,19 +85,21 @@ export function dropHandle(core: Core, fh: number): number {
 /** The backing of a regular file for one more open; a negative errno when it cannot be opened. */
 export function openBacking(core: Core, node: Node): Backing | number {
   const { backing } = node;
-  if (backing !== null && backing.shared === !node.priv) return backing;
+  const shows = showsBase(core, node);
+  if (backing !== null && backing.shared === shows) return backing;
   const kept = backing === null ? unpark(node) : null;
   if (kept !== null) {
     node.backing = kept;
     return kept;
   }
-  if (!node.priv) {
-    const cached = !core.passthrough || node.unit!.index.size(node.entry) <= core.cachedBytes;
+  if (shows) {
+    const size = node.priv ? node.partial!.form.baseSize : node.unit!.index.size(node.entry);
+    const cached = !core.passthrough || size <= core.cachedBytes;
     // Only of a name that was just confirmed: the file of an old unit may be gone at the first read.
-    const later = cached && node.generation === core.generation;
-    const fd = later ? -1 : openShared(node.unit!, node.entry);
+    const later = cached && !node.priv && node.generation === core.generation;
+    const fd = later ? -1 : openContent(core, node);
     if (fd < 0 && !later) return fd;
-    node.backing = { fd, shared: true, cached, writable: false, written: false, opens: 0 };
+    node.backing = newBacking({ fd, shared: true, cached });
     return node.backing;
   }
   if (node.parent === null) return -E.STALE;
@@ -101,14 +112,36 @@ export function openBacking(core: Core, node: Node): Backing | number {
     fd = openat(parentFd, node.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   }
   if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
-  node.backing = { fd, shared: false, cached: false, writable, written: false, opens: 0 };
+  const partial = partialOf(core, node);
+  const baseFd = partial === null ? -1 : openBase(core, partial.form);
+  if (partial !== null && baseFd < 0) {
+    close(fd);
+    return baseFd;
+  }
+  node.backing = newBacking({ fd, shared: false, cached: partial !== null, writable, partial, baseFd });
   return node.backing;
 }
 
+export function newBacking(known: Partial<Backing>): Backing {
+  const none = { shared: false, cached: false, writable: false, written: false, opens: 0 };
+  return { fd: -1, ...none, partial: null, baseFd: -1, ...known };
+}
+
+/** Closes what a backing has open. */
+export function closeBacking(backing: Backing): void {
+  if (backing.fd >= 0) close(backing.fd);
+  if (backing.baseFd >= 0) close(backing.baseFd);
+}
+
+/** Opens the file of a layer that a node shows. */
+function openContent(core: Core, node: Node): number {
+  return node.priv ? openBase(core, node.partial!.form) : openShared(node.unit!, node.entry);
+}
+
 /** The descriptor of a backing, opened now if it was not yet. */
-function opened(node: Node, backing: Backing): number {
+function opened(core: Core, node: Node, backing: Backing): number {
   if (backing.fd >= 0) return backing.fd;
-  const fd = openShared(node.unit!, node.entry);
+  const fd = node.unit === null ? openContent(core, node) : openShared(node.unit, node.entry);
   if (fd >= 0) backing.fd = fd;
   return fd;
 }
@@ -117,7 +150,7 @@ function opened(node: Node, backing: Backing): number {
 export function* holdOpenContent(core: Core): Steps<void> {
   for (const [fh, handle] of core.handles.entries()) {
     if (!handle?.backing?.shared) continue;
-    opened(handle.node, handle.backing);
+    opened(core, handle.node, handle.backing);
     core.ledger?.opened(fh, handle);
     yield;
   }
@@ -127,9 +160,9 @@ export function* holdOpenContent(core: Core): Steps<void> {
 export function ioFd(core: Core, fh: number, handle: Handle): number {
   const { node, backing } = handle;
   if (backing === null) return -E.BADF;
-  if (!backing.shared || !node.priv) return opened(node, backing);
+  if (!backing.shared || showsBase(core, node)) return opened(core, node, backing);
   const fresh = openBacking(core, node);
-  if (typeof fresh === 'number') return opened(node, backing);
+  if (typeof fresh === 'number') return opened(core, node, backing);
   fresh.opens++;
   handle.backing = fresh;
   core.ledger?.opened(fh, handle);

@@ -10,6 +10,15 @@ export {
 } from './aside.ts';
 export type * from './contract.ts';
 export { PENDING } from './contract.ts';
+export {
+  basesOf,
+  completePrivate,
+  copyShown,
+  type PartialSource,
+  partialSource,
+  readWhole,
+} from './delta/outside.ts';
+export { isMarkOfPartial, PARTIAL_XATTR } from './delta/partial-form.ts';
 export { diffVlfs } from './diff.ts';
 export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';

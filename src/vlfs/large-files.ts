@@ -17,6 +17,7 @@ import {
 import { statNode } from './attributes.ts';
 import { type Attr, type Caller, PENDING } from './contract.ts';
 import type { Core, Node } from './core.ts';
+import { partialOf } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { slowJob } from './slow-job.ts';
 
@@ -47,6 +48,8 @@ export function freesMuch(fd: number): boolean {
 
 /** Before a private file is cut to `size`: PENDING when there is much to cut off, with the job that does; else 0. */
 export function cutLarge(core: Core, caller: Caller, node: Node, size: number): number {
+  // The map of a partial file must be cut with it.
+  if (partialOf(core, node) !== null) return 0;
   if (statNode(core, node, stat) < 0 || stat.size <= size) return 0;
   if (stat.blocks * BLOCK_BYTES - size < LARGE_BYTES) return 0;
   const open = node.backing !== null && !node.backing.shared ? node.backing : null;

@@ -4,6 +4,7 @@ import { fillEntry } from './attributes.ts';
 import type { Caller, EntryOut } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
+import { keepRedirect } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { STEP } from './ledger/layout.ts';
 import { checkName, NOTHING, refresh, resolve } from './lookup.ts';
@@ -69,5 +70,6 @@ function linkInto(core: Core, node: Node, place: Place): number {
     return linkFd(node.backing.fd, place.fd, place.name);
   }
   const fd = directoryFd(core, node.parent);
-  return fd < 0 ? fd : linkat(fd, node.name, place.fd, place.name);
+  const kept = fd < 0 ? fd : keepRedirect(core, node, fd, node.name);
+  return kept < 0 ? kept : linkat(fd, node.name, place.fd, place.name);
 }

@@ -71,7 +71,8 @@ export function forget(core: Core, id: number, count: number): void {
 /** Drops the node, and its parents that lived for it only, when nothing needs it. */
 export function releaseIfUnused(core: Core, node: Node): void {
   for (let at: Node | null = node; at !== null; ) {
-    if (at === core.root || at.lookups > 0 || at.opens > 0 || at.copyUp !== null) return;
+    if (at === core.root || at.lookups > 0 || at.opens > 0 || at.copyUp !== null || at.partial?.filling)
+      return;
     if (at.children !== null && at.children.size > 0) return;
     if (!core.nodes.delete(at.id)) return;
     countNodes(-1);

@@ -4,12 +4,15 @@ import { join } from 'node:path';
 import { nameFromText, StrataError } from '../base/index.ts';
 import { AT_FDCWD, close, E, newStat, readDirectory, S_IFDIR } from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
-import { dropCopyUp } from './copy-up.ts';
+import { dropCopyUp, INLINE_BYTES } from './copy-up.ts';
 import { finishLinkJournals } from './copy-up-links.ts';
 import { type Core, newNode } from './core.ts';
 import { deleteAside } from './delete-aside.ts';
+import { dropFill } from './delta/fill.ts';
+import { readBases } from './delta/partial-form.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
+import { closeBacking } from './handles.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import { dropListing } from './listings.ts';
 import { refresh } from './lookup.ts';
@@ -33,6 +36,8 @@ const CACHED_BYTES = 64 * 1024;
 export interface OpenOptions {
   /** Shared files up to this size are read through the page cache of the mount (default: by the spec's cache mode), larger ones by passthrough. */
   cachedBytes?: number;
+  /** Shared files larger than this become partial ones when they are changed; default: what is copied at once anyway. */
+  partialBytes?: number;
   /** Called before each change on disk, for fault injection in tests. */
   onStep?: (step: string) => void;
   /** Told the node ids whose attributes the kernel must ask for again: a copy-up changes change times that the kernel did not ask to change. */
@@ -105,6 +110,11 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     revoked: new WeakSet(),
     passthrough: false,
     cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
+    partialBytes:
+      spec.wholeCopies === true ? Number.POSITIVE_INFINITY : (options.partialBytes ?? INLINE_BYTES),
+    hasPartials: false,
+    bases: readBases(rootFd, spec.privateDir),
+    fills: [],
     posixAcl: false,
     scanOnOpen: options.inspect === true ? null : readScanOnOpen(spec.privateDir),
     background: options.background ?? false,
@@ -117,6 +127,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     ref: -1,
     whiteout: false,
   };
+  core.hasPartials = core.bases.size > 0;
   core.root = newNode(core, S_IFDIR);
   core.root.children = new Map();
   core.root.generation = -1;
@@ -153,7 +164,7 @@ export function closeCore(core: Core): void {
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null) continue;
     handle.backing.opens--;
-    if (handle.backing.opens === 0 && handle.backing.fd >= 0) close(handle.backing.fd);
+    if (handle.backing.opens === 0) closeBacking(handle.backing);
   }
   countHandles(core.freeHandles.length - core.handles.length);
   core.handles.length = 0;
@@ -164,6 +175,7 @@ export function closeCore(core: Core): void {
       dropListing(node);
     }
     dropCopyUp(core, node);
+    if (node.partial) dropFill(node.partial);
   }
   countNodes(-core.nodes.size);
   core.nodes.clear();

@@ -19,6 +19,13 @@ export const SECOND: Tree = {
   'c/a': 'c',
 };
 
+/** How a VLFS is opened: with every shared file copied at once when it is changed, or every one partial. */
+export type Mode = (typeof MODES)[number];
+export const MODES = [false, true].flatMap((passthrough) => [
+  { passthrough },
+  { passthrough, partialBytes: 0 },
+]);
+
 const name = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'l');
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));
 

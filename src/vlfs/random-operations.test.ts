@@ -10,7 +10,15 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { E, renameat2 } from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from './operations.test-support.ts';
+import {
+  BASE,
+  MODES,
+  type Mode,
+  type Operation,
+  onVlfs,
+  operation,
+  SECOND,
+} from './operations.test-support.ts';
 import { Client, ErrnoError, makeSandbox, type Sandbox } from './vlfs.test-support.ts';
 
 /** The answer of an operation: its result, or the name of the errno. */
@@ -139,12 +147,7 @@ function answerable(root: string, o: Exclude<Operation, { op: 'remount' }>): boo
   return ['write', 'append', 'read', 'truncate'].includes(o.op) ? stat.isFile() : true;
 }
 
-async function play(
-  box: Sandbox,
-  spec: VlfsSpec,
-  operations: Operation[],
-  passthrough: boolean,
-): Promise<void> {
+async function play(box: Sandbox, spec: VlfsSpec, operations: Operation[], mode: Mode): Promise<void> {
   const host = join(box.dir, `host-${spec.name}`);
   nodeFs.mkdirSync(host);
   for (const level of [...spec.stack.levels].reverse()) {
@@ -155,13 +158,13 @@ async function play(
   nodeFs.linkSync(join(host, 'e/a'), join(host, 'e/b'));
   nodeFs.rmSync(join(host, 'e/d'));
   nodeFs.linkSync(join(host, 'e/c'), join(host, 'e/d'));
-  let c = new Client(spec, { passthrough });
+  let c = new Client(spec, mode);
   try {
     assert.deepEqual(vlfsTree(c), hostTree(host));
     for (const [i, o] of operations.entries()) {
       if (o.op === 'remount') {
         c.close();
-        c = new Client(spec, { passthrough });
+        c = new Client(spec, mode);
         continue;
       }
       const step = `${i}: ${JSON.stringify(o)}`;
@@ -179,7 +182,7 @@ async function play(
     checkListedNumbers(c, final);
     const inos = Object.keys(final).map((at) => [at, c.stat(at).ino]);
     c.close();
-    c = new Client(spec, { passthrough });
+    c = new Client(spec, mode);
     checkListedNumbers(c, final);
     assert.deepEqual(vlfsTree(c), final, 'opened again');
     assert.deepEqual(
@@ -211,14 +214,14 @@ test('random operations behave as on the host file system', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(operation, { minLength: 5, maxLength: 40 }),
-        fc.boolean(),
-        async (operations, passthrough) => {
-          await play(box, box.spec(`r${run++}`, levels), operations, passthrough);
+        fc.constantFrom(...MODES),
+        async (operations, mode) => {
+          await play(box, box.spec(`r${run++}`, levels), operations, mode);
         },
       ),
       {
         numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60),
-        examples: [[LINKS_IN_A_MOVED_DIRECTORY, false]],
+        examples: [[LINKS_IN_A_MOVED_DIRECTORY, MODES[0]!]],
       },
     );
   } finally {

@@ -10,6 +10,7 @@ import { StrataError } from '../base/index.ts';
 import { E } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { diffVlfs, revertOffline } from './index.ts';
+import { MODES, type Mode } from './operations.test-support.ts';
 import { referenceTree } from './reference.test-support.ts';
 import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from './vlfs.test-support.ts';
 
@@ -94,14 +95,9 @@ interface Held {
   path: string;
 }
 
-function play(
-  spec: VlfsSpec,
-  stacks: VlfsSpec['stack'][],
-  operations: Operation[],
-  passthrough: boolean,
-): void {
+function play(spec: VlfsSpec, stacks: VlfsSpec['stack'][], operations: Operation[], mode: Mode): void {
   let current: VlfsSpec = { ...spec, stack: stacks[0]! };
-  let c = new Client(current, { passthrough });
+  let c = new Client(current, mode);
   let held: Held[] = [];
   try {
     for (const [i, o] of operations.entries()) {
@@ -114,7 +110,7 @@ function play(
       }
       if (o.op === 'remount') {
         c.close();
-        c = new Client(current, { passthrough });
+        c = new Client(current, mode);
         held = [];
       } else attempt(() => apply(c, o, stacks));
       if (o.op === 'relayer') {
@@ -133,7 +129,7 @@ function play(
     assert.deepEqual(c.faults, []);
     diffVlfs(current);
     c.close();
-    c = new Client(current, { passthrough });
+    c = new Client(current, mode);
     assert.deepEqual(c.tree(), expected, 'opened again');
     c.fs.reset([]);
     const pristine = c.tree();
@@ -202,10 +198,10 @@ test('random relayers, reverts and resets show what is on disk', async () => {
     fc.assert(
       fc.property(
         fc.array(operation, { minLength: 4, maxLength: 40 }),
-        fc.boolean(),
-        (operations, passthrough) => {
+        fc.constantFrom(...MODES),
+        (operations, mode) => {
           const spec = box.spec(`r${run++}`, []);
-          play(spec, stacks, operations, passthrough);
+          play(spec, stacks, operations, mode);
           rmSync(spec.privateDir, { recursive: true });
         },
       ),

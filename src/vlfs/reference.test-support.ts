@@ -6,6 +6,8 @@ import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync
 import { join } from 'node:path';
 import { fgetxattr } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
+import { BLOCK } from './delta/block-map.ts';
+import { decodePartial, PARTIAL_XATTR, readBases } from './delta/partial-form.ts';
 
 /** A directory of one level: where it is on disk, and its path in the layer. */
 interface Part {
@@ -44,6 +46,27 @@ function names(dir: string): string[] {
 
 const under = (path: string, name: string): string => (path === '' ? name : `${path}/${name}`);
 const setDir = (level: LevelSpec): string => level.id.replaceAll(' ', '_');
+
+/** A private file's content, block by block, when it shows a file of a layer in part. */
+function contentOf(path: string, levels: readonly LevelSpec[], privateDir: string): string {
+  const own = readFileSync(path);
+  const fd = openSync(path, 'r');
+  const value = fgetxattr(fd, PARTIAL_XATTR);
+  const root = openSync(privateDir, 'r');
+  const bases = readBases(root, privateDir);
+  for (const open of [fd, root]) closeSync(open);
+  if (typeof value === 'number') return own.latin1Slice();
+  const form = decodePartial(value)!;
+  const unit = levels.find(({ id }) => id === form.unit)?.treeDir ?? bases.get(form.unit)!;
+  const base = readFileSync(join(unit, form.path));
+  for (let block = 0; block < form.limit; block++) {
+    if (form.map.runs.some(({ from, to }) => from <= block && block < to)) continue;
+    const end = Math.min((block + 1) * BLOCK, own.length);
+    own.fill(0, block * BLOCK, end);
+    base.copy(own, block * BLOCK, block * BLOCK, Math.min(end, base.length));
+  }
+  return own.latin1Slice();
+}
 
 export function referenceTree(spec: VlfsSpec): Record<string, string> {
   const { levels } = spec.stack;
@@ -101,7 +124,7 @@ export function referenceTree(spec: VlfsSpec): Record<string, string> {
   const describe = (path: string): string => {
     const stat = lstatSync(path);
     if (stat.isSymbolicLink()) return `-> ${readlinkSync(path)}`;
-    if (stat.isFile()) return `file ${readFileSync(path, 'latin1')}`;
+    if (stat.isFile()) return `file ${contentOf(path, levels, spec.privateDir)}`;
     return `special ${(stat.mode & 0o170000).toString(8)}`;
   };
 

@@ -20,6 +20,7 @@ import {
 import type { Caller } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
+import { keepRedirect, partialOf } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
 import { closeLarge, holdLarge } from './large-files.ts';
@@ -74,6 +75,7 @@ function renameSimple(core: Core, from: End, to: End, flags: number): number {
     return NOT_SIMPLE;
   if (node.generation !== core.generation || node.copyUp !== null || node.successor !== null)
     return NOT_SIMPLE;
+  if (core.hasPartials && partialOf(core, node) !== null) return NOT_SIMPLE;
   if (to.parent.children!.has(to.name) || !isPlain(core, from) || !isPlain(core, to)) return NOT_SIMPLE;
   const fromFd = directoryFd(core, from.parent);
   const toFd = directoryFd(core, to.parent);
@@ -179,7 +181,11 @@ function move(
     const hidden = hide(core, left);
     if (hidden < 0) return hidden;
   }
-  if (source.children === null) noteOrigin(core, fromFd, from.name, to);
+  if (source.children === null) {
+    noteOrigin(core, fromFd, from.name, to);
+    const kept = keepRedirect(core, source, fromFd, from.name);
+    if (kept < 0) return kept;
+  }
   const last = replaced === null ? null : lastAttr(core, replaced);
   if (replaced !== null) noteLast(core, replaced, last);
   const paths = source.children === null ? null : ([pathOfEnd(core, from), pathOfEnd(core, to)] as const);
@@ -242,6 +248,8 @@ function exchange(core: Core, caller: Caller, a: Node, b: Node, from: End, to: E
   if (fromFd < 0) return fromFd;
   const toFd = privateDirectory(core, to.parent);
   if (toFd < 0) return toFd;
+  const kept = keepRedirect(core, source, fromFd, from.name) || keepRedirect(core, target, toFd, to.name);
+  if (kept < 0) return kept;
   const there = pathOfEnd(core, to);
   const here = pathOfEnd(core, from);
   noteExchange(core, source, target, { fromFd, toFd, from, to });

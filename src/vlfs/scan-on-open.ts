@@ -20,6 +20,8 @@ import {
 import { statNode } from './attributes.ts';
 import { type Caller, PENDING, type SlowJob } from './contract.ts';
 import type { Core, Node } from './core.ts';
+import { complete } from './delta/fill.ts';
+import { openBase, partialOf } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
@@ -82,9 +84,16 @@ export function judgedForOpen(core: Core, caller: Caller, node: Node): number {
     if (node.unit.index.size(node.entry) === 0) return 0;
     if (isClean(state.shared.get(node.unit)?.get(node.entry), null)) return 0;
   }
-  const fd = openContent(core, node);
+  const partial = partialOf(core, node);
+  // A scanner reads one file: what shows blocks of two is completed first.
+  if (partial !== null && !partial.form.meta) {
+    const whole = complete(core, caller, node);
+    if (whole !== 0) return whole;
+  }
+  const below = node.partial?.form ?? null;
+  const fd = below === null ? openContent(core, node) : openBase(core, below);
   if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
-  caller.job = begin(state, node, fd);
+  caller.job = begin(state, node, fd, below !== null);
   return PENDING;
 }
 
@@ -109,7 +118,8 @@ function reopened(fd: number): number {
   return openat(-1, `/proc/self/fd/${fd}`, O_RDONLY | O_CLOEXEC);
 }
 
-function begin(state: ScanOnOpen, node: Node, fd: number): SlowJob {
+/** `below`: the content is that of a file below, whose change time says nothing of the private one. */
+function begin(state: ScanOnOpen, node: Node, fd: number, below: boolean): SlowJob {
   const { unit, entry, priv, privIno } = node;
   const before = newStat();
   fstat(fd, before);
@@ -129,7 +139,7 @@ function begin(state: ScanOnOpen, node: Node, fd: number): SlowJob {
       const now = performance.now();
       const always = { untilMs: now + TRUSTED_MS, was: null, passes: Number.POSITIVE_INFINITY };
       if (!priv) remember(state, sharedOf(state, unit!), entry, always);
-      else if (same && node.writers === 0) remember(state, state.own, privIno, { ...always, was: after });
+      else if (same && !below && node.writers === 0) remember(state, state.own, privIno, { ...always, was: after });
       else remember(state, state.own, privIno, { untilMs: now + PASS_MS, was: null, passes: waiters });
     },
   });

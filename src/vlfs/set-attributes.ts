@@ -28,6 +28,10 @@ import { fillAttr } from './attributes.ts';
 import type { Attr, Caller, SetAttrIn } from './contract.ts';
 import { copyUp } from './copy-up.ts';
 import { type Core, type Node, step } from './core.ts';
+import { keepFillTimes, queueFill, waitForFill, wantsFill } from './delta/fill.ts';
+import { emptyPartial, makeWritable } from './delta/make-writable.ts';
+import { openBase, type Partial, partialOf } from './delta/partial-file.ts';
+import { truncatePartial } from './delta/partial-io.ts';
 import { directoryFd } from './directory-fds.ts';
 import { killPrivileges, withoutPrivileges } from './file-ops.ts';
 import { handleOf } from './handles.ts';
@@ -91,7 +95,11 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
     if (cut !== 0) return cut;
   }
   const byHandle = change.valid & FATTR.FH ? handleOf(core, change.fh)?.backing : node.backing;
-  if (byHandle && !byHandle.shared) return applyToFd(core, byHandle.fd, change);
+  if (byHandle && !byHandle.shared) {
+    const { partial, fd, baseFd } = byHandle;
+    if (partial !== null) return applyToPartial(core, caller, { node, partial, fd, baseFd }, change);
+    return applyToFd(core, fd, change);
+  }
   if (node.gone !== null) {
     const applied = applyToGone(node.gone, change);
     core.ledger?.gone(node, node.gone);
@@ -107,7 +115,12 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
   if (copied !== 0) return copied;
   const confirmed = confirm(core, node);
   if (confirmed < 0) return confirmed;
-  return applyToName(core, node, change);
+  if (node.kind === S_IFREG && (change.valid & FATTR.SIZE) !== 0) {
+    const ready = makeWritable(core, caller, node, change.size === 0);
+    if (ready === -E.STALE && node.successor !== null) return applyTo(core, caller, node.successor, change);
+    if (ready !== 0) return ready;
+  }
+  return applyToName(core, caller, node, change);
 }
 
 /** A shared file without a name has no copy: its attributes live as long as somebody holds it. Its content cannot change any more. */
@@ -134,14 +147,39 @@ function applyToGone(attr: Attr, change: SetAttrIn): number {
   return 0;
 }
 
-function applyToName(core: Core, node: Node, change: SetAttrIn): number {
+/** A partial file that is open. Times that are set while it is being completed are kept over that. */
+function applyToPartial(
+  core: Core,
+  caller: Caller,
+  { node, partial, fd, baseFd }: { node: Node; partial: Partial; fd: number; baseFd: number },
+  change: SetAttrIn,
+): number {
+  if (change.valid & FATTR.SIZE && partial.filling !== null) return waitForFill(caller, partial);
+  const cut = (size: number): number =>
+    size === 0 ? emptyPartial(node, fd) : truncatePartial({ fd, baseFd }, partial, size);
+  const result = applyToFd(core, fd, change, cut);
+  keepFillTimes(partial, fd);
+  if (wantsFill(partial)) queueFill(core, node, partial);
+  return result;
+}
+
+function applyToName(core: Core, caller: Caller, node: Node, change: SetAttrIn): number {
   if (node.parent === null) return -E.STALE;
   const parentFd = directoryFd(core, node.parent);
   if (parentFd < 0) return parentFd;
   if (node.kind === S_IFREG) {
     const fd = openat(parentFd, node.name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return fd === -E.NOENT ? -E.STALE : fd;
-    const result = applyToFd(core, fd, change);
+    const partial = partialOf(core, node);
+    const baseFd =
+      partial !== null && change.valid & FATTR.SIZE && change.size > 0 ? openBase(core, partial.form) : -1;
+    const result =
+      partial === null
+        ? applyToFd(core, fd, change)
+        : change.valid & FATTR.SIZE && change.size > 0 && baseFd < 0
+          ? baseFd
+          : applyToPartial(core, caller, { node, partial, fd, baseFd }, change);
+    if (baseFd >= 0) close(baseFd);
     close(fd);
     return result;
   }
@@ -149,7 +187,12 @@ function applyToName(core: Core, node: Node, change: SetAttrIn): number {
 }
 
 /** Order as notify_change: owner (which ends privileges), size, mode, times. */
-function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
+function applyToFd(
+  core: Core,
+  fd: number,
+  change: SetAttrIn,
+  cut: (size: number) => number = (size) => ftruncate(fd, size),
+): number {
   const { valid } = change;
   step(core, 'setattr');
   if (valid & OWNER || (valid & ANYTHING) === 0) {
@@ -159,7 +202,7 @@ function applyToFd(core: Core, fd: number, change: SetAttrIn): number {
     if (result < 0) return result;
   }
   if (valid & FATTR.SIZE) {
-    const result = ftruncate(fd, change.size);
+    const result = cut(change.size);
     if (result < 0) return result;
     if (change.size === 0) contentWent(fd);
   }

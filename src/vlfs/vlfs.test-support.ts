@@ -185,6 +185,15 @@ export function runJob(job: SlowJob): number {
     job.done?.(result);
     return result;
   }
+  if (job.kind === 'fill') {
+    for (let i = 0; i < job.pieces.length; i += 2) {
+      const piece = Buffer.alloc(job.pieces[i + 1]!);
+      pread(job.fromFd, piece, piece.length, job.pieces[i]!);
+      pwrite(job.toFd, piece, piece.length, job.pieces[i]!);
+    }
+    job.done(0);
+    return 0;
+  }
   if (job.kind === 'copy-data' || job.kind === 'copy-range') {
     const fromOffset = job.kind === 'copy-range' ? job.fromOffset : 0;
     const toOffset = job.kind === 'copy-range' ? job.toOffset : 0;

@@ -1,8 +1,17 @@
 import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
 import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
-import type { PrivateFile, RelayerWork, StackSpec, StaleName, VfsOperations, VlfsSpec } from './contract.ts';
+import type {
+  PrivateFile,
+  RelayerWork,
+  SlowJob,
+  StackSpec,
+  StaleName,
+  VfsOperations,
+  VlfsSpec,
+} from './contract.ts';
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
+import { takeFill } from './delta/fill.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
@@ -47,6 +56,8 @@ export interface Vlfs extends VfsOperations {
   takeListed(): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
+  /** Work that nobody waits for, or null. */
+  takeBackgroundJob(): SlowJob | null;
   /**
    * Exchanges the stack in one step: every lookup afterwards sees the new one; open files keep their content. `privateFiles` are written with
    * it. Throws, with everything as before, when the new stack cannot be opened. The server must make the kernel look names up again.
@@ -182,7 +193,7 @@ function operationsOf(core: Core): Operations {
       return creating.tmpfile(core, caller, parent, flags, mode, out, opened);
     },
     read: (_caller, _id, fh, offset, into) => files.read(core, fh, offset, into),
-    write: (_caller, _id, fh, offset, from, killPriv) => files.write(core, fh, offset, from, killPriv),
+    write: (caller, _id, fh, offset, from, killPriv) => files.write(core, caller, fh, offset, from, killPriv),
     flush: () => 0,
     release: (_id, fh) => dropHandle(core, fh),
     fsync: (caller, _id, fh, dataOnly) => files.fsync(core, caller, fh, dataOnly),
@@ -263,6 +274,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       return taken;
     },
     takePrunable: () => takePrunable(core),
+    takeBackgroundJob: () => (core.fills.length === 0 ? null : takeFill(core)),
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
     beginRelayer: (stack, privateFiles) => beginRelayer(core, stack, privateFiles),
     readScanOnOpen: () => {

@@ -38,7 +38,7 @@ const KNOWN = new Set([
     'whiteouts',
     'whiteout',
   ].map((name) => OVERLAY + name),
-  ...['ino', 'origin', 'redirects', 'links', 'quarantine'].map((name) => STRATA + name),
+  ...['ino', 'origin', 'redirects', 'links', 'quarantine', 'partial', 'bases'].map((name) => STRATA + name),
 ]);
 
 interface Walk {

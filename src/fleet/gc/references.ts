@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { asStrataError, type UnitId } from '../../base/index.ts';
+import { basesOf } from '../../vlfs/index.ts';
 import type { FleetContext } from '../context.ts';
 import { isThere, namesIn, readJsonIfThere } from '../files.ts';
 import {
@@ -16,6 +17,7 @@ import {
   readGeneration,
 } from '../generations.ts';
 import { applianceOwner, generationDir, type Owner, ownerDir } from '../paths.ts';
+import { applianceDirs } from '../private-files.ts';
 import { sealedRecord } from '../sealed/records.ts';
 import { generationKey, isGenerationPinned, pinnedUnits } from './pins.ts';
 import { breather } from './trash.ts';
@@ -83,6 +85,8 @@ export async function collectReferences(context: FleetContext, keep: number): Pr
   for (const name of appliances) {
     const record = sealedRecord(context, name);
     if (record !== null) pending.push(record);
+    for (const id of basesOf(applianceDirs(paths, name).privateDir).keys())
+      references.units.add(id as UnitId);
     await breathe();
   }
   for (const ref of others)

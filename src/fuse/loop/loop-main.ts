@@ -30,6 +30,7 @@ import {
   createServedMount,
   describe,
   noteFeatures,
+  runBackground,
   type ServeContext,
   type ServedMount,
   serveRequests,
@@ -358,6 +359,7 @@ function serveReady(ready: number): ServedMount | null {
       busy = mount!;
       awake.served(served);
       askToForget(ctx, mount!);
+      runBackground(ctx, mount!);
     }
   }
   return busy;

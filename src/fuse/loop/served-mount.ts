@@ -245,13 +245,27 @@ function advance(
   }
 }
 
+/** Runs what the VLFS wants done in the background; requests that come to wait for it join. */
+export function runBackground(ctx: ServeContext, m: ServedMount): void {
+  const job = m.gone ? null : (m.vlfs.takeBackgroundJob?.() ?? null);
+  if (job === null) return;
+  m.waiting.set(job, []);
+  m.underWay++;
+  const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
+  ctx.pool.run(m, plain as PoolJob, (result) => {
+    jobEnded(ctx, m, job, result);
+    runBackground(ctx, m);
+  });
+}
+
 /** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */
 function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: number): void {
   const requests = m.waiting.get(job) ?? [];
   m.waiting.delete(job);
   m.underWay--;
   try {
-    if (job.kind === 'copy-data' || job.kind === 'fsync' || job.kind === 'truncate' || job.kind === 'scan')
+    const { kind } = job;
+    if (kind === 'copy-data' || kind === 'fsync' || kind === 'truncate' || kind === 'scan' || kind === 'fill')
       job.done?.(Math.min(result, 0));
   } catch (error) {
     ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);

@@ -5,11 +5,17 @@
 import type { StaleName, VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
 import type { Ledger, Revival } from '../../vlfs/index.ts';
 
+type Optional =
+  | 'beginRelayer'
+  | 'takeStaleNames'
+  | 'takeListed'
+  | 'takePrunable'
+  | 'takeBackgroundJob'
+  | 'readScanOnOpen';
+
 export type ServedVlfs = VfsOperations &
-  Omit<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable' | 'readScanOnOpen'> &
-  Partial<
-    Pick<VlfsControl, 'beginRelayer' | 'takeStaleNames' | 'takeListed' | 'takePrunable' | 'readScanOnOpen'>
-  > & {
+  Omit<VlfsControl, Optional> &
+  Partial<Pick<VlfsControl, Optional>> & {
     /** Missing when the VLFS does not use the ledger: then it cannot be taken over. */
     everyName?(): StaleName[];
   };

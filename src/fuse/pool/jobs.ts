@@ -97,6 +97,21 @@ export async function copyData(from: number, to: number, sizeBytes: number): Pro
   return sys.ftruncate(to, sizeBytes);
 }
 
+/** Pieces of a file to the same places of another. 0 or a negative errno. */
+export async function fill(from: number, to: number, pieces: number[], clone: boolean): Promise<number> {
+  if (clone && sys.ficlone(to, from) === 0) return 0;
+  for (let i = 0; i + 1 < pieces.length; i += 2) {
+    const end = pieces[i]! + pieces[i + 1]!;
+    for (let at = pieces[i]!; at < end; ) {
+      const copied = await copyRange(from, at, to, at, end - at);
+      if (copied <= 0) return copied === 0 ? -sys.E.IO : copied;
+      at += copied;
+    }
+    await breathe();
+  }
+  return 0;
+}
+
 async function notify(fuseFd: number, messages: Uint8Array<ArrayBuffer>): Promise<number> {
   const view = new DataView(messages.buffer);
   let written = 0;
@@ -134,6 +149,8 @@ export async function runPoolJob(job: PoolJob): Promise<number> {
       const { judgeForOpen } = await import('../../scan/index.ts');
       return await judgeForOpen(job.fd, job.digest, job.file);
     }
+    case 'fill':
+      return await fill(job.fromFd, job.toFd, job.pieces, job.clone);
     case 'notify':
       return await notify(job.fuseFd, job.messages);
   }

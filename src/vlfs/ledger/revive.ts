@@ -2,8 +2,11 @@
  * Gives an opened VLFS the nodes and handles that a killed process left in its ledger, so that the kernel's numbers go on meaning the same. No
  * system call for a node: what it shows is looked up at its next use, as after a relayer. Descriptors of open files come from `take`.
  */
-import { close, fstat, newStat, S_IFDIR, S_IFMT, S_IFREG } from '../../sys/index.ts';
+import { close, fgetxattr, fstat, newStat, S_IFDIR, S_IFMT, S_IFREG } from '../../sys/index.ts';
 import { type Backing, type Core, emptyNode, type Handle, type Node, rememberShared } from '../core.ts';
+import { newPartial, openBase } from '../delta/partial-file.ts';
+import { decodePartial, PARTIAL_XATTR } from '../delta/partial-form.ts';
+import { newBacking } from '../handles.ts';
 import { nameKey } from '../nodes.ts';
 import { openShared } from '../shared-content.ts';
 import { countHandles } from '../shares.ts';
@@ -95,7 +98,7 @@ function reviveHandles(core: Core, records: readonly HandleRecord[], take: (fd: 
     const key = record.fd >= 0 ? `${record.fd}` : `node ${node.id} ${record.backing & BACKING_BIT.shared}`;
     let backing = backings.get(key) ?? null;
     if (present && backing === null) {
-      backing = reviveBacking(node, record, take);
+      backing = reviveBacking(core, node, record, take);
       backings.set(key, backing);
     }
     while (core.handles.length < record.fh) core.handles.push(null);
@@ -119,7 +122,7 @@ function reviveHandles(core: Core, records: readonly HandleRecord[], take: (fd: 
 const stat = newStat();
 
 /** The descriptor itself, so what has no name any more is still there; what the kernel reads through us may be opened later. */
-function reviveBacking(node: Node, record: HandleRecord, take: (fd: number) => number): Backing {
+function reviveBacking(core: Core, node: Node, record: HandleRecord, take: (fd: number) => number): Backing {
   const bits = record.backing;
   const shared = (bits & BACKING_BIT.shared) !== 0;
   let fd = record.fd < 0 ? -1 : take(record.fd);
@@ -129,14 +132,23 @@ function reviveBacking(node: Node, record: HandleRecord, take: (fd: number) => n
   }
   if (fd < 0 && shared && (bits & BACKING_BIT.cached) === 0 && node.unit !== null)
     fd = openShared(node.unit, node.entry);
-  return {
-    fd: Math.max(fd, -1),
-    shared,
-    cached: (bits & BACKING_BIT.cached) !== 0,
-    writable: (bits & BACKING_BIT.writable) !== 0,
-    written: (bits & BACKING_BIT.written) !== 0,
-    opens: 0,
-  };
+  const cached = (bits & BACKING_BIT.cached) !== 0;
+  const writable = (bits & BACKING_BIT.writable) !== 0;
+  const backing = newBacking({ fd: Math.max(fd, -1), shared, cached, writable });
+  backing.written = (bits & BACKING_BIT.written) !== 0;
+  if (fd >= 0 && !shared && cached) revivePartial(core, node, backing);
+  return backing;
+}
+
+/** A partial file that is open for writing: its map is in its attributes. */
+function revivePartial(core: Core, node: Node, backing: Backing): void {
+  const value = fgetxattr(backing.fd, PARTIAL_XATTR);
+  const form = typeof value === 'number' ? null : decodePartial(value);
+  node.partial = form === null ? null : newPartial(form);
+  if (form === null) return;
+  form.meta = false;
+  backing.partial = node.partial;
+  backing.baseFd = openBase(core, form);
 }
 
 function isSame(node: Node, shared: boolean, fd: number): boolean {

@@ -7,6 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { nameFromText, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
+import { completePrivate } from '../delta/outside.ts';
 import type { DataLayers, SealedOptions } from './contract.ts';
 import { dataLayers } from './data-layers.ts';
 import { hideKept } from './hide-kept.ts';
@@ -45,6 +46,8 @@ async function imageOf(
  */
 export async function mountSealed(options: SealedOptions & { dir: string; source: string }): Promise<void> {
   const { spec } = options;
+  // Their form is not one that the kernel can complete.
+  await completePrivate(spec.privateDir);
   const { file, layers } = await imageOf(options, hideKept(spec, options));
   options.onStep?.('sealed: image made');
   const opened: number[] = [];
