@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { referenceTree } from './reference.test-support.ts';
-import { Client, makeSandbox, type Sandbox } from './vlfs.test-support.ts';
+import { Client, makeSandbox, runJob, type Sandbox } from './vlfs.test-support.ts';
 
 class Crash extends Error {}
 
@@ -23,6 +23,32 @@ const big = 'x'.repeat(300_000);
 const SCENARIOS: Record<string, Scenario> = {
   'copy-up of a small file': { act: (c) => c.chmod('etc/deep/a', 0o600) },
   'copy-up of a large file': { act: (c) => c.chmod('big', 0o600) },
+  'first write to a large file': {
+    act(c) {
+      const handle = c.open('big', 2);
+      try {
+        c.writeHandle(handle, 'y'.repeat(5000), 6000);
+      } finally {
+        c.release(handle);
+      }
+    },
+  },
+  'completing a large file': {
+    act(c) {
+      c.chmod('big', 0o600);
+      const handle = c.open('big', 2);
+      c.writeHandle(handle, 'y'.repeat(200_000), 6000);
+      c.release(handle);
+      for (let job = c.fs.takeBackgroundJob(); job !== null; job = c.fs.takeBackgroundJob()) runJob(job);
+    },
+    setup(c) {
+      c.chmod('big', 0o600);
+      const handle = c.open('big', 2);
+      c.writeHandle(handle, 'y'.repeat(200_000), 6000);
+      c.release(handle);
+      c.chmod('big', 0o700);
+    },
+  },
   'copy-up that truncates': { act: (c) => c.write('etc/a', '') },
   'copy-up of a hard-linked file': { act: (c) => c.chmod('h1', 0o600) },
   'deletion of a file of two levels': { act: (c) => c.unlink('etc/both') },

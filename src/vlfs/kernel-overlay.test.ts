@@ -11,6 +11,7 @@ import fc from 'fast-check';
 import { writeTreeIndex } from '../layer/index.ts';
 import { fgetxattr, flistxattr, fsetxattr, MNT_DETACH, splitXattrList, umount } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
+import { completePrivate } from './delta/outside.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { REDIRECTS_XATTR } from './lookup.ts';
 import { OPAQUE } from './merged-directory.ts';
@@ -37,7 +38,14 @@ function throughOverlayfs<T>(box: Sandbox, spec: VlfsSpec, look: (root: string) 
   const at = join(box.dir, 'overlayfs');
   fs.mkdirSync(at, { recursive: true });
   const lower = `lowerdir=${lowerDirs(spec).join(':')}`;
-  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `ro,redirect_dir=follow,${lower}`, at]);
+  execFileSync('mount', [
+    '-t',
+    'overlay',
+    'overlay',
+    '-o',
+    `ro,redirect_dir=follow,metacopy=on,${lower}`,
+    at,
+  ]);
   try {
     return look(at);
   } finally {
@@ -132,8 +140,13 @@ function withoutOpaqueMarks(kernel: Shown, ours: Shown): Shown {
   );
 }
 
-function play(box: Sandbox, spec: VlfsSpec, operations: readonly Operation[]): void {
-  let c = new Client(spec);
+async function play(
+  box: Sandbox,
+  spec: VlfsSpec,
+  operations: readonly Operation[],
+  partial: boolean,
+): Promise<void> {
+  let c = new Client(spec, partial ? { partialBytes: 0 } : {});
   for (const one of operations) {
     if (one.op === 'remount') continue;
     try {
@@ -143,6 +156,8 @@ function play(box: Sandbox, spec: VlfsSpec, operations: readonly Operation[]): v
     }
   }
   c.close();
+  // What has blocks of its own, or another name, has no form in overlayfs.
+  await completePrivate(spec.privateDir);
   c = new Client(spec);
   try {
     const ours = treeOf(c);
@@ -184,15 +199,53 @@ test(
     t.close();
     const stacks = [levels, [await box.config('t', template), ...levels]];
     let run = 0;
-    fc.assert(
-      fc.property(fc.array(operation, { minLength: 3, maxLength: 30 }), fc.nat(1), (operations, stack) => {
-        play(box, box.spec(`r${run++}`, stacks[stack]!), operations);
-      }),
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(operation, { minLength: 3, maxLength: 30 }),
+        fc.nat(1),
+        fc.boolean(),
+        async (operations, stack, partial) => {
+          await play(box, box.spec(`r${run++}`, stacks[stack]!), operations, partial);
+        },
+      ),
       {
         numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60),
         // Only the config level renamed a directory.
-        examples: [[[{ op: 'rmdir', path: 'c' }], 1]],
+        examples: [[[{ op: 'rmdir', path: 'c' }], 1, false]],
       },
     );
+  }),
+);
+
+test(
+  "a metadata-only copy is overlayfs' own; one with blocks of its own is refused, and shown once it is complete",
+  sandboxed(async (box) => {
+    const content = 'long '.repeat(50_000);
+    const level = await box.unit('one', '1', {
+      'd/attributes': content,
+      'd/blocks': content,
+      'd/name': content,
+    });
+    const spec = box.spec('a', [level]);
+    const c = new Client(spec);
+    c.chmod('d/attributes', 0o600);
+    c.setxattr('d/attributes', 'user.note', 'mine');
+    c.chmod('d/name', 0o640);
+    c.rename('d/name', 'd/renamed');
+    const handle = c.open('d/blocks', 2);
+    c.writeHandle(handle, 'new', 5000);
+    c.release(handle);
+    const ours = treeOf(c);
+    c.close();
+    throughOverlayfs(box, spec, (root) => {
+      const at = join(root, 'd/attributes');
+      assert.ok(fs.readFileSync(at, 'latin1') === content);
+      assert.equal(fs.statSync(at).mode & 0o7777, 0o600);
+      assert.deepEqual(xattrsOf(at), [`user.note=${Buffer.from('mine').toString('hex')}`]);
+      for (const name of ['d/blocks', 'd/renamed'])
+        assert.throws(() => fs.readFileSync(join(root, name)), { code: 'EIO' }, name);
+    });
+    await completePrivate(spec.privateDir);
+    assert.deepEqual(throughOverlayfs(box, spec, treeBelow), ours);
   }),
 );

@@ -66,6 +66,7 @@ export function settle(map: BlockMap, from: number, to: number): void {
 
 /** Takes [from, to) out of the map. */
 export function drop(map: BlockMap, from: number, to: number): void {
+  if (from >= to) return;
   const kept: Run[] = [];
   for (const run of map.runs) {
     if (run.to <= from || run.from >= to) {
