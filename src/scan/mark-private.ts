@@ -34,7 +34,9 @@ export async function markPrivate(job: MarkJob, progress: Progress): Promise<Mar
         const fd = file.open();
         if (fd < 0) continue;
         try {
-          const digest = store.digestOf(file.stat!) ?? digestOf(fd);
+          const shown = file.openShown();
+          const digest = shown === null ? (store.digestOf(file.stat!) ?? digestOf(fd)) : digestOf(shown);
+          if (shown !== null && shown >= 0) sys.close(shown);
           if (digest !== null && digests.has(digest)) {
             const errno = markFile(fd, digest, store);
             if (errno < 0) result.failed.push(`${dir}/${file.path()}: ${sys.errnoName(-errno)}`);

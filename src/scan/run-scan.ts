@@ -189,8 +189,11 @@ async function eachOf(
 
 /** Opens the file and lets it be judged beside the others. */
 function begin(run: Run, holder: Holder, file: WalkedFile): void {
-  const fd = file.open();
+  const shown = file.openShown();
+  const own = file.open();
+  const fd = shown ?? own;
   const path = file.path();
+  if (fd < 0 && own >= 0) sys.close(own);
   // It went, or another took its name, which is not this run's.
   if (fd === -sys.E.NOENT || fd === -sys.E.LOOP) return;
   if (fd < 0) {
@@ -210,11 +213,12 @@ function begin(run: Run, holder: Holder, file: WalkedFile): void {
       const { outcome } = judged;
       if (outcome.kind === 'failed' || outcome.kind === 'skipped')
         run.findings.problem(outcome.kind, holder, path, outcome.reason);
-      if (judged.digest !== null) settle(run, holder, held, judged.digest, outcome, fd);
+      if (judged.digest !== null) settle(run, holder, held, judged.digest, outcome, own);
     })
     .catch((error: unknown) => run.findings.problem('failed', holder, path, asStrataError(error).message))
     .finally(() => {
       sys.close(fd);
+      if (own !== fd && own >= 0) sys.close(own);
       run.underWay--;
       run.ended?.();
     });

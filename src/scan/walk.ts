@@ -5,6 +5,7 @@
 import { type Digest, nameFromText } from '../base/index.ts';
 import type { TreeIndex } from '../layer/contract.ts';
 import * as sys from '../sys/index.ts';
+import { basesOf, openShown } from '../vlfs/index.ts';
 
 /** Deeper directories are reported, not walked. */
 const DEPTH = 512;
@@ -22,6 +23,8 @@ export interface WalkedFile {
   stat: sys.Stat | null;
   /** A descriptor for reading, or a negative errno. It belongs to the caller. */
   open(): number;
+  /** As open, for what the file shows, when that is not its own alone (a partial file); null: it is. */
+  openShown(): number | null;
   /** An extended attribute of a walked file. */
   attribute(name: string): Uint8Array | number;
 }
@@ -43,6 +46,7 @@ export function* indexedFiles(index: TreeIndex, rootFd: number): Generator<Walke
           0,
           sys.RESOLVE_BENEATH | sys.RESOLVE_NO_SYMLINKS,
         ),
+      openShown: () => null,
       attribute: () => -sys.E.NODATA,
     };
   }
@@ -60,6 +64,7 @@ interface Level {
 export function* walkedFiles(dir: string, unwalked: (path: string) => void): Generator<WalkedFile> {
   const root = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY | sys.O_NOATIME);
   if (root < 0) return;
+  const bases = basesOf(dir);
   const levels: Level[] = [{ fd: root, path: '', entries: [], ended: false }];
   const stat = sys.newStat();
   try {
@@ -93,12 +98,25 @@ export function* walkedFiles(dir: string, unwalked: (path: string) => void): Gen
           digest: null,
           stat,
           open: () => openSame(fd, name, stat),
+          openShown: () => (bases.size === 0 ? null : shown(openSame(fd, name, stat), dir, bases)),
           attribute: (attribute) => sys.getxattrAt(fd, name, attribute),
         };
       }
     }
   } finally {
     for (const { fd } of levels) sys.close(fd);
+  }
+}
+
+/** Takes over the descriptor. */
+function shown(fd: number, dir: string, bases: ReadonlyMap<string, string>): number | null {
+  if (fd < 0) return fd;
+  try {
+    return openShown(fd, bases, dir);
+  } catch {
+    return -sys.E.IO;
+  } finally {
+    sys.close(fd);
   }
 }
 

@@ -14,6 +14,7 @@ export {
   basesOf,
   completePrivate,
   copyShown,
+  openShown,
   type PartialSource,
   partialSource,
   readWhole,

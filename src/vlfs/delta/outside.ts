@@ -26,6 +26,7 @@ import {
   O_PATH,
   O_RDONLY,
   O_RDWR,
+  O_TMPFILE,
   openat,
   openat2,
   pwrite,
@@ -206,6 +207,37 @@ async function completeFile(fd: number, bases: ReadonlyMap<string, string>): Pro
     must(fsync(fd));
     must(dropPartial(fd));
     return true;
+  } finally {
+    close(source.baseFd);
+  }
+}
+
+/**
+ * What a partial file shows, open for reading: the file below when nothing but attributes was changed, else a copy without a name beside it. null for an
+ * ordinary file; a negative errno. Throws IO when the file below is gone.
+ */
+export function openShown(
+  fd: number,
+  bases: ReadonlyMap<string, string>,
+  privateDir: string,
+): number | null {
+  const source = partialSource(fd, bases);
+  if (source === null) return null;
+  if (source.partial.form.meta) return source.baseFd;
+  const to = openat(AT_FDCWD, nameFromText(privateDir), O_TMPFILE | O_RDWR | O_CLOEXEC, 0o600);
+  try {
+    if (to < 0) return to;
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    for (let at = 0; ; ) {
+      const got = must(readPartial(source, source.partial, at, chunk));
+      if (got === 0) return to;
+      writeData(to, chunk.subarray(0, got), at);
+      at += got;
+      must(ftruncate(to, at));
+    }
+  } catch (error) {
+    if (to >= 0) close(to);
+    throw error;
   } finally {
     close(source.baseFd);
   }
