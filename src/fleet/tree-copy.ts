@@ -7,7 +7,7 @@ import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
 import {
-  copyShown,
+  copyPartial,
   isMarkOfPartial,
   PARTIAL_XATTR,
   type PartialSource,
@@ -136,7 +136,7 @@ async function copyFile(
     const target = must(sys.openat(to, name, flags, 0o600), `create ${name}`);
     try {
       const partial = state.bases?.size ? partialSource(source, state.bases) : null;
-      if (partial !== null) await copyPartial(partial, target);
+      if (partial !== null) await copyWhole(partial, target);
       else if (stat.size > 0 && sys.ficlone(target, source) < 0)
         await copyExtents(source, target, stat.size, state);
     } finally {
@@ -147,9 +147,9 @@ async function copyFile(
   }
 }
 
-async function copyPartial(partial: PartialSource, target: number): Promise<void> {
+async function copyWhole(partial: PartialSource, target: number): Promise<void> {
   try {
-    await copyShown(partial, target);
+    await copyPartial(partial, target);
   } finally {
     sys.close(partial.baseFd);
   }

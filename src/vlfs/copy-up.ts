@@ -35,10 +35,10 @@ import {
 import { type Caller, PENDING } from './contract.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
 import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from './core.ts';
-import { isCarried } from './internal-xattrs.ts';
 import { BLOCK, newBlockMap } from './delta/block-map.ts';
 import { newPartial, noteBase, type Partial } from './delta/partial-file.ts';
 import { blocksOf, markMetacopy, type PartialForm, redirectOf, storePartial } from './delta/partial-form.ts';
+import { isCarried } from './internal-xattrs.ts';
 import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
 import { movedKnownFor } from './moved-directories.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
@@ -81,7 +81,15 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   const size = unit.index.size(node.entry);
   if (empty || size === 0) return finish(core, node, work, temporary, toFd, null);
   if (mayBePartial(core, unit, size)) {
-    const made = finish(core, node, work, temporary, toFd, quarantinedEntry(unit, node.entry), formOf(unit, node.entry));
+    const made = finish(
+      core,
+      node,
+      work,
+      temporary,
+      toFd,
+      quarantinedEntry(unit, node.entry),
+      formOf(unit, node.entry),
+    );
     if (made !== -E.NOSPC && made !== -E.RANGE && made !== -E.TOOBIG) return made;
     // Its attributes have no room for the mark.
     return copyWhole(core, caller, node, work, temporaryName(core));

@@ -13,7 +13,7 @@ export { PENDING } from './contract.ts';
 export {
   basesOf,
   completePrivate,
-  copyShown,
+  copyPartial,
   openShown,
   type PartialSource,
   partialSource,

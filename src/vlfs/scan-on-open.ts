@@ -139,7 +139,8 @@ function begin(state: ScanOnOpen, node: Node, fd: number, below: boolean): SlowJ
       const now = performance.now();
       const always = { untilMs: now + TRUSTED_MS, was: null, passes: Number.POSITIVE_INFINITY };
       if (!priv) remember(state, sharedOf(state, unit!), entry, always);
-      else if (same && !below && node.writers === 0) remember(state, state.own, privIno, { ...always, was: after });
+      else if (same && !below && node.writers === 0)
+        remember(state, state.own, privIno, { ...always, was: after });
       else remember(state, state.own, privIno, { untilMs: now + PASS_MS, was: null, passes: waiters });
     },
   });

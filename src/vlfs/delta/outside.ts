@@ -107,7 +107,7 @@ export function readWhole(privateDir: string, fd: number, mostBytes: number): Bu
 }
 
 /** Copies what a partial file shows into an empty file; zeros stay holes. */
-export async function copyShown(source: PartialSource, toFd: number): Promise<void> {
+export async function copyPartial(source: PartialSource, toFd: number): Promise<void> {
   const stat = newStat();
   must(fstat(source.fd, stat));
   must(ftruncate(toFd, stat.size));
@@ -216,11 +216,7 @@ async function completeFile(fd: number, bases: ReadonlyMap<string, string>): Pro
  * What a partial file shows, open for reading: the file below when nothing but attributes was changed, else a copy without a name beside it. null for an
  * ordinary file; a negative errno. Throws IO when the file below is gone.
  */
-export function openShown(
-  fd: number,
-  bases: ReadonlyMap<string, string>,
-  privateDir: string,
-): number | null {
+export function openShown(fd: number, bases: ReadonlyMap<string, string>, privateDir: string): number | null {
   const source = partialSource(fd, bases);
   if (source === null) return null;
   if (source.partial.form.meta) return source.baseFd;
