@@ -1,5 +1,6 @@
 /** A template freeze as users see it: an appliance looks the same over the config layer that its own changes were merged into. */
 import assert from 'node:assert/strict';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
@@ -161,5 +162,36 @@ test('random changes look the same after a freeze', { timeout: 60_000 }, async (
   await fc.assert(
     fc.asyncProperty(changes, changes, (config, appliance) => freezes(config, appliance)),
     { numRuns: 150 },
+  );
+});
+
+test('large files of which only attributes or blocks were changed are whole in the config layer', async () => {
+  const content = 'of the layer '.repeat(30_000);
+  const level = await box.unit('large', '1', { 'd/attributes': content, 'd/blocks': content });
+  const appliance = box.spec('large', [level]);
+  const expected = change(appliance, (c) => {
+    c.chmod('d/attributes', 0o600);
+    c.link('d/attributes', 'd/linked');
+    const handle = c.open('d/blocks', 2);
+    c.writeHandle(handle, 'of the appliance', 200_000);
+    c.release(handle);
+  });
+  const frozen = {
+    ...appliance,
+    privateDir: join(box.dir, 'large-tree'),
+    whiteoutsDir: join(box.dir, 'large-sets'),
+  };
+  for (const dir of [frozen.privateDir, frozen.whiteoutsDir]) mkdirSync(dir);
+  await mergeLayerOver(
+    { tree: appliance.privateDir, whiteouts: appliance.whiteoutsDir },
+    { tree: frozen.privateDir, whiteouts: frozen.whiteoutsDir },
+    'web',
+    'link',
+  );
+  rmSync(level.treeDir, { recursive: true });
+  const after = box.spec('large-after', [await box.config('web', frozen)]);
+  assert.deepEqual(
+    change(after, () => {}),
+    expected,
   );
 });

@@ -42,6 +42,8 @@ import { fillAttr, newAttr } from '../attributes.ts';
 import type { Attr, DirectorySink, VlfsSpec } from '../contract.ts';
 import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
+import { openShown } from '../delta/outside.ts';
+import { partialOf } from '../delta/partial-file.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { nodeAt } from '../lookup.ts';
 import { releaseIfUnused } from '../nodes.ts';
@@ -129,7 +131,13 @@ function attributesOf(core: Core, node: Node, path: string): Attr {
 function openContent(core: Core, node: Node): number {
   if (!node.priv) return openShared(node.unit!, node.entry);
   const fd = node.parent === null ? -1 : directoryFd(core, node.parent);
-  return fd < 0 ? fd : openat(fd, node.name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  const own = fd < 0 ? fd : openat(fd, node.name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  if (own < 0 || partialOf(core, node) === null) return own;
+  try {
+    return openShown(own, core.bases, core.privateDir) ?? -E.STALE;
+  } finally {
+    close(own);
+  }
 }
 
 function readAll(core: Core, node: Node, size: number): Uint8Array | null {
