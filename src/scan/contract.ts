@@ -101,6 +101,18 @@ export interface ScanProblem {
   reason: string;
 }
 
+export interface InfectedContent {
+  digest: Digest;
+  name: string;
+  bytes: number;
+}
+
+/** What a run gives: its result, and all that could go into quarantine. */
+export interface ScanOutput {
+  result: ScanResult;
+  fresh: InfectedContent[];
+}
+
 export interface ScanResult {
   scanner: { kind: ScannerKind; version: string };
   appliances: number;

@@ -2,12 +2,15 @@
 import { type Digest, nameToText } from '../base/index.ts';
 import type { VlfsSpec } from '../vlfs/contract.ts';
 import { type LevelFile, whereShown } from '../vlfs/index.ts';
-import type { ScanFinding, ScanJob, ScanPlace, ScanProblem } from './contract.ts';
+import type { InfectedContent, ScanFinding, ScanJob, ScanPlace, ScanProblem } from './contract.ts';
 
 /** Contents in a result, places of each, and problems of each kind; counts are of all. */
 const MOST_FINDINGS = 1000;
 const MOST_PLACES = 1000;
 const MOST_HOLDERS = 10_000;
+const MOST_ROWS = 50_000;
+/** Contents that one run can put into quarantine. */
+const MOST_INFECTED = 100_000;
 const MOST_PROBLEMS = 100;
 
 /** A layer as the run sees it. */
@@ -39,6 +42,8 @@ export interface Findings {
   readonly counts: { infected: number; failed: number; skipped: number };
   readonly failed: ScanProblem[];
   readonly skipped: ScanProblem[];
+  /** Infected contents that are not in quarantine, also those beyond the report. */
+  fresh(): InfectedContent[];
   /** Every finding with every place, and who shows it. */
   report(job: ScanJob): ScanFinding[];
 }
@@ -47,7 +52,7 @@ export function createFindings(): Findings {
   const found = new Map<Digest, Held>();
   const counts = { infected: 0, failed: 0, skipped: 0 };
   const problems = { failed: [] as ScanProblem[], skipped: [] as ScanProblem[] };
-  const beyond = new Set<Digest>();
+  const fresh = new Map<Digest, InfectedContent>();
   let places = 0;
   return {
     counts,
@@ -56,14 +61,11 @@ export function createFindings(): Findings {
     infected(digest, of, holder, path) {
       let held = found.get(digest);
       if (held === undefined) {
-        if (found.size >= MOST_FINDINGS) {
-          if (beyond.size < MOST_HOLDERS && !beyond.has(digest)) {
-            beyond.add(digest);
-            counts.infected++;
-          }
-          return;
-        }
-        counts.infected++;
+        const isKnown = fresh.has(digest);
+        if (!isKnown) counts.infected++;
+        if (!isKnown && of.verdict === 'infected' && !of.quarantined && fresh.size < MOST_INFECTED)
+          fresh.set(digest, { digest, name: of.name, bytes: of.bytes });
+        if (found.size >= MOST_FINDINGS) return;
         held = { ...of, places: [], more: 0 };
         found.set(digest, held);
       }
@@ -79,7 +81,9 @@ export function createFindings(): Findings {
       if (problems[kind].length < MOST_PROBLEMS)
         problems[kind].push({ holder: holder.label, path: `/${nameToText(path)}`, reason });
     },
+    fresh: () => [...fresh.values()],
     report(job) {
+      let rows = 0;
       const shown = shownPlaces(job, [...found.values()]);
       return [...found].map(([digest, { name, verdict, bytes, quarantined, places: held, more }]) => {
         const all: ScanPlace[] = [];
@@ -87,7 +91,9 @@ export function createFindings(): Findings {
         for (const { holder, path } of held) {
           for (const place of placesOf(job, holder, path, shown)) {
             count++;
-            if (all.length < MOST_PLACES) all.push(place);
+            if (all.length >= MOST_PLACES || rows >= MOST_ROWS) continue;
+            all.push(place);
+            rows++;
           }
         }
         all.sort((a, b) => (a.appliance < b.appliance ? -1 : a.appliance > b.appliance ? 1 : 0));
@@ -108,8 +114,11 @@ function shownPlaces(job: ScanJob, found: Held[]): Shown {
   for (const { places } of found) {
     for (const { holder, path } of places) {
       if (holder.level === null) continue;
-      for (const stack of holder.stacks)
-        files.set(stack, [...(files.get(stack) ?? []), { level: holder.level, path }]);
+      for (const stack of holder.stacks) {
+        const wanted = files.get(stack);
+        if (wanted === undefined) files.set(stack, [{ level: holder.level, path }]);
+        else wanted.push({ level: holder.level, path });
+      }
     }
   }
   const shown: Shown = new Map();

@@ -1,7 +1,7 @@
 /** The face of scan/: judging every distinct content of a fleet once, and what is in quarantine. */
 import { Worker } from 'node:worker_threads';
 import { ERROR_CODES, type Progress, StrataError } from '../base/index.ts';
-import type { MarkJob, MarkResult, ScanJob, ScanResult } from './contract.ts';
+import type { MarkJob, MarkResult, ScanJob, ScanOutput } from './contract.ts';
 import type { ScanAnswer, ScanWork } from './scan-worker.ts';
 
 export type * from './contract.ts';
@@ -24,8 +24,8 @@ export { checkStore, dropStore, pruneStore } from './store.ts';
 const HEAP_MIB = 512;
 
 /** Runs a scan on a thread of its own. Throws what the scanner or the store refuse. */
-export function scanAside(job: ScanJob, progress: Progress): Promise<ScanResult> {
-  return aside({ do: 'scan', job }, progress) as Promise<ScanResult>;
+export function scanAside(job: ScanJob, progress: Progress): Promise<ScanOutput> {
+  return aside({ do: 'scan', job }, progress) as Promise<ScanOutput>;
 }
 
 /** Marks private files on a thread of its own. */
@@ -33,7 +33,7 @@ export function markAside(job: MarkJob, progress: Progress): Promise<MarkResult>
   return aside({ do: 'mark', job }, progress) as Promise<MarkResult>;
 }
 
-function aside(work: ScanWork, progress: Progress): Promise<ScanResult | MarkResult> {
+function aside(work: ScanWork, progress: Progress): Promise<ScanOutput | MarkResult> {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL('./scan-worker.ts', import.meta.url), {
       workerData: work,

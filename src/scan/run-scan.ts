@@ -10,7 +10,7 @@ import { openTreeIndex } from '../layer/index.ts';
 import * as sys from '../sys/index.ts';
 import type { LevelSpec } from '../vlfs/contract.ts';
 import { readQuarantine } from '../vlfs/index.ts';
-import type { Outcome, ScanJob, ScanResult } from './contract.ts';
+import type { Outcome, ScanJob, ScanOutput, ScanResult } from './contract.ts';
 import { createFindings, type Findings, type Holder } from './findings.ts';
 import { createJudge, type Judge } from './judge.ts';
 import { markFile } from './marks.ts';
@@ -46,7 +46,7 @@ export function verdictFile(dir: string): string {
 }
 
 /** Throws when the scanner is not there or the store cannot be written; what single files hold never throws. */
-export async function runScan(job: ScanJob, progress: Progress): Promise<ScanResult> {
+export async function runScan(job: ScanJob, progress: Progress): Promise<ScanOutput> {
   const started = performance.now();
   const scanner = await openScanner(job.scanner);
   const store = openVerdictStore(verdictFile(job.dir), scanner);
@@ -74,7 +74,7 @@ export async function runScan(job: ScanJob, progress: Progress): Promise<ScanRes
     if (job.whole && run.findings.counts.failed === 0) store.forgetOld();
     else store.flush();
     const { findings } = run;
-    return {
+    const result: ScanResult = {
       scanner: { kind: scanner.kind, version: scanner.version },
       appliances: job.appliances.length,
       layers,
@@ -90,6 +90,7 @@ export async function runScan(job: ScanJob, progress: Progress): Promise<ScanRes
       skipped_count: findings.counts.skipped,
       elapsed_ms: Math.round(performance.now() - started),
     };
+    return { result, fresh: findings.fresh() };
   } finally {
     store.close();
   }

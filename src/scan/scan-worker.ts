@@ -2,7 +2,7 @@
 import { constants, setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { asStrataError, type ProgressEvent } from '../base/index.ts';
-import type { MarkJob, MarkResult, ScanJob, ScanResult } from './contract.ts';
+import type { MarkJob, MarkResult, ScanJob, ScanOutput } from './contract.ts';
 import { markPrivate } from './mark-private.ts';
 import { runScan } from './run-scan.ts';
 
@@ -10,7 +10,7 @@ export type ScanWork = { do: 'scan'; job: ScanJob } | { do: 'mark'; job: MarkJob
 
 export type ScanAnswer =
   | { progress: ProgressEvent }
-  | { result: ScanResult | MarkResult }
+  | { result: ScanOutput | MarkResult }
   | { error: ReturnType<ReturnType<typeof asStrataError>['toJSON']> };
 
 try {

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkStore, dropStore, isDigest, quarantineRecord, verdictFile } from '../../scan/index.ts';
 import { quarantineDir } from '../../vlfs/index.ts';
+import type { FleetContext } from '../context.ts';
 import { namesIn } from '../files.ts';
 import { whileNoScan } from '../scan/scan.ts';
 import { examine, type Finding, type FsckRun } from './run.ts';
@@ -12,7 +13,7 @@ export async function checkScan(run: FsckRun): Promise<void> {
   await examine(run, () => checkQuarantine(root));
   const file = verdictFile(join(root, 'scan'));
   if (!run.deep || !existsSync(file)) return;
-  await whileNoScan(run.context, () => examine(run, () => checkVerdicts(file)));
+  await examine(run, () => checkVerdicts(run.context, file));
 }
 
 function checkQuarantine(root: string): Finding[] {
@@ -36,7 +37,7 @@ function checkQuarantine(root: string): Finding[] {
   return findings;
 }
 
-function checkVerdicts(file: string): Finding[] {
+function checkVerdicts(context: FleetContext, file: string): Finding[] {
   const problem = existsSync(file) ? checkStore(file) : null;
   if (problem === null) return [];
   return [
@@ -44,7 +45,7 @@ function checkVerdicts(file: string): Finding[] {
       object: 'verdicts of scans',
       problem,
       remedy: 'strata fsck --deep --repair removes them; the next scan makes them anew',
-      repair: () => dropStore(file),
+      repair: () => whileNoScan(context, async () => dropStore(file)),
     },
   ];
 }

@@ -10,7 +10,6 @@ import type { FleetContext } from '../context.ts';
 import type { GcKind, GcResult } from '../contract.ts';
 import { isThere } from '../files.ts';
 import { COMMIT } from '../locks.ts';
-import { whileNoScan } from '../scan/scan.ts';
 import { collectContainers, collectImages, collectJournal, collectWhiteouts } from './derived.ts';
 import { collectGenerations, collectUnits } from './generations.ts';
 import { collectLeftovers, type HeldLocks, releaseFlocks } from './leftovers.ts';
@@ -84,7 +83,7 @@ async function collect(
     await collectWhiteouts(run);
     await collectImages(run);
     await collectJournal(run);
-    const verdicts = await whileNoScan(context, async () => oldVerdicts(context, run.dryRun));
+    const verdicts = oldVerdicts(context, run.dryRun);
     const bytes = await collectContainers(run);
     const total = run.found.length;
     const verb = run.dryRun ? 'measuring' : 'deleting';

@@ -14,15 +14,17 @@ export function refuseQuarantined(context: FleetContext, { name, stack, privateD
   if (digests.size === 0) return;
   const opened = openStack(stack);
   try {
-    for (const { id, index, treeDir } of opened.units) {
+    for (const [at, { id, index, treeDir }] of opened.units.entries()) {
+      const { kind, indexFile } = stack.levels[at]!;
+      if (kind === 'frozen' && !existsSync(indexFile)) {
+        const path = heldMark(treeDir, digests);
+        if (path !== null) throw denied(name, id, path);
+        continue;
+      }
       for (let entry = 0; entry < index.entryCount; entry++) {
         const digest = index.digest(entry);
         if (digest !== null && digests.has(digest)) throw denied(name, id, index.path(entry));
       }
-      const level = stack.levels.find((one) => one.treeDir === treeDir);
-      if (level?.kind !== 'frozen' || existsSync(level.indexFile)) continue;
-      const path = heldMark(treeDir, digests);
-      if (path !== null) throw denied(name, id, path);
     }
   } finally {
     closeStack(opened);

@@ -5,11 +5,13 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { asStrataError, type Digest, noProgress, type Progress, StrataError } from '../../base/index.ts';
 import {
   addQuarantine,
   beginMarking,
   endMarking,
+  type InfectedContent,
   isDigest,
   isMarking,
   markAside,
@@ -27,7 +29,6 @@ import type { CatalogRow } from '../catalog.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet, FleetScanResult, QuarantineEntry, ScannerOptions } from '../contract.ts';
 import { vlfsSpec } from '../follow.ts';
-import { COMMIT } from '../locks.ts';
 import { sealedMounts } from '../sealed/door.ts';
 
 type ScanOptions = Parameters<Fleet['scan']>[0];
@@ -76,9 +77,9 @@ export function scanFleet(
   const scanner = scannerConfig(options);
   return inTurn(context, async () => {
     const job = { ...jobFor(context, options.names ?? []), scanner, fresh: options.fresh ?? false };
-    const result = await scanAside(job, progress);
+    const { result, fresh } = await scanAside(job, progress);
     if (options.quarantine !== true) return { ...result, marked: 0, still_shown: [] };
-    return quarantine(context, result, progress);
+    return quarantine(context, result, fresh, progress);
   });
 }
 
@@ -111,18 +112,17 @@ function jobFor(context: FleetContext, names: string[]): Omit<ScanJob, 'scanner'
 async function quarantine(
   context: FleetContext,
   result: ScanResult,
+  fresh: readonly InfectedContent[],
   progress: Progress,
 ): Promise<FleetScanResult> {
-  const { root, locks } = context;
-  const fresh = result.infected.filter(({ verdict, quarantined: known }) => verdict === 'infected' && !known);
+  const { root } = context;
   const since = new Date().toISOString();
-  await locks.with([COMMIT], () => {
-    if (fresh.length > 0) beginMarking(root);
-    for (const { digest, name, bytes } of fresh) {
-      addQuarantine(root, { format: 1, digest, name, scanner: result.scanner.version, bytes, since });
-      context.onStep('quarantined');
-    }
-  });
+  if (fresh.length > 0) beginMarking(root);
+  for (const { digest, name, bytes } of fresh) {
+    addQuarantine(root, { format: 1, digest, name, scanner: result.scanner.version, bytes, since });
+    context.onStep('quarantined');
+    await breathe();
+  }
   await tellDataPlane(context);
   context.onStep('quarantine told');
   const infected = result.infected.map((finding) => ({
@@ -221,7 +221,7 @@ export function listQuarantine(context: FleetContext): QuarantineEntry[] {
 /** Shows content again, everywhere. A digest may be shortened to 8 digits when that is clear. */
 export async function releaseQuarantine(context: FleetContext, given: string): Promise<{ released: string }> {
   const digest = fullDigest(context.root, given);
-  await context.locks.with([COMMIT], () => removeQuarantine(context.root, digest));
+  removeQuarantine(context.root, digest);
   await tellDataPlane(context);
   return { released: digest };
 }
