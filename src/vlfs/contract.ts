@@ -208,6 +208,9 @@ export interface VfsOperations {
   ): number;
   removexattr(caller: Caller, node: number, name: Name): number;
   fallocate(caller: Caller, node: number, fh: number, mode: number, offset: number, length: number): number;
+  /** FS_*_FL of a file or directory (lsattr); or a negative errno. */
+  fileFlags(caller: Caller, node: number): number;
+  setFileFlags(caller: Caller, node: number, flags: number): number;
   /** New offset or a negative errno; whence SEEK_DATA 3, SEEK_HOLE 4. */
   lseek(caller: Caller, node: number, fh: number, offset: number, whence: number): number;
   /** Bytes copied (PENDING allowed: the job's result is the count) or a negative errno. */

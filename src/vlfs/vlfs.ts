@@ -12,6 +12,7 @@ import type {
 import type { Core, Node } from './core.ts';
 import * as creating from './create-ops.ts';
 import { takeFill } from './delta/fill.ts';
+import { fileFlags, setFileFlags } from './file-flags.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
@@ -229,6 +230,14 @@ function operationsOf(core: Core): Operations {
     },
     fallocate: (caller, _id, fh, mode, offset, length) =>
       files.fallocate(core, caller, fh, mode, offset, length),
+    fileFlags(_caller, id) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : fileFlags(core, node);
+    },
+    setFileFlags(caller, id, flags) {
+      const node = nodeOf(core, id);
+      return node === null ? -E.STALE : setFileFlags(core, caller, node, flags);
+    },
     lseek: (_caller, _id, fh, offset, whence) => files.lseek(core, fh, offset, whence),
     copyFileRange: (caller, _in, fhIn, offsetIn, _out, fhOut, offsetOut, length) =>
       files.copyFileRange(core, caller, fhIn, offsetIn, fhOut, offsetOut, length),

@@ -41,6 +41,8 @@ const STRUCTURES: Record<string, Record<string, number>> = {
   fuse_fallocate_in: layout.FALLOCATE_IN,
   fuse_lseek_in: layout.LSEEK_IN,
   fuse_lseek_out: layout.LSEEK_OUT,
+  fuse_ioctl_in: layout.IOCTL_IN,
+  fuse_ioctl_out: layout.IOCTL_OUT,
   fuse_copy_file_range_in: layout.COPY_FILE_RANGE_IN,
   fuse_dirent: layout.DIRENT,
   fuse_direntplus: layout.DIRENTPLUS,

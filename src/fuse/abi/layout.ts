@@ -141,6 +141,8 @@ export const INIT_OUT = {
 
 export const FALLOCATE_IN = { fh: 0, offset: 8, length: 16, mode: 24, size: 32 } as const;
 export const LSEEK_IN = { fh: 0, offset: 8, whence: 16, size: 24 } as const;
+export const IOCTL_IN = { fh: 0, flags: 8, cmd: 12, arg: 16, in_size: 24, out_size: 28, size: 32 } as const;
+export const IOCTL_OUT = { result: 0, flags: 4, in_iovs: 8, out_iovs: 12, size: 16 } as const;
 export const LSEEK_OUT = { offset: 0, size: 8 } as const;
 export const COPY_FILE_RANGE_IN = {
   fh_in: 0,

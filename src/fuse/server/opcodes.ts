@@ -5,6 +5,7 @@ import * as layout from '../abi/layout.ts';
 import * as attrs from './attr-ops.ts';
 import * as files from './file-ops.ts';
 import { handleInit, INIT_MIN_BODY } from './init.ts';
+import { ioctl } from './ioctl-ops.ts';
 import * as names from './name-ops.ts';
 import { NO_REPLY, type Session } from './session.ts';
 
@@ -66,7 +67,7 @@ const LINES: [number, string, number, Handler][] = [
   [OP.DESTROY, 'destroy', 0, () => 0],
   [OP.INTERRUPT, 'interrupt', 0, ignored],
   [OP.NOTIFY_REPLY, 'notify_reply', 0, ignored],
-  [OP.IOCTL, 'ioctl', 0, () => -E.NOTTY],
+  [OP.IOCTL, 'ioctl', layout.IOCTL_IN.size, ioctl],
   [OP.FLUSH, 'flush', 0, unsupported],
   [OP.ACCESS, 'access', 0, unsupported],
   [OP.POLL, 'poll', 0, unsupported],

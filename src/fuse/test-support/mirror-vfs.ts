@@ -309,6 +309,8 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
       c.job = { kind: 'fallocate', then: 'reply', fd, mode, offset, length };
       return PENDING;
     },
+    fileFlags: () => -sys.E.NOTTY,
+    setFileFlags: () => -sys.E.NOTTY,
     lseek: (_c, _id, fh, offset, whence) => sys.lseek(fh, offset, whence),
     copyFileRange(c, _n, fromFd, fromOffset, _n2, toFd, toOffset, sizeBytes) {
       // biome-ignore lint/suspicious/noThenProperty: the contract's field
