@@ -252,8 +252,7 @@ async function endJobs(run: Run): Promise<void> {
 async function endOneJob(run: Run): Promise<void> {
   const [job, requests] = run.r.pick([...run.jobs]);
   run.jobs.delete(job);
-  const { done: _done, ...plain } = job as SlowJob & { done?: unknown };
-  const result = await runPoolJob(plain as PoolJob);
+  const result = await execute(job);
   (job as { done?: (errno: number) => void }).done?.(Math.min(result, 0));
   for (const bytes of requests) {
     bytes.copy(buffers.request);
@@ -263,6 +262,17 @@ async function endOneJob(run: Run): Promise<void> {
       if (length === PENDING) defer(run, bytes.length);
       else take(run, opcode, length);
     } else take(run, opcode, run.server.answerJob(result));
+  }
+}
+
+async function execute(job: SlowJob): Promise<number> {
+  if (job.kind !== 'steps') {
+    const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
+    return await runPoolJob(plain as PoolJob);
+  }
+  for (;;) {
+    const result = job.advance(0);
+    if (result !== null) return result;
   }
 }
 
