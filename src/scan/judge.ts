@@ -41,7 +41,7 @@ const SPARSE_RATIO = 256;
 /** Times of files are counted in ticks of at most this. */
 const TICK_MS = 20;
 /** Files that have not changed for so long have no dirty pages: the kernel writes those out after half a minute. */
-const OLD_MS = 10 * 60_000;
+export const OLD_MS = 10 * 60_000;
 /** After so many files that changed lately one sync of the file system costs less than one of each. */
 const MANY_RECENT = 256;
 /** Readings of a file that changes meanwhile. */
@@ -187,11 +187,12 @@ export function createJudge(options: JudgeOptions): Judge {
   }
 }
 
-function changedMs(stat: Stat): number {
+/** When the file changed last, in milliseconds since 1970. */
+export function changedMs(stat: Stat): number {
   return stat.ctimeSec * 1000 + stat.ctimeNsec / 1e6;
 }
 
-function sameContent(a: Stat, b: Stat): boolean {
+export function sameContent(a: Stat, b: Stat): boolean {
   return (
     a.size === b.size &&
     a.ctimeSec === b.ctimeSec &&

@@ -12,7 +12,7 @@ import type { LevelSpec } from '../vlfs/contract.ts';
 import { readQuarantine } from '../vlfs/index.ts';
 import type { Outcome, ScanJob, ScanOutput, ScanResult } from './contract.ts';
 import { createFindings, type Findings, type Holder } from './findings.ts';
-import { createJudge, type Judge } from './judge.ts';
+import { changedMs, createJudge, type Judge, OLD_MS, sameContent } from './judge.ts';
 import { markFile } from './marks.ts';
 import { quarantineRecord } from './quarantine.ts';
 import { openScanner } from './scanners/index.ts';
@@ -190,7 +190,8 @@ async function eachOf(
 
 /** Opens the file and lets it be judged beside the others. */
 function begin(run: Run, holder: Holder, file: WalkedFile): void {
-  const shown = file.openShown();
+  // What is too large is not put together either.
+  const shown = file.size > run.job.scanner.maxBytes ? null : file.openShown();
   const own = file.open();
   const fd = shown ?? own;
   const path = file.path();
@@ -202,6 +203,7 @@ function begin(run: Run, holder: Holder, file: WalkedFile): void {
     return;
   }
   const { digest: known, size } = file;
+  const was = file.stat === null ? null : { ...file.stat };
   const isOwn = file.stat !== null;
   run.underWay++;
   void run.judge
@@ -214,6 +216,8 @@ function begin(run: Run, holder: Holder, file: WalkedFile): void {
       const { outcome } = judged;
       if (outcome.kind === 'failed' || outcome.kind === 'skipped')
         run.findings.problem(outcome.kind, holder, path, outcome.reason);
+      if (judged.digest !== null && shown !== null && was !== null)
+        rememberShown(run, own, was, judged.digest);
       if (judged.digest !== null) settle(run, holder, held, judged.digest, outcome, own);
     })
     .catch((error: unknown) => run.findings.problem('failed', holder, path, asStrataError(error).message))
@@ -223,6 +227,13 @@ function begin(run: Run, holder: Holder, file: WalkedFile): void {
       run.underWay--;
       run.ended?.();
     });
+}
+
+/** A partial file and the unit below it are as they were, for long enough that no page of it is dirty: it shows what it showed. */
+function rememberShown(run: Run, own: number, was: sys.Stat, digest: Digest): void {
+  const now = sys.newStat();
+  if (sys.fstat(own, now) < 0 || !sameContent(was, now)) return;
+  if (changedMs(now) < Date.now() - OLD_MS) run.store.remember(now, digest);
 }
 
 function oneEnds(run: Run): Promise<void> {
