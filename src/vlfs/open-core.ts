@@ -166,7 +166,7 @@ export function closeCore(core: Core): void {
     handle.backing.opens--;
     if (handle.backing.opens === 0) closeBacking(handle.backing);
   }
-  countHandles(core.freeHandles.length - core.handles.length);
+  for (const handle of core.handles) if (handle !== null) countHandles(-1);
   core.handles.length = 0;
   core.freeHandles.length = 0;
   for (const node of core.nodes.values()) {

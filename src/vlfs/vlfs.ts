@@ -16,7 +16,7 @@ import { fileFlags, setFileFlags } from './file-flags.ts';
 import * as files from './file-ops.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
-import { type Revival, revive } from './ledger/revive.ts';
+import { type Revival, reuseHandles, revive } from './ledger/revive.ts';
 import { link } from './link.ts';
 import { checkName, nodeAt } from './lookup.ts';
 import { movedKnown, movedKnownFor } from './moved-directories.ts';
@@ -53,6 +53,8 @@ export interface Vlfs extends VfsOperations {
   takeStaleNames(): StaleName[];
   /** Every name that the kernel may hold: after a takeover from a process that was killed while it changed names. */
   everyName(): StaleName[];
+  /** After a takeover, when the requests that the kernel sent again have been answered. */
+  resentAnswered(): void;
   /** Node ids of directories whose listing the kernel may keep, since the last call. */
   takeListed(): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
@@ -272,6 +274,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
   let stale: StaleName[] = [];
   return {
     everyName: () => everyName(core),
+    resentAnswered: () => reuseHandles(core),
     takeStaleNames: () => {
       const taken = stale;
       stale = [];
@@ -310,7 +313,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       stackKey: core.stack.spec.key,
       levels: core.stack.units.length,
       nodes: core.nodes.size,
-      openFiles: core.handles.length - core.freeHandles.length,
+      openFiles: core.handles.reduce((sum, handle) => sum + (handle === null ? 0 : 1), 0),
       whiteouts: core.hidden.count,
     }),
   };

@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { killDuring } from '../helpers/kills.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('debian');
@@ -93,6 +94,52 @@ test('mariadb initialises, serves transactions and survives a restart', async ()
   );
   assert.match(out, /2700\s+1350000/);
   assert.match(out, /status\s+OK/);
+});
+
+test('mariadb loses no transaction, and does none twice, when strata-fs and stratad are killed under it', async (t) => {
+  const seconds = Number(process.env['STRATA_TAKEOVER_SECONDS'] ?? 5);
+  const work = inside(
+    'dev-2',
+    `mkdir -p /run/mysqld && chown mysql /run/mysqld
+     start() { mariadbd --user=mysql >/var/log/mysql/out 2>&1 & server=$!; for i in $(seq 300); do mariadb-admin ping >/dev/null 2>&1 && break; sleep 0.1; done; }
+     start
+     mariadb <<'END'
+create database d; use d;
+create table account (id int primary key, v int) engine=innodb;
+create table moved (id int auto_increment primary key, client int, n int, unique (client, n)) engine=innodb;
+insert into account select seq, 1000 from (with recursive r(seq) as (select 0 union all select seq + 1 from r where seq < 19) select seq from r) q;
+delimiter //
+create procedure work(me int, until_time datetime(3)) begin
+  declare n, a, b, c int default 0;
+  while now(3) < until_time do
+    set n = n + 1, a = floor(rand() * 20), b = floor(rand() * 20);
+    start transaction;
+    select count(*) into c from account where id in (a, b) for update;
+    update account set v = v - 1 where id = a;
+    update account set v = v + 1 where id = b;
+    insert into moved (client, n) values (me, n);
+    commit;
+  end while;
+  select concat('done ', n);
+end //
+END
+     end=$(date -d '+${seconds} seconds' '+%F %T'); clients=
+     for i in 1 2 3; do mariadb -N -e "call work($i, '$end')" d >/tmp/client$i & clients="$clients $!"; done
+     for pid in $clients; do wait $pid; done
+     told=$(awk '/^done/ { s += $2 } END { print s }' /tmp/client*)
+     check() { mariadb -N -e 'select concat("sum ", sum(v)) from account; select concat("moved ", count(*)) from moved; check table account extended; check table moved extended' d; }
+     echo "told $told"; check
+     kill -9 $server; wait $server || true; start; check; mariadb-admin shutdown`,
+  );
+  const kills = await killDuring(s.root, work);
+  const out = await work;
+  const told = /told (\d+)/.exec(out)?.[1];
+  t.diagnostic(`${told} transactions, ${kills} kills`);
+  assert.ok(kills > 0 && Number(told) > 0, out);
+  // While it serves, and after the database itself was killed.
+  assert.equal(out.match(/sum 20000/g)?.length, 2, out);
+  assert.deepEqual(out.match(/moved \d+/g), [`moved ${told}`, `moved ${told}`], out);
+  assert.equal(out.match(/status\s+OK/g)?.length, 4, out);
 });
 
 test('apt installs and removes a package inside one appliance; the other does not see it; a template update keeps it', async () => {

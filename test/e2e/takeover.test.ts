@@ -3,8 +3,6 @@
  * lost or done twice, and all is served again within a second. STRATA_TAKEOVER_SECONDS makes each of the long parts longer than in CI.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -24,6 +22,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from '../../src/client/index.ts';
 import { markOf } from '../../src/fuse/process/process-life.ts';
+import { killDuring, killNow, pidIn, program, until } from '../helpers/kills.ts';
 import { project, sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('takeover');
@@ -33,61 +32,9 @@ const MOUNTS = 100;
 const SHARED = 'usr/share/work';
 const view = (i: number): string => join(s.root, 'views', `m-${i}`);
 
-function pidIn(file: string): number {
-  try {
-    return Number(readFileSync(join(s.root, 'run', file), 'utf8').trim());
-  } catch {
-    return 0;
-  }
-}
-
-function killNow(file: string): boolean {
-  const pid = pidIn(file);
-  try {
-    if (pid > 1) process.kill(pid, 'SIGKILL');
-    return pid > 1;
-  } catch {
-    return false;
-  }
-}
-
-/** Kills at random moments until the work ends; every other time stratad too. Returns how often strata-fs was killed. */
-async function killDuring(work: Promise<unknown>): Promise<number> {
-  let ended = false;
-  let kills = 0;
-  const end = work.finally(() => {
-    ended = true;
-  });
-  end.catch(() => {});
-  while (!ended) {
-    await Promise.race([end.catch(() => {}), sleep(150 + Math.random() * 900)]);
-    const killed = pidIn('strata-fs.pid');
-    if (ended || !killNow('strata-fs.pid')) continue;
-    kills++;
-    if (kills % 2 === 0) killNow('stratad.pid');
-    while (!ended && pidIn('strata-fs.pid') === killed) await sleep(10);
-  }
-  await end;
-  return kills;
-}
-
 async function mountedNow(): Promise<number> {
   const { appliances } = await s.json('list');
   return appliances.filter((a: { mounts: string[] }) => a.mounts.length > 0).length;
-}
-
-async function program(command: string, args: string[]): Promise<string> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let out = '';
-  child.stdout.on('data', (chunk) => {
-    out += chunk;
-  });
-  child.stderr.on('data', (chunk) => {
-    out += chunk;
-  });
-  const [code, signal] = await once(child, 'close');
-  assert.equal(code, 0, `${command} ${args.join(' ')}: ${signal ?? code}\n${out.slice(-4000)}`);
-  return out;
 }
 
 before(async () => {
@@ -124,10 +71,10 @@ test(`${MOUNTS} mounts are served again, open files and containers included`, as
   unlinkSync(join(view(2), 'tmp/open'));
   const reader = openSync(join(view(2), SHARED, 'shared'), 'r');
   for (const file of ['strata-fs.pid', 'stratad.pid', 'both']) {
-    const pid = pidIn('strata-fs.pid');
+    const pid = pidIn(s.root, 'strata-fs.pid');
     const begun = performance.now();
-    if (file !== 'strata-fs.pid') killNow('stratad.pid');
-    if (file !== 'stratad.pid') killNow('strata-fs.pid');
+    if (file !== 'strata-fs.pid') killNow(s.root, 'stratad.pid');
+    if (file !== 'stratad.pid') killNow(s.root, 'strata-fs.pid');
     writeFileSync(join(view(1), 'tmp', file), 'first');
     const first = performance.now() - begun;
     for (let i = 2; i <= MOUNTS; i++) writeFileSync(join(view(i), 'tmp', file), 'all');
@@ -145,7 +92,7 @@ test(`${MOUNTS} mounts are served again, open files and containers included`, as
     assert.equal(readSync(reader, content, 0, 10, 5), 10);
     assert.equal(content.toString(), 'dsharedsha');
     if (file !== 'stratad.pid')
-      for (let i = 0; i < 500 && pidIn('strata-fs.pid') === pid; i++) await sleep(20);
+      for (let i = 0; i < 500 && pidIn(s.root, 'strata-fs.pid') === pid; i++) await sleep(20);
     assert.equal(await mountedNow(), MOUNTS);
   }
   closeSync(unnamed);
@@ -163,7 +110,7 @@ test('operations that may not be done twice', async (t) => {
       `${seconds * 1000}`,
     ]),
   );
-  const kills = await killDuring(Promise.all(work));
+  const kills = await killDuring(s.root, Promise.all(work));
   const counts = await Promise.all(work);
   t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} operations, ${kills} kills`);
   assert.ok(kills > 0);
@@ -172,17 +119,18 @@ test('operations that may not be done twice', async (t) => {
 test('git clone, and a compilation', async (t) => {
   const source = join(s.root, 'source');
   const target = join(view(5), 'tmp');
-  await sh(`mkdir -p ${source} && cd ${source} && git init -q . && for i in $(seq 1 300); do
+  await sh(`mkdir -p ${source} && cd ${source} && git init -q . && for i in $(seq 1 150); do
     printf 'int f%d(int x) { return x + %d; }\\n' $i $i > f$i.c; done && git add . && git -c user.name=t -c user.email=t@t commit -qm one`);
   const objects = 'SRC := $(wildcard *.c)\nall: $(SRC:.c=.o)\n\t$(AR) rcs all.a $^\n';
   const kills = await killDuring(
+    s.root,
     (async () => {
       await program('git', ['clone', '-q', '--no-hardlinks', source, join(target, 'clone')]);
       await program('git', ['-C', join(target, 'clone'), 'fsck', '--full', '--strict']);
       writeFileSync(join(target, 'clone/Makefile'), objects);
       await program('sh', [
         '-c',
-        `cd ${join(target, 'clone')} && rm -f f[3-9]* f2[0-9]* && make -s -j2 CC=cc`,
+        `cd ${join(target, 'clone')} && rm -f f[4-9]* f1[0-2]* && make -s -j2 CC=cc`,
       ]);
     })(),
   );
@@ -192,14 +140,14 @@ test('git clone, and a compilation', async (t) => {
 });
 
 test('daemon restart: both processes are new, and nobody notices', async () => {
-  const before = [pidIn('strata-fs.pid'), pidIn('stratad.pid')];
+  const before = [pidIn(s.root, 'strata-fs.pid'), pidIn(s.root, 'stratad.pid')];
   const file = openSync(join(view(6), 'tmp/open'), 'w+');
   await s.json('daemon', 'restart');
   writeSync(file, 'x');
   writeFileSync(join(view(6), 'tmp/after'), 'x');
-  for (let i = 0; i < 500 && pidIn('strata-fs.pid') === before[0]; i++) await sleep(20);
-  assert.notEqual(pidIn('strata-fs.pid'), before[0]);
-  assert.notEqual(pidIn('stratad.pid'), before[1]);
+  for (let i = 0; i < 500 && pidIn(s.root, 'strata-fs.pid') === before[0]; i++) await sleep(20);
+  assert.notEqual(pidIn(s.root, 'strata-fs.pid'), before[0]);
+  assert.notEqual(pidIn(s.root, 'stratad.pid'), before[1]);
   assert.equal(fstatSync(file).size, 1);
   closeSync(file);
   assert.equal(await mountedNow(), MOUNTS);
@@ -246,8 +194,3 @@ test('who holds the descriptors, who waits to take over and who starts them agai
   assert.equal(await mountedNow(), MOUNTS);
   assert.equal((await s.run(['fsck'])).status, 0);
 });
-
-async function until(what: string, condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1500 && !condition(); i++) await sleep(20);
-  assert.ok(condition(), what);
-}

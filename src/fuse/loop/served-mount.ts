@@ -39,6 +39,8 @@ export interface ServedMount {
   /** The kernel is being asked to forget nodes; when it may be asked again. */
   forgetting: boolean;
   forgetAfter: number;
+  /** The kernel was asked for unanswered requests again; they come before all others. */
+  awaitsResent: boolean;
   /** Commands that change names run one after the other. */
   changing: boolean;
   readonly waitingChanges: (() => void)[];
@@ -82,6 +84,7 @@ export function createServedMount(
     gone: false,
     forgetting: false,
     forgetAfter: 0,
+    awaitsResent: false,
     changing: false,
     waitingChanges: [],
     waiting: new Map(),
@@ -122,6 +125,7 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
 function handle(ctx: ServeContext, m: ServedMount, length: number): void {
   const { ledger } = m;
   const opcode = ctx.buffers.requestView.getUint32(IN_HEADER.opcode, true);
+  if (m.awaitsResent) endResent(ctx, m, opcode);
   if (ledger !== null && isJournaled(opcode)) {
     handleOnce(ctx, m, length, ledger);
     return;
@@ -129,6 +133,17 @@ function handle(ctx: ServeContext, m: ServedMount, length: number): void {
   const result = m.server.handle(length);
   finish(ctx, m, length, result);
   if (opcode === FUSE_OPCODE.INIT) noteFeatures(m);
+}
+
+/** What the kernel gives before repeated requests. */
+const AHEAD: readonly number[] = [FUSE_OPCODE.FORGET, FUSE_OPCODE.BATCH_FORGET, FUSE_OPCODE.INTERRUPT];
+
+/** The first other request that is no repeated one: the repeated ones have come. */
+function endResent(ctx: ServeContext, m: ServedMount, opcode: number): void {
+  if (AHEAD.includes(opcode)) return;
+  if ((ctx.buffers.requestView.getUint32(IN_HEADER.unique + 4, true) & RESENT) !== 0) return;
+  m.awaitsResent = false;
+  m.vlfs.resentAnswered?.();
 }
 
 function finish(ctx: ServeContext, m: ServedMount, length: number, result: number): void {

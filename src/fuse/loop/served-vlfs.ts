@@ -18,6 +18,8 @@ export type ServedVlfs = VfsOperations &
   Partial<Pick<VlfsControl, Optional>> & {
     /** Missing when the VLFS does not use the ledger: then it cannot be taken over. */
     everyName?(): StaleName[];
+    /** After a takeover, when the requests that the kernel sent again have been answered. */
+    resentAnswered?(): void;
   };
 
 export type OpenServedVlfs = (

@@ -41,6 +41,7 @@ export function continueServer(m: ServedMount, content: LedgerContent): boolean 
 
 /** The kernel sends again what was not answered. */
 export function askAgain(m: ServedMount): void {
+  m.awaitsResent = true;
   const message = resendMessage();
   sys.write(m.fd, message, message.length);
 }

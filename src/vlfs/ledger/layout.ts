@@ -25,6 +25,8 @@ export const WORD = {
   flags: 4,
   fuseMinor: 5,
   features: 6,
+  /** Numbers of handles (fh) that were ever given out. */
+  handles: 7,
 } as const;
 
 /** Names are being made stale; until it is cleared the kernel may hold wrong ones. */

@@ -61,6 +61,8 @@ export interface Ledger {
   /** A handle and its present backing; called again when that changes. */
   opened(fh: number, handle: Handle): void;
   closed(fh: number): void;
+  /** Handles below this number were given out. */
+  handleNumbers(count: number): void;
   /** How the kernel does I/O by the handle: OPEN_MODE. */
   openMode(fh: number, mode: number): void;
   /** A backing file was registered for a node; returns what `unregistered` takes. */
@@ -164,6 +166,10 @@ export function createLedger(memory: LedgerMemory): Ledger {
       bytes[at++] = name.charCodeAt(i);
     }
     return true;
+  }
+
+  function noteHandles(count: number): void {
+    if (count > words[WORD.handles]!) words[WORD.handles] = count;
   }
 
   function putText(at: number, text: string): void {
@@ -320,6 +326,7 @@ export function createLedger(memory: LedgerMemory): Ledger {
       words[w + HANDLE_WORD.uniqueHigh] = journal.uniqueHigh;
       words[w] = KIND.handle;
       handleSlots[fh] = slot;
+      noteHandles(fh + 1);
     },
     closed(fh) {
       const slot = handleSlots[fh] ?? -1;
@@ -327,6 +334,7 @@ export function createLedger(memory: LedgerMemory): Ledger {
       handleSlots[fh] = -1;
       release(slot, false);
     },
+    handleNumbers: noteHandles,
     openMode(fh, mode) {
       const slot = handleSlots[fh] ?? -1;
       if (slot >= 0) words[word(slot) + HANDLE_WORD.mode] = mode;

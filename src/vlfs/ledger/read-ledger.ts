@@ -35,6 +35,9 @@ import {
   WORD,
 } from './layout.ts';
 
+/** Of one VLFS; more is damage. */
+export const MOST_HANDLES = 2 ** 24;
+
 export interface NodeRecord {
   id: number;
   parent: number;
@@ -75,6 +78,8 @@ export interface LedgerContent {
   names: { node: number; parent: number; name: string }[];
   gone: Map<number, Attr>;
   handles: HandleRecord[];
+  /** Numbers of handles that were ever given out. */
+  handleNumbers: number;
   backings: { node: number; id: number; privileged: boolean }[];
   unfinished: Unfinished[];
 }
@@ -125,6 +130,7 @@ export function readLedger(memory: ArrayBuffer): LedgerContent | null {
     names: [],
     gone: new Map(),
     handles: [],
+    handleNumbers: Math.min(words[WORD.handles]!, MOST_HANDLES),
     backings: [],
     unfinished,
   };

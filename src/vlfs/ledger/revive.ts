@@ -12,7 +12,7 @@ import { openShared } from '../shared-content.ts';
 import { countHandles } from '../shares.ts';
 import type { Unit } from '../stack.ts';
 import { BACKING_BIT, MODE_PRIVATE } from './layout.ts';
-import type { HandleRecord, LedgerContent, NodeRecord } from './read-ledger.ts';
+import { type HandleRecord, type LedgerContent, MOST_HANDLES, type NodeRecord } from './read-ledger.ts';
 
 export interface Revival {
   content: LedgerContent;
@@ -42,7 +42,7 @@ export function revive(core: Core, { content, take }: Revival): void {
     attr.ino = node?.ino ?? 0;
     if (node !== undefined && node.parent === null && node.successor === null) node.gone = attr;
   }
-  reviveHandles(core, content.handles, take);
+  reviveHandles(core, content, take);
   for (const node of core.nodes.values()) {
     if (node === core.root) continue;
     remember(core, node);
@@ -89,11 +89,16 @@ function remember(core: Core, node: Node): void {
     rememberShared(core, node);
 }
 
-function reviveHandles(core: Core, records: readonly HandleRecord[], take: (fd: number) => number): void {
+function reviveHandles(
+  core: Core,
+  { handles: records, handleNumbers }: LedgerContent,
+  take: Revival['take'],
+): void {
   const backings = new Map<string, Backing | null>();
   for (const record of records) {
     const node = core.nodes.get(record.node);
-    if (node === undefined || !Number.isInteger(record.fh) || record.fh < 0 || record.fh > 2 ** 24) continue;
+    if (node === undefined || !Number.isInteger(record.fh) || record.fh < 0 || record.fh >= MOST_HANDLES)
+      continue;
     const present = (record.backing & BACKING_BIT.present) !== 0;
     const key = record.fd >= 0 ? `${record.fd}` : `node ${node.id} ${record.backing & BACKING_BIT.shared}`;
     let backing = backings.get(key) ?? null;
@@ -116,6 +121,16 @@ function reviveHandles(core: Core, records: readonly HandleRecord[], take: (fd: 
     core.ledger?.opened(record.fh, handle);
     core.ledger?.openMode(record.fh, record.mode);
   }
+  while (core.handles.length < handleNumbers) core.handles.push(null);
+  core.ledger?.handleNumbers(core.handles.length);
+}
+
+/**
+ * From now on the numbers of closed handles may be given out again. Not before the requests that the kernel sent again have been answered: the answer to
+ * a close may have been lost, and the repeated close must not meet a new handle.
+ */
+export function reuseHandles(core: Core): void {
+  core.freeHandles.length = 0;
   for (const [fh, handle] of core.handles.entries()) if (handle === null) core.freeHandles.push(fh);
 }
 
