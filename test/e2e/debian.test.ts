@@ -3,11 +3,11 @@
  * oracles are Debian's own tools inside the appliance.
  */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { killDuring } from '../helpers/kills.ts';
+import { killDuring, until } from '../helpers/kills.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('debian');
@@ -101,7 +101,7 @@ test('mariadb loses no transaction, and does none twice, when strata-fs and stra
   const work = inside(
     'dev-2',
     `mkdir -p /run/mysqld && chown mysql /run/mysqld
-     start() { mariadbd --user=mysql >/var/log/mysql/out 2>&1 & server=$!; for i in $(seq 300); do mariadb-admin ping >/dev/null 2>&1 && break; sleep 0.1; done; }
+     start() { mariadbd --user=mysql >/tmp/mariadbd.out 2>&1 & server=$!; for i in $(seq 300); do mariadb-admin ping >/dev/null 2>&1 && break; sleep 0.1; done; }
      start
      mariadb <<'END'
 create database d; use d;
@@ -123,15 +123,22 @@ create procedure work(me int, until_time datetime(3)) begin
   select concat('done ', n);
 end //
 END
-     end=$(date -d '+${seconds} seconds' '+%F %T'); clients=
+     touch /tmp/working; end=$(date -d '+${seconds} seconds' '+%F %T'); clients=
      for i in 1 2 3; do mariadb -N -e "call work($i, '$end')" d >/tmp/client$i & clients="$clients $!"; done
      for pid in $clients; do wait $pid; done
      told=$(awk '/^done/ { s += $2 } END { print s }' /tmp/client*)
      check() { mariadb -N -e 'select concat("sum ", sum(v)) from account; select concat("moved ", count(*)) from moved; check table account extended; check table moved extended' d; }
-     echo "told $told"; check
+     touch /tmp/finished; echo "told $told"; check
      kill -9 $server; wait $server || true; start; check; mariadb-admin shutdown`,
   );
-  const kills = await killDuring(s.root, work);
+  const at = (state: string): boolean => existsSync(join(s.root, 'appliances/dev-2/private/tmp', state));
+  let ended = false;
+  const done = (): void => {
+    ended = true;
+  };
+  work.then(done, done);
+  await until('the transactions begin', () => ended || at('working'));
+  const kills = await killDuring(s.root, work, () => at('finished'));
   const out = await work;
   const told = /told (\d+)/.exec(out)?.[1];
   t.diagnostic(`${told} transactions, ${kills} kills`);

@@ -27,18 +27,22 @@ export function killNow(root: string, file: Killed): boolean {
   }
 }
 
-/** Kills at random moments until the work ends; every other time stratad too. Returns how often strata-fs was killed. */
-export async function killDuring(root: string, work: Promise<unknown>): Promise<number> {
+/** Kills at random moments until the work ends or `enough`; every other time stratad too. Returns how often strata-fs was killed. */
+export async function killDuring(
+  root: string,
+  work: Promise<unknown>,
+  enough: () => boolean = () => false,
+): Promise<number> {
   let ended = false;
   let kills = 0;
   const end = work.finally(() => {
     ended = true;
   });
   end.catch(() => {});
-  while (!ended) {
+  while (!ended && !enough()) {
     await Promise.race([end.catch(() => {}), sleep(150 + Math.random() * 1500)]);
     const killed = pidIn(root, 'strata-fs.pid');
-    if (ended || !killNow(root, 'strata-fs.pid')) continue;
+    if (ended || enough() || !killNow(root, 'strata-fs.pid')) continue;
     kills++;
     if (kills % 2 === 0) killNow(root, 'stratad.pid');
     while (!ended && pidIn(root, 'strata-fs.pid') === killed) await sleep(10);
@@ -64,6 +68,6 @@ export async function succeeded(child: ChildProcess): Promise<string> {
 }
 
 export async function until(what: string, condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1500 && !condition(); i++) await sleep(20);
+  for (let i = 0; i < 6000 && !condition(); i++) await sleep(20);
   assert.ok(condition(), what);
 }
