@@ -44,6 +44,8 @@ const RESULTS = 1;
 const FIRST_TAG = 2;
 /** One turn of long work: requests wait as long. */
 const TASK_MS = 0.5;
+/** Of the processor, when others want it too; the shortest there are. */
+const TURN_US = 100;
 /** Requests of one mount before the others get their turn. */
 const BUDGET = 64;
 /** Useful looks at one mount before the others get their turn. */
@@ -78,7 +80,7 @@ let stopping = false;
 const ctx: ServeContext = {
   arrivedMs: 0,
   buffers: createFuseBuffers(),
-  pool: createPoolClient(data.pool),
+  pool: createPoolClient(data.pool, (thread) => post({ event: 'pool', thread })),
   log: (line) => post({ event: 'log', line }),
   later: (work) => void tasks.push(work),
   // A closed connection stays ready for ever, which would keep this thread awake until its last job ends.
@@ -428,6 +430,8 @@ function look(mount: ServedMount, spinMs: number): number {
   return LOOKS;
 }
 
+// Others' programs wait for us, and what they wait for is short.
+sys.shortenTurns(TURN_US);
 sys.epollAdd(epoll, data.commandFd, sys.EPOLLIN, COMMANDS);
 sys.epollAdd(epoll, data.doneFd, sys.EPOLLIN, RESULTS);
 try {

@@ -61,6 +61,8 @@ export type LoopReply =
   | { seq: number; failure: LoopFailure }
   /** The last mountpoint of this VLFS is gone and everything of it is closed. */
   | { event: 'gone'; id: string; ledgerFd: number }
+  /** Jobs wait for this thread of the pool, which is not there yet. */
+  | { event: 'pool'; thread: number }
   | { event: 'log'; line: string };
 
 export interface LoopData {

@@ -1,7 +1,8 @@
 /**
  * The serving thread's side of the blocking pool: gives a job to the thread with the fewest of our jobs and calls back when it is done. An
  * owner (a mount) has at most half of the threads at a time; more of its jobs wait, so that the others' do not. The
- * last port is kept for notifies, which may wait for kernel locks that only an ordinary job's end releases.
+ * last port is kept for notifies, which may wait for kernel locks that only an ordinary job's end releases. The first and the last thread are there from the
+ * beginning; another one is asked for when all that are there have work.
  */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { PoolJob } from './jobs.ts';
@@ -21,7 +22,8 @@ interface Share {
 /** Scans of one owner at a time: they wait for a scanner, not in a thread. */
 const SCANS = 8;
 
-export function createPoolClient(ports: MessagePort[]): PoolClient {
+/** `start` asks for the thread of a port, whose jobs wait until it is there. */
+export function createPoolClient(ports: MessagePort[], start: (port: number) => void): PoolClient {
   const waiting = new Map<number, { port: number; done: (result: number) => void }>();
   /** Jobs of an owner that are under way, and those that come after. */
   const shares = new Map<object, Share>();
@@ -31,12 +33,16 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
   const notifier = ports.length - 1;
   const share = Math.max(1, notifier >> 1);
   let nextJob = 1;
+  /** Ordinary threads that were asked for. */
+  let there = 1;
 
   function choose(job: PoolJob): number {
     if (job.kind === 'notify' || notifier === 0) return notifier;
     let best = 0;
-    for (let i = 1; i < notifier; i++) if (load[i]! < load[best]!) best = i;
-    return best;
+    for (let i = 1; i < there; i++) if (load[i]! < load[best]!) best = i;
+    if (load[best] === 0 || there >= notifier) return best;
+    start(there);
+    return there++;
   }
 
   function post(job: PoolJob, done: (result: number) => void): void {
@@ -62,7 +68,7 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
         sharesOf.set(owner, mine);
       }
       const { later } = mine;
-      const start = (): void => {
+      const begin = (): void => {
         mine.running++;
         post(job, (result) => {
           mine.running--;
@@ -71,8 +77,8 @@ export function createPoolClient(ports: MessagePort[]): PoolClient {
           done(result);
         });
       };
-      if (mine.running < most) start();
-      else later.push(start);
+      if (mine.running < most) begin();
+      else later.push(begin);
     },
     drain() {
       for (const port of ports) {

@@ -172,7 +172,8 @@ function spawnDataPlane(root: string, options: StartOptions): { ended: string | 
   // While it is there, the shell goes on.
   closeSync(openSync(paths.lock, 'a', 0o600));
   const main = new URL('../data-plane-main.ts', import.meta.url).pathname;
-  const flags = ['--disable-warning=ExperimentalWarning'];
+  // A collection of young objects is short: waiting for threads that help takes longer where processors are few or busy.
+  const flags = ['--disable-warning=ExperimentalWarning', '--no-parallel-scavenge'];
   const own = [process.execPath, ...flags, main, '--root', root, '--watched', ...(options.args ?? [])];
   const [command, args] = watched(paths.lock, paths.pid, own);
   const child = spawn(command, args, {

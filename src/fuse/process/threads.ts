@@ -51,7 +51,7 @@ const MOST_GIVEN = 32;
  * of a collection must be small.
  */
 const YOUNG_MIB = 3;
-/** Four for slow jobs (of which one mount gets two) and one for notifies, which may wait for locks. */
+/** At most: four for slow jobs (of which one mount gets two) and one for notifies, which may wait for locks. */
 const POOL_THREADS = 5;
 
 export function failureToError(failure: LoopFailure): StrataError {
@@ -64,6 +64,11 @@ export function startThreads(options: ThreadOptions): Threads {
     if (!stopping) options.onDeath(what);
   };
   const pool: Worker[] = [];
+  /** Threads of the pool that jobs wait for, in this order: the first jobs go to the first one, notifies to the last one, others come when they are asked for. */
+  const asked = [0, POOL_THREADS - 1];
+  const known = new Set(asked);
+  /** Not yet, or one is about to be ready. */
+  let poolWaits = true;
   /** What each pool thread attaches to. */
   const attachments: PoolAttach[][] = Array.from({ length: POOL_THREADS }, () => []);
   const count = options.count ?? Math.min(MAX_SERVING_THREADS, availableParallelism());
@@ -102,6 +107,7 @@ export function startThreads(options: ThreadOptions): Threads {
     worker.on('message', (reply: LoopReply) => {
       if ('event' in reply) {
         if (reply.event === 'gone') options.onGone(reply.id, reply.ledgerFd);
+        else if (reply.event === 'pool') ask(reply.thread);
         else options.onLog(reply.line);
         return;
       }
@@ -132,23 +138,28 @@ export function startThreads(options: ThreadOptions): Threads {
     return { load: 0, send, give };
   }
 
+  function ask(thread: number): void {
+    if (known.has(thread)) return;
+    known.add(thread);
+    asked.push(thread);
+    if (!poolWaits) startNext();
+  }
+
+  function startNext(): void {
+    const thread = asked.shift();
+    poolWaits = thread !== undefined;
+    if (thread === undefined || stopping) return;
+    const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
+    pool.push(worker);
+    worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
+    worker.on('exit', died('a pool thread'));
+    worker.once('message', startNext);
+    for (const attach of attachments[thread]!) worker.postMessage(attach, [attach.port]);
+  }
+
   return {
     serving,
-    startPool() {
-      // The first jobs go to the first one, notifies to the last one.
-      const order = [attachments[0]!, ...attachments.slice(1).reverse()];
-      const startNext = (): void => {
-        const list = order.shift();
-        if (list === undefined || stopping) return;
-        const worker = new Worker(new URL('../pool/pool-main.ts', import.meta.url));
-        pool.push(worker);
-        worker.on('error', (error) => options.onLog(`a pool thread failed: ${error.stack}`));
-        worker.on('exit', died('a pool thread'));
-        worker.once('message', startNext);
-        for (const attach of list) worker.postMessage(attach, [attach.port]);
-      };
-      startNext();
-    },
+    startPool: startNext,
     async loaded() {
       await Promise.all(serving.map((thread) => thread.send({ kind: 'keep-compiled' })));
     },
