@@ -14,7 +14,7 @@ test('a further thread is asked for only when those that are there have work; no
     channels.map(({ port1 }) => port1),
     (thread) => asked.push(thread),
   );
-  const fsync: PoolJob = slowJob('reply', { kind: 'fsync', fd: 0, dataOnly: false });
+  const fsync = slowJob('reply', { kind: 'fsync', fd: 0, dataOnly: false }) as PoolJob;
   const run = (what: string, job: PoolJob = fsync) => client.run({}, job, () => done.push(what));
   /** The thread of `port` answers its next job. */
   const answer = (port: number): void => {
