@@ -77,7 +77,7 @@ test('wrong usage exits with 2, one line on stderr and nothing on stdout', async
     [
       ['bogus'],
       ['repo', 'bogus'],
-      ['clone', 'a', 'b'],
+      ['clone', 'a'],
       ['gc', '--keep', '0'],
       ['fsck', 'surplus'],
       ['list', 'surplus'],

@@ -108,6 +108,7 @@ export interface Requests {
   update: First<'update'>;
   rollback: First<'rollback'>;
   create: First<'create'>;
+  clone: First<'clone'>;
   list: Nothing;
   show: { name: string };
   delete: { names: string[] };
@@ -272,6 +273,12 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     summary: 'Returns a template to an earlier generation.',
   },
   create: { verb: 'POST', path: '/v1/appliances', stream: true, summary: 'Provisions appliances.' },
+  clone: {
+    verb: 'POST',
+    path: '/v1/appliances/:source/clone',
+    stream: true,
+    summary: 'Makes an appliance from what another is at one instant.',
+  },
   list: { verb: 'GET', path: '/v1/appliances', safe: true, summary: 'Lists the appliances.' },
   show: { verb: 'GET', path: '/v1/appliances/:name', safe: true, summary: 'One appliance.' },
   delete: { verb: 'POST', path: '/v1/appliances/delete', summary: 'Deletes appliances.' },

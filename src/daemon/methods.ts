@@ -48,6 +48,7 @@ export const METHODS: { readonly [M in Method]: Call<M> } = {
   update: ({ fleet }, r, progress) => fleet.update(r, progress),
   rollback: ({ fleet }, r, progress) => fleet.rollback(r, progress),
   create: ({ fleet }, r, progress) => fleet.create(r, progress),
+  clone: ({ fleet }, r, progress) => fleet.clone(r, progress),
   list: ({ fleet }) => fleet.list(),
   show: ({ fleet }, r) => fleet.show(r.name),
   delete: ({ fleet }, r) => fleet.delete(r.names),

@@ -41,6 +41,7 @@ const appliance = Type.Object({
   held_back: Type.Union([text, Type.Null()]),
   private_bytes: Type.Optional(count),
   layers: Type.Optional(count),
+  frozen_layers: Type.Optional(count),
   ldf: Type.Optional(text),
   root: Type.Optional(text),
 });
@@ -141,6 +142,14 @@ export const RESULT_SCHEMAS = {
   rollback: update,
   create: Type.Object({
     appliances: Type.Array(Type.Object({ name: text, mac: text, template: text })),
+    elapsed_ms: count,
+  }),
+  clone: Type.Object({
+    name: text,
+    mac: text,
+    template: text,
+    source: text,
+    layers: count,
     elapsed_ms: count,
   }),
   list: Type.Object({ appliances: Type.Array(appliance) }),

@@ -128,6 +128,13 @@ export const REQUEST_SCHEMAS = {
     },
     STRICT,
   ),
+  clone: Type.Object(
+    {
+      source: name,
+      name,
+    },
+    STRICT,
+  ),
   list: nothing,
   show: named,
   delete: Type.Object({ names: Type.Array(name, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),

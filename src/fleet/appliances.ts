@@ -9,6 +9,8 @@ import { setImmediate as breathe } from 'node:timers/promises';
 import { asStrataError, checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
 import { usageAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
+import { frozenDir, frozenList } from './clone/frozen.ts';
+import { dropUnusedFrozen } from './clone/trash.ts';
 import { type FleetContext, operationId, templateState } from './context.ts';
 import type { ApplianceInfo, Fleet } from './contract.ts';
 import {
@@ -52,6 +54,10 @@ export interface ApplianceState {
   own: boolean;
   heldBack: string | null;
   createdAt: string;
+  /** Its frozen layers, newest first; none when it is missing. */
+  frozen?: string[];
+  /** The appliance that it was cloned from. */
+  parent?: string;
 }
 
 type CreateOptions = Parameters<Fleet['create']>[0];
@@ -115,7 +121,7 @@ export async function createAppliances(
   });
 }
 
-function refuseExisting(context: FleetContext, names: string[], mac: string | null): void {
+export function refuseExisting(context: FleetContext, names: string[], mac: string | null): void {
   for (const name of names) {
     if (context.catalog.get(name) === null) continue;
     throw new StrataError('EXISTS', `appliance ${name} exists already`, {
@@ -161,6 +167,7 @@ async function stageAppliances(
       own,
       generation: definition?.record.generation ?? null,
       heldBack: null,
+      frozen: [],
     });
   }
   syncFileSystem(stage);
@@ -202,7 +209,12 @@ export function* rowsOnDisk(
     if (state === null || typeof state.mac !== 'string' || typeof state.template !== 'string') continue;
     const own = isThere(join(context.paths.appliances, name, 'current'));
     const heldBack = typeof state.heldBack === 'string' ? state.heldBack : null;
-    yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack };
+    const frozen = frozenList(state.frozen);
+    if (frozen === null) {
+      notes.push(`appliance ${name} cannot be used: the list of its frozen layers is damaged`);
+      continue;
+    }
+    yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack, frozen };
   }
 }
 
@@ -262,13 +274,14 @@ function waitingSealed(context: FleetContext): Map<string, string> {
 
 export async function showAppliance(context: FleetContext, name: string): Promise<ApplianceInfo> {
   const row = applianceRow(context, name);
-  const { dir, privateDir } = applianceDirs(context.paths, name);
+  const { dir } = applianceDirs(context.paths, name);
   const info = infoOf(context, row, await mountpointsIfKnown(context));
   return {
     ...info,
     held_back: info.held_back ?? waitingSealed(context).get(name) ?? null,
-    private_bytes: (await usageAside(privateDir)).bytes,
+    private_bytes: await ownBytes(context, row),
     layers: applianceDefinition(context, row).record.units.length,
+    ...(row.frozen.length > 0 ? { frozen_layers: row.frozen.length } : {}),
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
     root: dir,
   };
@@ -301,6 +314,7 @@ export async function deleteAppliances(
     try {
       context.catalog.remove(unique);
       for (const name of unique) context.ownDefinitions.delete(name);
+      if (rows.some(({ frozen }) => frozen.length > 0)) dropUnusedFrozen(context);
     } finally {
       context.journal.finish(id);
     }
@@ -322,4 +336,13 @@ async function removeTrash(dir: string): Promise<void> {
       if (!(error instanceof StrataError)) throw error;
     }
   }
+}
+
+/** Bytes of the private layer and of frozen ones. */
+async function ownBytes(context: FleetContext, row: CatalogRow): Promise<number> {
+  const { privateDir } = applianceDirs(context.paths, row.name);
+  let bytes = 0;
+  for (const dir of [privateDir, ...row.frozen.map((id) => join(frozenDir(context.paths, id), 'private'))])
+    bytes += (await usageAside(dir)).bytes;
+  return bytes;
 }

@@ -17,6 +17,8 @@ export interface CatalogRow {
   /** Its own generation; null when it simply follows its template. */
   generation: number | null;
   heldBack: string | null;
+  /** Its frozen layers, newest first. */
+  frozen: string[];
 }
 
 export interface Catalog {
@@ -37,12 +39,12 @@ export interface Catalog {
   close(): void;
 }
 
-const FORMAT = '1';
+const FORMAT = '2';
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS appliances (
     name TEXT PRIMARY KEY, mac TEXT NOT NULL UNIQUE, template TEXT NOT NULL,
-    own INTEGER NOT NULL, generation INTEGER, held_back TEXT) STRICT, WITHOUT ROWID;
+    own INTEGER NOT NULL, generation INTEGER, held_back TEXT, frozen TEXT) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS appliances_template ON appliances (template);`;
 
 type Raw = {
@@ -52,6 +54,7 @@ type Raw = {
   own: number;
   generation: number | null;
   held_back: string | null;
+  frozen: string | null;
 };
 
 function toRow(raw: Raw): CatalogRow {
@@ -62,6 +65,7 @@ function toRow(raw: Raw): CatalogRow {
     own: raw.own === 1,
     generation: raw.generation,
     heldBack: raw.held_back,
+    frozen: raw.frozen === null ? [] : raw.frozen.split(' '),
   };
 }
 
@@ -73,7 +77,9 @@ function openDatabase(file: string): DatabaseSync {
       const check = db.prepare('PRAGMA quick_check(1)').get() as { quick_check: string };
       if (check.quick_check !== 'ok') throw new Error(check.quick_check);
       db.exec(SCHEMA);
-      db.prepare('SELECT name, mac, template, own, generation, held_back FROM appliances LIMIT 1').get();
+      db.prepare(
+        'SELECT name, mac, template, own, generation, held_back, frozen FROM appliances LIMIT 1',
+      ).get();
       return db;
     } catch (error) {
       db.close();
@@ -93,11 +99,11 @@ export function openCatalog(root: string): Catalog {
   const db = openDatabase(join(root, 'catalog.sqlite'));
   const applianceDir = join(root, 'appliances');
   const stamp = () => `${FORMAT} ${lstatSync(applianceDir, { bigint: true }).mtimeNs}`;
-  const columns = 'name, mac, template, own, generation, held_back';
+  const columns = 'name, mac, template, own, generation, held_back, frozen';
   const sql = {
     getMeta: db.prepare("SELECT value FROM meta WHERE key = 'stamp'"),
     setMeta: db.prepare("INSERT OR REPLACE INTO meta VALUES ('stamp', ?)"),
-    put: db.prepare(`INSERT OR REPLACE INTO appliances (${columns}) VALUES (?, ?, ?, ?, ?, ?)`),
+    put: db.prepare(`INSERT OR REPLACE INTO appliances (${columns}) VALUES (?, ?, ?, ?, ?, ?, ?)`),
     remove: db.prepare('DELETE FROM appliances WHERE name = ?'),
     get: db.prepare(`SELECT ${columns} FROM appliances WHERE name = ?`),
     byMac: db.prepare('SELECT name FROM appliances WHERE mac = ?'),
@@ -121,7 +127,8 @@ export function openCatalog(root: string): Catalog {
   }
 
   function insert(row: CatalogRow): void {
-    sql.put.run(row.name, row.mac, row.template, row.own ? 1 : 0, row.generation, row.heldBack);
+    const frozen = row.frozen.length === 0 ? null : row.frozen.join(' ');
+    sql.put.run(row.name, row.mac, row.template, row.own ? 1 : 0, row.generation, row.heldBack, frozen);
   }
 
   return {

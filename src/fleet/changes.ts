@@ -1,10 +1,12 @@
 /** What an appliance changed, and taking it back: diff, revert, reset; and why a path or a layer is there. */
 import { parseUnitId, StrataError } from '../base/index.ts';
+import type { DataPlane } from '../fuse/contract.ts';
 import type { SolvedUnit } from '../resolver/contract.ts';
 import type { DiffEntry, VlfsSpec } from '../vlfs/contract.ts';
 import { diffAside, ownerAside, resetAside, revertAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { CatalogRow } from './catalog.ts';
+import { setFrozenList } from './clone/frozen-list.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { WhyResult } from './contract.ts';
 import { layerNames, refExplicitLayers } from './definitions.ts';
@@ -65,6 +67,7 @@ async function changePrivate<T>(
     check?: (row: CatalogRow) => Promise<void>;
     mounted: (plane: Awaited<ReturnType<FleetContext['dataPlane']>>) => Promise<T>;
     offline: (row: CatalogRow) => Promise<T>;
+    after?: (row: CatalogRow, plane: DataPlane | null) => Promise<void>;
   },
 ): Promise<T> {
   await refuseLingering(context, [name]);
@@ -76,6 +79,7 @@ async function changePrivate<T>(
     const plane = await context.runningDataPlane();
     const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
     const result = isMounted ? await ways.mounted(plane) : await ways.offline(row);
+    await ways.after?.(row, isMounted ? plane : null);
     // What the command has answered survives a power loss, also where a serving thread did not wait for the disk.
     await syncFileSystemAside(applianceDirs(context.paths, name).dir);
     return result;
@@ -114,6 +118,10 @@ export function resetAppliance(
     offline: async (row) => {
       await resetAside(vlfsSpec(context, row), keep);
       return { name: options.name, kept: keep };
+    },
+    // Nothing of them shows any more.
+    after: async (row, plane) => {
+      if (keep.length === 0 && row.frozen.length > 0) await setFrozenList(context, row, [], { plane });
     },
   });
 }

@@ -51,6 +51,8 @@ export interface ApplianceInfo {
   /** Only in show: bytes of the private layer and counts. */
   private_bytes?: number;
   layers?: number;
+  /** Layers that it shares with its clones, or with what it was cloned from. */
+  frozen_layers?: number;
   ldf?: string;
   root?: string;
 }
@@ -94,6 +96,7 @@ export type GcKind =
   | 'containers'
   | 'images'
   | 'verdicts'
+  | 'frozen'
   | 'journal';
 
 export interface GcResult {
@@ -312,6 +315,19 @@ export interface Fleet {
     o: { name: string; template: string; mac?: string; count?: number; layers?: string[] },
     progress: Progress,
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
+  /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
+  clone(
+    o: { source: string; name: string },
+    progress: Progress,
+  ): Promise<{
+    name: string;
+    mac: string;
+    template: string;
+    source: string;
+    /** Frozen layers that it shows. */
+    layers: number;
+    elapsed_ms: number;
+  }>;
   list(): Promise<{ appliances: ApplianceInfo[] }>;
   show(name: string): Promise<ApplianceInfo>;
   delete(names: string[]): Promise<{ deleted: string[] }>;

@@ -10,6 +10,8 @@ export const COMMANDS: Record<string, (fleet: Fleet) => Promise<unknown>> = {
   update: (fleet) => fleet.update({}, noProgress),
   rollback: (fleet) => fleet.rollback({ template: 'two' }, noProgress),
   freeze: (fleet) => fleet.templateFreeze({ name: 't', from: 'a' }, noProgress),
+  clone: (fleet) => fleet.clone({ source: 'a', name: 'b' }, noProgress),
+  'clone-own': (fleet) => fleet.clone({ source: 'own', name: 'b' }, noProgress),
   delete: (fleet) => fleet.delete(['a', 'own']),
   'template-delete': (fleet) => fleet.templateDelete('two'),
 };

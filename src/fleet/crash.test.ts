@@ -56,17 +56,29 @@ async function picture(fleet: Fleet, root: string): Promise<Record<string, unkno
   for (const { name, mac, held_back, generation } of (await fleet.list()).appliances) {
     const dir = join(root, 'appliances', name);
     assert.equal(readFileSync(join(root, 'machines', mac, 'state.json'), 'utf8').includes(`"${name}"`), true);
+    const { entries } = await fleet.diff({ name });
     const whiteouts = existsSync(join(dir, 'whiteouts/local'))
       ? readdirSync(join(dir, 'whiteouts/local'))
       : [];
     const ldf = readFileSync(join(dir, 'ldf'), 'utf8');
-    appliances[name] = { held_back, generation, ldf, private: readdirSync(join(dir, 'private')), whiteouts };
+    const own = readdirSync(join(dir, 'private'));
+    appliances[name] = { held_back, generation, ldf, private: own, whiteouts, entries };
   }
   assert.deepEqual(readdirSync(join(root, 'journal')), []);
   assert.deepEqual(readdirSync(join(root, 'appliances')).sort(), Object.keys(appliances).sort());
   assert.deepEqual(readdirSync(join(root, 'templates')).sort(), Object.keys(templates).sort());
+  const frozen = readdirSync(join(root, 'frozen')).filter((name) => !name.startsWith('.'));
+  assert.equal(frozen.length > 0, frozenOf(root).length > 0);
   assert.equal(readdirSync(join(root, 'machines')).length, Object.keys(appliances).length);
   return { templates, appliances };
+}
+
+/** Frozen layers that appliances list. */
+function frozenOf(root: string): string[] {
+  const states = readdirSync(join(root, 'appliances')).map((name) =>
+    JSON.parse(readFileSync(join(root, 'appliances', name, 'state.json'), 'utf8')),
+  ) as { frozen?: string[] }[];
+  return states.flatMap(({ frozen = [] }) => frozen);
 }
 
 async function open(root: string): Promise<Fleet> {

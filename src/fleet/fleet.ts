@@ -4,6 +4,8 @@ import { asStrataError } from '../base/index.ts';
 import { createAppliances, deleteAppliances, listAppliances, showAppliance } from './appliances.ts';
 import { openCatalog } from './catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
+import { cloneAppliance } from './clone/clone.ts';
+import { dropLeftFrozen } from './clone/trash.ts';
 import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
 import { templateInfo } from './definitions.ts';
@@ -81,6 +83,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   await settleMounts(context, followUps, notes);
   finish();
   resumeQuarantine(context, notes);
+  await dropLeftFrozen(context);
   if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
   return fleetOf(context, notes);
 }
@@ -139,6 +142,7 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     update: (o, progress) => updateFleet(context, o, progress),
     rollback: (o, progress) => rollbackTemplate(context, o, progress),
     create: (o, progress) => createAppliances(context, o, progress),
+    clone: (o) => cloneAppliance(context, o),
     list: () => listAppliances(context),
     show: (name) => showAppliance(context, name),
     async delete(names) {

@@ -2,11 +2,13 @@
  * After a template's (or an appliance's own) generation has changed: every appliance follows. Mounted ones are relayered in one call,
  * each atomically; in the others only what belongs to units that are gone is dropped. A sealed door keeps its stack until its next mount. Idempotent: recovery does it again.
  */
+import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 import { pruneAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
+import { frozenDir, withFrozen } from './clone/frozen.ts';
 import { stackOf } from './compose.ts';
 import { type FleetContext, templateState } from './context.ts';
 import { namesIn } from './files.ts';
@@ -34,7 +36,9 @@ export function stackOfAppliance(
   name: string,
   record: Pick<GenerationRecord, 'units' | 'configs'>,
 ): StackSpec {
-  return policedStack(context.paths, name, stackOf(context.paths, context.repositories, record));
+  const layers = stackOf(context.paths, context.repositories, record);
+  const frozen = context.catalog.get(name)?.frozen ?? [];
+  return policedStack(context.paths, name, withFrozen(context.paths, layers, frozen));
 }
 
 export function vlfsSpec(
@@ -114,18 +118,19 @@ async function followAll(context: FleetContext, moves: Move[]): Promise<void> {
     }
     const layers = stacks.get(to) ?? stackOf(context.paths, context.repositories, to);
     stacks.set(to, layers);
-    const stack = policedStack(context.paths, row.name, layers);
+    const stack = policedStack(context.paths, row.name, withFrozen(context.paths, layers, row.frozen));
     const changes = databases.get(to) ?? (from ? databaseChanges(context.paths, from, to) : []);
     databases.set(to, changes);
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
-    const privateFiles = changes.length > 0 ? mergedDatabases(privateDir, changes) : [];
+    const trees = [privateDir, ...row.frozen.map((id) => join(frozenDir(context.paths, id), 'private'))];
+    const privateFiles = changes.length > 0 ? mergedDatabases(trees, changes) : [];
     const key = mounted.get(row.name);
     if (key !== undefined) {
       if (key === stack.key && privateFiles.length === 0) continue;
       relayers.push({ id: row.name, stack, ...(privateFiles.length > 0 ? { privateFiles } : {}) });
       continue;
     }
-    if (namesIn(whiteoutsDir).length > 0)
+    if (row.frozen.length > 0 || namesIn(whiteoutsDir).length > 0)
       await pruneAside({ name: row.name, privateDir, whiteoutsDir, stack, readOnly: false });
     if (privateFiles.length > 0) writePrivateFiles(privateDir, privateFiles);
   }

@@ -49,6 +49,11 @@ export function freezeTemplate(
         },
       );
     }
+    if (row.frozen.length > 0) {
+      throw new StrataError('UNSUPPORTED', `appliance ${row.name} shares frozen layers with its clones`, {
+        hint: `freeze from an appliance that is no clone and was not cloned`,
+      });
+    }
     const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
     refuseSealed(context, row.name);
     settleSealed(context, row.name, definition.record);

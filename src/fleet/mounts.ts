@@ -91,16 +91,38 @@ async function readyForMount(
   }
   refuseOtherCache(mounts, name, options.cache);
   const row = applianceRow(context, name);
+  if (door === 'sealed' && row.frozen.length > 0) {
+    throw new StrataError(
+      'UNSUPPORTED',
+      `appliance ${name} shares frozen layers, which the sealed door cannot show`,
+      {
+        hint: `mount it without --door sealed`,
+      },
+    );
+  }
   settleSealed(context, name, applianceDefinition(context, row).record);
   const spec = vlfsSpec(context, row, options);
   if (door === 'sealed') refuseQuarantined(context, spec);
-  if (namesIn(spec.whiteoutsDir).length > 0 && !mounts.some((mount) => mount.name === name))
+  if (
+    (row.frozen.length > 0 || namesIn(spec.whiteoutsDir).length > 0) &&
+    !mounts.some((mount) => mount.name === name)
+  )
     await pruneAside(spec);
   return spec;
 }
 
 /** What Strata keeps in the state root. */
-const OWN_PLACES = ['repos', 'templates', 'appliances', 'machines', 'policies', 'journal', 'mnt', 'run'];
+const OWN_PLACES = [
+  'repos',
+  'templates',
+  'appliances',
+  'frozen',
+  'machines',
+  'policies',
+  'journal',
+  'mnt',
+  'run',
+];
 
 /** A mount must hide nothing that Strata itself needs: the state root, what is in it, or the directory of a repository. */
 function refuseOwnPlaces(context: FleetContext, dir: string): void {

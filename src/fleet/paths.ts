@@ -8,6 +8,8 @@ export interface FleetPaths {
   machines: string;
   /** Policies by name, and in .layers what substitutes and grafts show. */
   policies: string;
+  /** Layers that clones share. */
+  frozen: string;
   mnt: string;
   runs: string;
 }
@@ -19,6 +21,7 @@ export function fleetPaths(root: string): FleetPaths {
     appliances: join(root, 'appliances'),
     machines: join(root, 'machines'),
     policies: join(root, 'policies'),
+    frozen: join(root, 'frozen'),
     mnt: join(root, 'mnt'),
     runs: join(root, 'run', 'runs'),
   };

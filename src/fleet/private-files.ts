@@ -33,11 +33,12 @@ export function databaseChanges(
   return changes;
 }
 
-/** The appliance's own databases, merged with the change; [] when it has none of its own. */
-export function mergedDatabases(privateDir: string, changes: DatabaseChange[]): PrivateFile[] {
+/** The appliance's own databases, merged with the change; [] when it has none of its own. `trees`: private and frozen layers, newest first. */
+export function mergedDatabases(trees: string[], changes: DatabaseChange[]): PrivateFile[] {
   const files: PrivateFile[] = [];
   for (const { path, from, to } of changes) {
-    const mine = readPlainFile(privateDir, path);
+    let mine: string | null | undefined;
+    for (const tree of trees) mine = mine === undefined ? readPlainFile(tree, path) : mine;
     // Bytes that are no text would not survive; such a file stays as the appliance made it.
     if (typeof mine !== 'string' || mine.includes('\ufffd')) continue;
     const merged = mergePrivateFile(path, from, to, mine);

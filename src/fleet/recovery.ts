@@ -23,7 +23,7 @@ export function makeStateRoot(paths: FleetPaths): void {
   const isNew = !isThere(paths.templates);
   for (const dir of [paths.root, paths.machines]) makeDirectory(dir);
   // What appliances wrote stands there as it is, set-user-id programs and devices too: nobody but root may come near.
-  for (const dir of [paths.templates, paths.appliances]) {
+  for (const dir of [paths.templates, paths.appliances, paths.frozen]) {
     makeDirectory(dir, 0o700);
     chmodSync(dir, 0o700);
   }

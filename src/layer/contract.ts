@@ -25,6 +25,8 @@ export interface TreeIndex {
   parent(entry: EntryNumber): EntryNumber;
   name(entry: EntryNumber): Name;
   path(entry: EntryNumber): Name;
+  /** The type alone: S_IFMT bits of the mode. */
+  kind(entry: EntryNumber): number;
   /** Full st_mode: type and permission bits. */
   mode(entry: EntryNumber): number;
   uid(entry: EntryNumber): number;

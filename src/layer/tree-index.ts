@@ -229,6 +229,10 @@ class MappedTreeIndex implements TreeIndex {
     return path as Name;
   }
 
+  kind(entry: EntryNumber): number {
+    return this.#word(entry, R.mode) & S_IFMT;
+  }
+
   mode(entry: EntryNumber): number {
     return this.#word(entry, R.mode);
   }

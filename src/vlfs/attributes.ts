@@ -125,7 +125,13 @@ function directoryAttr(core: Core, node: Node, out: Attr): number {
     return 0;
   }
   const ref = topOf(node.merged!);
-  indexAttr(unitOf(core.stack, ref), entryOf(ref), core.hidden, -1, out);
+  const unit = unitOf(core.stack, ref);
+  indexAttr(unit, entryOf(ref), core.hidden, -1, out);
+  if (unit.frozen !== null) {
+    out.ino = node.ino;
+    if (node.merged!.contributors.length > 1) out.nlink = 1;
+    return 0;
+  }
   const times = mergedTimes(node.merged!);
   out.mtimeSec = out.atimeSec = out.ctimeSec = times.mtimeSec;
   out.mtimeNsec = out.atimeNsec = out.ctimeNsec = times.mtimeNsec;
@@ -158,9 +164,9 @@ function levelIn(core: Core, unit: Unit): number {
   return core.stack.levelOfSet.get(unit.setDir) ?? -1;
 }
 
-/** Attributes of an entry. Access and change time are the modification time: a layer's tree never changes. */
+/** Attributes of an entry. Access and change time are the modification time: a layer's tree never changes. A frozen one has those it had. */
 export function indexAttr(unit: Unit, entry: number, hidden: HiddenEntries, level: number, out: Attr): void {
-  const { index } = unit;
+  const { index, frozen } = unit;
   out.mode = index.mode(entry);
   out.size = (out.mode & S_IFMT) === S_IFLNK ? index.symlinkTarget(entry).length : index.size(entry);
   out.blocks = index.blocks(entry);
@@ -171,8 +177,13 @@ export function indexAttr(unit: Unit, entry: number, hidden: HiddenEntries, leve
   out.rdev = index.rdev(entry);
   out.blksize = 4096;
   out.nlink = index.nlink(entry);
+  if (frozen !== null) {
+    const { atimeSec, atimeNsec, ctimeSec, ctimeNsec, blksize } = frozen.stat(entry);
+    Object.assign(out, { atimeSec, atimeNsec, ctimeSec, ctimeNsec, blksize });
+  }
   const set = level < 0 || out.nlink < 2 ? undefined : hidden.levels[level];
   if (set === undefined) return;
+  frozen?.completeLinks();
   for (
     let at = index.hardLinkNext(entry), left = index.nlink(entry);
     left > 0;

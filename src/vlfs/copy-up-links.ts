@@ -39,6 +39,7 @@ export function placesOf(core: Core, node: Node): LinkPlace[] {
   const { index } = unit;
   const count = index.nlink(node.entry);
   if (count < 2) return places;
+  unit.frozen?.completeLinks();
   for (let entry = node.entry, left = count; left > 0; entry = index.hardLinkNext(entry), left--) {
     for (const parts of placesOfLayerPath(core, index.path(entry))) {
       const name = parts.pop()!;

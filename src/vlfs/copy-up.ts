@@ -4,6 +4,7 @@
  * two jobs of the blocking pool (copy, fdatasync), and the operation is repeated afterwards.
  * The small ones' write-out is started, not awaited, before the rename: an ordered journal (ext4, btrfs) then never shows the name without the data.
  */
+import type { Name } from '../base/index.ts';
 import {
   close,
   E,
@@ -38,8 +39,9 @@ import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } fro
 import { BLOCK, newBlockMap } from './delta/block-map.ts';
 import { newPartial, noteBase, type Partial } from './delta/partial-file.ts';
 import { blocksOf, markMetacopy, type PartialForm, redirectOf, storePartial } from './delta/partial-form.ts';
+import { encodeIno, INO_XATTR } from './ino-xattr.ts';
 import { isCarried } from './internal-xattrs.ts';
-import { confirm, encodeIno, INO_XATTR } from './lookup.ts';
+import { confirm } from './lookup.ts';
 import { movedKnownFor } from './moved-directories.ts';
 import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './nodes.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
@@ -250,6 +252,10 @@ function setAttributes(core: Core, node: Node, set: (name: string, value: Uint8A
   }
   const result = set(INO_XATTR, encodeIno(node.ino));
   if (result < 0) return result;
+  if (node.unit!.frozen !== null) {
+    const origin = index.xattrs(node.entry).get(ORIGIN_XATTR as Name);
+    return origin === undefined ? 0 : set(ORIGIN_XATTR, origin);
+  }
   const path = pathOf(core, node.parent!, node.name);
   return path === null ? 0 : set(ORIGIN_XATTR, encodeOrigin(path, node.unit!, node.entry));
 }

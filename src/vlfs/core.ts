@@ -121,6 +121,8 @@ export interface Core {
   whiteoutsFd: number;
   workFd: number;
   temporaries: number;
+  /** The stack has frozen layers. */
+  hasFrozen: boolean;
   /** Some private directory has (or had) a redirect: what lies below a hidden shared directory may show elsewhere. */
   hasRedirects: boolean;
   /** What `moved-directories.ts` found, or null. */

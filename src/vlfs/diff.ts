@@ -1,15 +1,16 @@
 /**
- * What an appliance changed: its private layer and whiteouts against the stack. It only looks, so it works on a mounted VLFS too. The cost is
+ * What an appliance changed: its private layer, frozen ones and whiteouts against the layers. It only looks, so it works on a mounted VLFS too. The cost is
  * that of the private layer; a copy of equal size is compared by digest.
  */
 import { createHash } from 'node:crypto';
-import { compareNames, LIMITS, nameToText } from '../base/index.ts';
+import { compareNames, LIMITS, type Name, nameToText } from '../base/index.ts';
 import {
   close,
   getxattrAt,
   listxattrAt,
   newStat,
   O_CLOEXEC,
+  O_DIRECTORY,
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
@@ -37,8 +38,12 @@ import { candidatesAt, NOTHING, nodeAt, resolve } from './lookup.ts';
 import {
   childDirectory,
   entryOf,
+  isHidden,
+  levelOf,
+  type MergedDirectory,
   NOTHING_HIDDEN,
   namesOf,
+  originalOf,
   type Reference,
   reference,
   topOf,
@@ -49,6 +54,8 @@ import { contentTag, decodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { splitPath } from './split-path.ts';
 import { openDirectory } from './whiteout-sets.ts';
+
+const DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
 interface Found {
   path: string;
@@ -88,17 +95,46 @@ function owner(core: Core, refs: readonly Reference[]): string | null {
 
 const stat = newStat();
 
-/** Everything that the private layer holds. What no path leads to, because it would be too long, is left out: its directory is there. */
+/** Everything that the private layer and frozen ones hold. What no path leads to, because it would be too long, is left out: its directory is there. */
 function walk(core: Core, found: Map<string, Found>, within: (path: string) => boolean): void {
   const pending: Place[] = [{ node: core.root, path: '' }];
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    if (next.node.priv) addChildren(core, next, found, within, pending);
-  }
+  for (let next = pending.pop(); next !== undefined; next = pending.pop())
+    addChildren(core, next, found, within, pending);
 }
 
 interface Place {
   node: Node;
   path: string;
+}
+
+/** A directory on disk whose entries are the appliance's own: of the private layer, or of a frozen one. */
+interface Source {
+  fd: number;
+  /** Whether a name of it does not count any more. */
+  isHidden(name: string): boolean;
+}
+
+/** Top first. The caller closes the descriptors. */
+function sourcesOf(core: Core, node: Node): Source[] {
+  const sources: Source[] = [];
+  const base = node.priv ? directoryFd(core, node) : -1;
+  if (base >= 0) sources.push({ fd: openDirectory(base, '.'), isHidden: () => false });
+  for (const ref of node.merged?.contributors ?? []) {
+    const { frozen } = unitOf(core.stack, ref);
+    if (frozen === null) continue;
+    // What a policy leaves out is not among the names.
+    const names = namesOf(node.merged!);
+    const isEntryHidden = (name: string): boolean => {
+      const candidates = names.get(name) ?? [];
+      const entry = reference(levelOf(ref), frozen.child(entryOf(ref), name as Name));
+      const own = (typeof candidates === 'number' ? [candidates] : candidates).find(
+        (one) => one === entry || one === -1 - entry,
+      );
+      return own === undefined || isHidden(core.hidden, own);
+    };
+    sources.push({ fd: frozen.open(entryOf(ref), DIRECTORY), isHidden: isEntryHidden });
+  }
+  return sources.filter(({ fd }) => fd >= 0);
 }
 
 function addChildren(
@@ -108,27 +144,29 @@ function addChildren(
   within: (path: string) => boolean,
   pending: Place[],
 ): void {
-  const base = directoryFd(core, node);
-  const fd = base < 0 ? base : openDirectory(base, '.');
-  if (fd < 0) return;
-  const entries = readDirectory(fd);
+  const sources = sourcesOf(core, node);
+  const seen = new Set<string>();
   try {
-    for (const { name, type } of typeof entries === 'number' ? [] : entries) {
-      const at = path === '' ? name : `${path}/${name}`;
-      if (at.length > LIMITS.pathBytes || !within(at)) continue;
-      const shared = candidatesAt(node, name);
-      if (isWhiteoutEntry(fd, name, type)) {
-        if (shared.length > 0)
-          found.set(at, { path: at, change: 'deleted', layer: owner(core, shared), baseUpdated: false });
-      } else if (statAt(fd, name, stat) === 0) {
-        if ((stat.mode & S_IFMT) === S_IFDIR) {
-          const child = addDirectory(core, node, name, at, fd, shared, found);
-          if (child !== null) pending.push({ node: child, path: at });
-        } else addFile(core, fd, name, at, shared, found);
+    for (const { fd, isHidden: isNameHidden } of sources) {
+      const entries = readDirectory(fd);
+      for (const { name, type } of typeof entries === 'number' ? [] : entries) {
+        const at = path === '' ? name : `${path}/${name}`;
+        if (seen.has(name) || at.length > LIMITS.pathBytes || !within(at) || isNameHidden(name)) continue;
+        seen.add(name);
+        const shared = candidatesAt(node, name);
+        if (isWhiteoutEntry(fd, name, type)) {
+          if (shared.length > 0)
+            found.set(at, { path: at, change: 'deleted', layer: owner(core, shared), baseUpdated: false });
+        } else if (statAt(fd, name, stat) === 0) {
+          if ((stat.mode & S_IFMT) === S_IFDIR) {
+            const child = addDirectory(core, node, name, at, fd, shared, found);
+            if (child !== null) pending.push({ node: child, path: at });
+          } else addFile(core, fd, name, at, shared, found);
+        }
       }
     }
   } finally {
-    close(fd);
+    for (const { fd } of sources) close(fd);
   }
 }
 
@@ -243,7 +281,8 @@ function addDirectory(
   const { mode, uid, gid } = stat;
   const node = nodeAt(core, parent, name);
   if (typeof node === 'number' || node.children === null) return null;
-  const natural = parent.merged === null ? null : childDirectory(parent.merged, name, NOTHING_HIDDEN);
+  const below = parent.merged === null ? null : originalOf(parent.merged);
+  const natural = below === null ? null : childDirectory(below, name, NOTHING_HIDDEN);
   if (natural === null) {
     found.set(path, {
       path,
@@ -261,9 +300,16 @@ function addDirectory(
       gid === index.gid(entry) &&
       sameXattrs(core, fd, name, ref);
     if (!same) found.set(path, { path, change: 'metadata', layer: owner(core, shared), baseUpdated: false });
-    if (node.merged === null || node.merged.path !== natural.path) missing(core, node, natural, path, found);
+    if (!shows(node, natural)) missing(core, node, natural, path, found);
   }
   return node;
+}
+
+/** Whether the directory shows what the layers have at its place: it is neither opaque nor redirected. */
+function shows({ merged }: Node, natural: MergedDirectory): boolean {
+  const original = merged === null ? null : originalOf(merged);
+  if (original === null || original === merged) return original?.path === natural.path;
+  return original.contributors.join() === natural.contributors.join();
 }
 
 /** The shared names that an opaque or redirected directory no longer shows. */
@@ -285,6 +331,7 @@ function missing(
 /** The names that whiteouts of the layers' sets hide, where nothing shows in their place. */
 function addHidden(core: Core, found: Map<string, Found>): void {
   for (const [level, set] of core.hidden.levels.entries()) {
+    if (core.stack.units[level]?.frozen !== null) continue;
     for (const entry of set ?? []) {
       const path: string = core.stack.units[level]!.index.path(entry);
       if (found.has(path)) continue;

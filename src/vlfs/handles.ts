@@ -94,7 +94,9 @@ export function openBacking(core: Core, node: Node): Backing | number {
   }
   if (shows) {
     const size = node.priv ? node.partial!.form.baseSize : node.unit!.index.size(node.entry);
-    const cached = !core.passthrough || size <= core.cachedBytes;
+    // What was frozen is private: its readers see what is written to its copy.
+    const isFrozen = !node.priv && node.unit!.frozen !== null;
+    const cached = !core.passthrough || isFrozen || size <= core.cachedBytes;
     // Only of a name that was just confirmed: the file of an old unit may be gone at the first read.
     const later = cached && !node.priv && node.generation === core.generation;
     const fd = later ? -1 : openContent(core, node);

@@ -26,6 +26,8 @@ export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts
 export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
 export type { Revival } from './ledger/revive.ts';
 export {
+  copyRootAttributes,
+  finishPrivate,
   type PathOwner,
   type PrivateUsage,
   privateUsage,

@@ -13,8 +13,7 @@ import { fgetxattr, flistxattr, fsetxattr, MNT_DETACH, splitXattrList, umount } 
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { completePrivate } from './delta/outside.ts';
 import { isInternal } from './internal-xattrs.ts';
-import { REDIRECTS_XATTR } from './lookup.ts';
-import { OPAQUE } from './merged-directory.ts';
+import { OPAQUE, REDIRECTS_XATTR } from './merged-directory.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from './operations.test-support.ts';
 import { Client, ErrnoError, type Sandbox, sandboxed, type Tree } from './vlfs.test-support.ts';
 

@@ -14,8 +14,10 @@ import {
   splitXattrList,
   statAt,
 } from '../sys/index.ts';
-import { type Core, type Node, newNode, rememberShared, sharedNode } from './core.ts';
+import { type Core, forgetShared, type Node, newNode, rememberShared, sharedNode } from './core.ts';
 import { directoryFd, dropDirectoryFd } from './directory-fds.ts';
+import type { FrozenIndex } from './frozen-index.ts';
+import { decodeIno, INO_XATTR } from './ino-xattr.ts';
 import { privateIno } from './inode-numbers.ts';
 import {
   childDirectory,
@@ -26,21 +28,22 @@ import {
   mergedIno,
   namesOf,
   OPAQUE,
+  originalOf,
   REDIRECT,
+  REDIRECTS_XATTR,
   type Reference,
   unitOf,
   visibleOf,
 } from './merged-directory.ts';
 import { attachName, detachName } from './nodes.ts';
+import { dropParked } from './parked-files.ts';
 import { mayRemember } from './shares.ts';
+import type { Unit } from './stack.ts';
 
 export const NOTHING = 0;
 export const PRIVATE = 1;
 export const SHARED = 2;
 
-export const INO_XATTR = 'trusted.strata.ino';
-/** On private/ itself: a directory of the stack was renamed once. */
-export const REDIRECTS_XATTR = 'trusted.strata.redirects';
 export const DEFAULT_ACL = 'system.posix_acl_default';
 
 /** 0, or the errno for a name that no directory can hold. */
@@ -81,14 +84,26 @@ export function uncovered(core: Core, parent: Node, name: string): Reference[] {
   const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
   if (candidates === undefined) return [];
   const list = typeof candidates === 'number' ? [candidates] : candidates;
-  return core.hidden.count === 0 ? list : list.filter((ref) => !isHidden(core.hidden, ref));
+  const shown = core.hidden.count === 0 ? list : list.filter((ref) => !isHidden(core.hidden, ref));
+  const end = shown.findIndex((ref) => ref < 0);
+  return end < 0 ? shown : shown.slice(0, end);
 }
 
-/** The shared entries at a name, hidden or not, top first. */
+/** The entries of config and software layers at a name, hidden or not, top first: what private ones and frozen ones hide. */
 export function candidatesAt(parent: Node, name: string): Reference[] {
-  const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
+  const original = parent.merged === null ? null : originalOf(parent.merged);
+  const candidates = original === null ? undefined : namesOf(original).get(name);
   if (candidates === undefined) return [];
   return typeof candidates === 'number' ? [candidates] : candidates;
+}
+
+/** The entries of frozen layers at a name that are not hidden, top first; whiteouts too. */
+export function frozenAt(core: Core, parent: Node, name: string): Reference[] {
+  const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
+  if (candidates === undefined) return [];
+  return (typeof candidates === 'number' ? [candidates] : candidates)
+    .map((ref) => (ref < 0 ? -1 - ref : ref))
+    .filter((ref) => unitOf(core.stack, ref).frozen !== null && !isHidden(core.hidden, ref));
 }
 
 /** The node at a name, 0 when nothing is there, or a negative errno. */
@@ -132,8 +147,9 @@ function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | unde
   const { ref } = core;
   const unit = unitOf(core.stack, ref);
   const entry = entryOf(ref);
-  const kind = unit.index.mode(entry) & S_IFMT;
+  const kind = unit.index.kind(entry);
   if (kind === S_IFDIR) return directoryNode(core, parent, name, known);
+  if (unit.frozen !== null) return frozenNodeAt(core, parent, name, known, unit, unit.frozen);
   const linked = unit.index.nlink(entry) > 1;
   const leader = linked ? unit.index.hardLinkLeader(entry) : entry;
   if (known !== undefined && !known.priv && known.unit === unit && known.entry === leader) {
@@ -155,6 +171,50 @@ function sharedNodeAt(core: Core, parent: Node, name: string, known: Node | unde
   if (linked) rememberShared(core, node);
   attachName(core, node, parent, name);
   return node;
+}
+
+/** A file of a frozen layer is the same node as while it was private, or in another frozen layer: it is the same inode. */
+function frozenNodeAt(
+  core: Core,
+  parent: Node,
+  name: string,
+  known: Node | undefined,
+  unit: Unit,
+  frozen: FrozenIndex,
+): Node | number {
+  const leader = frozen.hardLinkLeader(entryOf(core.ref));
+  const backingIno = frozen.stat(leader).ino;
+  const isIt = (node: Node): boolean =>
+    node.children === null &&
+    node.privIno === backingIno &&
+    (node.priv || (node.unit !== null && node.unit.frozen !== null));
+  if (known !== undefined && !isIt(known)) detachName(core, parent, name);
+  let node = known !== undefined && isIt(known) ? known : undefined;
+  if (node === undefined) {
+    node = sharedNode(core, unit, leader) ?? core.byPrivateIno.get(backingIno);
+    if (node === undefined || !isIt(node)) {
+      if (!mayRemember(core)) return -E.NFILE;
+      node = newNode(core, frozen.kind(leader));
+      node.ino = frozen.ino(leader);
+      node.privIno = backingIno;
+    }
+    attachName(core, node, parent, name);
+  }
+  if (node.priv || node.unit !== unit || node.entry !== leader) becomeFrozen(core, node, unit, leader);
+  node.generation = core.generation;
+  return node;
+}
+
+function becomeFrozen(core: Core, node: Node, unit: Unit, leader: number): void {
+  if (core.byPrivateIno.get(node.privIno) === node) core.byPrivateIno.delete(node.privIno);
+  forgetShared(core, node);
+  if (node.priv) dropParked(core, node);
+  node.priv = false;
+  node.noCapability = false;
+  node.unit = unit;
+  node.entry = leader;
+  if (unit.index.nlink(leader) > 1) rememberShared(core, node);
+  core.ledger?.changed(node);
 }
 
 function directoryNode(core: Core, parent: Node, name: string, known: Node | undefined): Node | number {
@@ -265,22 +325,6 @@ function vanished(core: Core, node: Node): number {
   const { parent, name } = node;
   if (parent?.children?.get(name) === node) detachName(core, parent, name);
   return -E.NOENT;
-}
-
-/** The number in a trusted.strata.ino attribute, or 0. */
-export function decodeIno(value: Uint8Array | number): number {
-  if (typeof value === 'number' || value.length !== 8) return 0;
-  const view = new DataView(value.buffer, value.byteOffset, 8);
-  const ino = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
-  return Number.isSafeInteger(ino) ? ino : 0;
-}
-
-export function encodeIno(ino: number): Uint8Array {
-  const value = new Uint8Array(8);
-  const view = new DataView(value.buffer);
-  view.setUint32(0, ino % 2 ** 32, true);
-  view.setUint32(4, Math.floor(ino / 2 ** 32), true);
-  return value;
 }
 
 /**

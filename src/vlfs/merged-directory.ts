@@ -7,24 +7,32 @@
 
 import type { Name } from '../base/index.ts';
 import type { TreeIndex } from '../layer/contract.ts';
-import { S_IFCHR, S_IFDIR, S_IFMT } from '../sys/index.ts';
-import { directoryIno } from './inode-numbers.ts';
+import { S_IFCHR, S_IFDIR } from '../sys/index.ts';
+import { directoryIno, privateIno } from './inode-numbers.ts';
 import { NO_RULE } from './policy/matcher.ts';
 import { entryState, ruleHiding, SHOWN, unionOf } from './policy/stack-policy.ts';
 import type { Stack, Unit } from './stack.ts';
 import { finished, type Steps } from './steps.ts';
 
-/** One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. */
+/**
+ * One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. Among the candidates of a
+ * name -1 - reference is a whiteout of a frozen layer: unless it is hidden itself, what comes after it does not show.
+ */
 export type Reference = number;
 const ENTRIES = 2 ** 22;
 
 export const OPAQUE = 'trusted.overlay.opaque';
 export const REDIRECT = 'trusted.overlay.redirect';
 
+/** On private/ itself: a directory of the stack was renamed once. */
+export const REDIRECTS_XATTR = 'trusted.strata.redirects';
+
 export interface MergedDirectory {
   readonly stack: Stack;
   /** Path in the layers, latin1, '' for the root. */
   readonly path: string;
+  /** The path that it has below the frozen layers that renamed it or a directory above it. */
+  readonly originalPath: string;
   /** The directories that are merged here, top first; the first gives the attributes. Empty for an empty stack. */
   readonly contributors: readonly Reference[];
   /** Per contributor, its state in the stack's policy; null without a policy. */
@@ -41,6 +49,8 @@ export interface MergedDirectory {
 export interface HiddenEntries {
   count: number;
   readonly levels: (Set<number> | undefined)[];
+  /** Frozen directories that hide nothing below them any more, though they are opaque; counted too. */
+  readonly opened?: (Set<number> | undefined)[];
 }
 
 export function reference(level: number, entry: number): Reference {
@@ -60,7 +70,12 @@ export function unitOf(stack: Stack, ref: Reference): Unit {
 }
 
 export function isHidden(hidden: HiddenEntries, ref: Reference): boolean {
-  return hidden.count > 0 && hidden.levels[levelOf(ref)]?.has(entryOf(ref)) === true;
+  const at = ref < 0 ? -1 - ref : ref;
+  return hidden.count > 0 && hidden.levels[levelOf(at)]?.has(entryOf(at)) === true;
+}
+
+export function isOpened(hidden: HiddenEntries, ref: Reference): boolean {
+  return ref >= 0 && hidden.count > 0 && hidden.opened?.[levelOf(ref)]?.has(entryOf(ref)) === true;
 }
 
 export function newMergedDirectory(
@@ -68,10 +83,12 @@ export function newMergedDirectory(
   path: string,
   contributors: readonly Reference[],
   states: readonly number[] | null,
+  originalPath: string = path,
 ): MergedDirectory {
   return {
     stack,
     path,
+    originalPath,
     contributors,
     states,
     denied: null,
@@ -89,21 +106,34 @@ export function topOf({ stack, contributors }: MergedDirectory): Reference {
 
 /** st_ino of the directory while the private layer does not have it. */
 export function mergedIno(directory: MergedDirectory): number {
-  if (directory.ino === 0) directory.ino = directoryIno(directory.path);
+  if (directory.ino === 0) directory.ino = frozenIno(directory) || directoryIno(directory.originalPath);
   return directory.ino;
 }
 
-/** The newest of the contributors' modification times, so that a directory that got something by an update looks changed. */
+/** What it was while its topmost part was private; 0: that part is not frozen, or had the number of the path. */
+function frozenIno({ stack, contributors }: MergedDirectory): number {
+  const top = contributors[0];
+  const frozen = top === undefined ? null : unitOf(stack, top).frozen;
+  if (frozen === null || top === undefined) return 0;
+  const kept = frozen.keptIno(entryOf(top));
+  return kept > 0 || contributors.length > 1 ? kept : privateIno(frozen.stat(entryOf(top)).ino);
+}
+
+/**
+ * The newest of the contributors' modification times, so that a directory that got something by an update looks changed; those of a frozen
+ * one, because it is as the private layer had it.
+ */
 export function mergedTimes(directory: MergedDirectory): { mtimeSec: number; mtimeNsec: number } {
   if (directory.times !== null) return directory.times;
   const times = { mtimeSec: Number.NEGATIVE_INFINITY, mtimeNsec: 0 };
   for (const ref of directory.contributors) {
-    const { index } = unitOf(directory.stack, ref);
+    const { index, frozen } = unitOf(directory.stack, ref);
     const seconds = index.mtimeSec(entryOf(ref));
     const nanoseconds = index.mtimeNsec(entryOf(ref));
     if (seconds < times.mtimeSec || (seconds === times.mtimeSec && nanoseconds <= times.mtimeNsec)) continue;
     times.mtimeSec = seconds;
     times.mtimeNsec = nanoseconds;
+    if (frozen !== null && ref === directory.contributors[0]) break;
   }
   directory.times = times;
   return times;
@@ -111,7 +141,7 @@ export function mergedTimes(directory: MergedDirectory): { mtimeSec: number; mti
 
 /** A 0:0 character device of an overlayfs-upper tree hides the name in all lower levels. */
 function isWhiteout(index: TreeIndex, entry: number): boolean {
-  return (index.mode(entry) & S_IFMT) === S_IFCHR && index.rdev(entry) === 0;
+  return index.kind(entry) === S_IFCHR && index.rdev(entry) === 0;
 }
 
 /** All names with their candidates. Built on first use; do not change it. */
@@ -145,10 +175,14 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
       if (blocked?.has(child)) continue;
       const name = index.name(child);
       if (ended !== null && (ended.get(name) ?? NO_RULE) >= from) continue;
+      let ref = reference(level, child);
       if (unit.overlay && isWhiteout(index, child)) {
-        ended ??= new Map();
-        ended.set(name, Number.POSITIVE_INFINITY);
-        continue;
+        if (unit.frozen === null) {
+          ended ??= new Map();
+          ended.set(name, Number.POSITIVE_INFINITY);
+          continue;
+        }
+        ref = -1 - ref;
       }
       const rule =
         state === SHOWN
@@ -161,7 +195,6 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
         denied.set(name, rule);
         continue;
       }
-      const ref = reference(level, child);
       const known = names.get(name);
       if (known === undefined) names.set(name, ref);
       else if (typeof known === 'number') names.set(name, [known, ref]);
@@ -194,15 +227,32 @@ export function shareNames(from: MergedDirectory | null, to: MergedDirectory | n
 /** The topmost candidate that is not hidden, or -1. */
 export function visibleOf(candidates: Reference | Reference[] | undefined, hidden: HiddenEntries): Reference {
   if (candidates === undefined) return -1;
-  if (typeof candidates === 'number') return isHidden(hidden, candidates) ? -1 : candidates;
-  if (hidden.count === 0) return candidates[0]!;
-  for (const ref of candidates) if (!isHidden(hidden, ref)) return ref;
+  if (typeof candidates === 'number') return candidates < 0 || isHidden(hidden, candidates) ? -1 : candidates;
+  if (hidden.count === 0) return Math.max(candidates[0]!, -1);
+  for (const ref of candidates) if (!isHidden(hidden, ref)) return Math.max(ref, -1);
   return -1;
 }
 
 export function isDirectory(stack: Stack, ref: Reference): boolean {
-  return (unitOf(stack, ref).index.mode(entryOf(ref)) & S_IFMT) === S_IFDIR;
+  return ref >= 0 && unitOf(stack, ref).index.kind(entryOf(ref)) === S_IFDIR;
 }
+
+/** The part of a directory that config and software layers give it: what it would show if nothing were private; null: none. */
+export function originalOf(directory: MergedDirectory): MergedDirectory | null {
+  const { stack, contributors, path, states } = directory;
+  const isOriginal = (ref: Reference): boolean => unitOf(stack, ref).frozen === null;
+  if (contributors.every(isOriginal)) return directory;
+  const known = originals.get(directory);
+  if (known !== undefined) return known;
+  const left = contributors.filter(isOriginal);
+  const ofLeft = states?.filter((_, i) => isOriginal(contributors[i]!)) ?? null;
+  const original =
+    left.length === 0 ? null : newMergedDirectory(stack, path, left, ofLeft, directory.originalPath);
+  originals.set(directory, original);
+  return original;
+}
+
+const originals = new WeakMap<MergedDirectory, MergedDirectory | null>();
 
 /** The merged directory at `name`, or null when what is visible there is not a directory. */
 export function childDirectory(
@@ -213,7 +263,7 @@ export function childDirectory(
   const candidates = namesOf(parent).get(name);
   if (candidates === undefined) return null;
   const list = typeof candidates === 'number' ? [candidates] : candidates;
-  if (hidden.count > 0 && list.some((ref) => isHidden(hidden, ref)))
+  if (hidden.count > 0 && list.some((ref) => isHidden(hidden, ref) || isOpened(hidden, ref)))
     return mergeAt(parent, name, list, hidden);
   const known = parent.children?.get(name);
   if (known !== undefined) return known;
@@ -258,6 +308,7 @@ function mergeAt(
   const { policy } = stack;
   const contributors: Reference[] = [];
   const states: number[] = [];
+  let originalPath = under(parent.originalPath, name);
   for (const ref of candidates) {
     if (isHidden(hidden, ref)) continue;
     if (!isDirectory(stack, ref)) break;
@@ -268,18 +319,23 @@ function mergeAt(
     const unit = unitOf(stack, ref);
     if (!unit.overlay || !unit.index.hasXattrs(entryOf(ref))) continue;
     const xattrs: ReadonlyMap<string, Uint8Array> = unit.index.xattrs(entryOf(ref));
-    if (isOpaque(xattrs.get(OPAQUE))) break;
+    if (isOpaque(xattrs.get(OPAQUE as Name)) && !isOpened(hidden, ref)) break;
     const redirect = xattrs.get(REDIRECT);
     if (redirect !== undefined) {
       const target = redirected(parent, levelOf(ref), Buffer.from(redirect).toString('latin1'));
       contributors.push(...(target?.contributors ?? []));
+      if (unit.frozen !== null && target !== null) originalPath = target.originalPath;
       for (const other of target?.states ?? []) states.push(unionOf(policy!, other, state));
       break;
     }
   }
   if (contributors.length === 0) return null;
-  const path = parent.path === '' ? name : `${parent.path}/${name}`;
-  return newMergedDirectory(stack, path, contributors, policy === null ? null : states);
+  const path = under(parent.path, name);
+  return newMergedDirectory(stack, path, contributors, policy === null ? null : states, originalPath);
+}
+
+function under(parent: string, name: string): string {
+  return parent === '' ? name : `${parent}/${name}`;
 }
 
 /** The state of the contributor of `ref`'s level. */
@@ -296,8 +352,13 @@ export function hasRedirects(stack: Stack): boolean {
     if (!unit.overlay) return false;
     let found = withRedirects.get(unit);
     if (found === undefined) {
-      found = false;
-      for (let entry = 0; entry < unit.index.entryCount && !found; entry++)
+      // The private layer said so when it was frozen.
+      found = unit.frozen?.xattrs(0).has(REDIRECTS_XATTR as Name) ?? false;
+      for (
+        let entry = unit.frozen === null ? 0 : unit.index.entryCount;
+        entry < unit.index.entryCount && !found;
+        entry++
+      )
         found = unit.index.hasXattrs(entry) && unit.index.xattrs(entry).has(REDIRECT as Name);
       withRedirects.set(unit, found);
     }
@@ -320,6 +381,7 @@ function redirected(parent: MergedDirectory, level: number, target: string): Mer
     absolute ? '' : parent.path,
     from.contributors.filter(below),
     from.states?.filter(below) ?? null,
+    absolute ? '' : parent.originalPath,
   );
   for (const part of target.split('/')) {
     if (part === '') continue;

@@ -2,12 +2,22 @@
  * Where the parts of the stack show that were renamed: the directories of the private layer with a redirect. Found by one walk through the
  * private layer's directories, only when somebody asks and there are any; then kept true by every rename.
  */
-import { LIMITS } from '../base/index.ts';
-import { close, type DirectoryEntry, DT_DIR, fgetxattr, readSomeEntries } from '../sys/index.ts';
+import { LIMITS, type Name } from '../base/index.ts';
+import {
+  close,
+  type DirectoryEntry,
+  DT_DIR,
+  fgetxattr,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  readSomeEntries,
+} from '../sys/index.ts';
 import { type Caller, PENDING } from './contract.ts';
 import type { Core, Node } from './core.ts';
-import { REDIRECT } from './merged-directory.ts';
+import { REDIRECT, REDIRECTS_XATTR } from './merged-directory.ts';
 import { slowJob } from './slow-job.ts';
+import type { Unit } from './stack.ts';
 import { finished, type Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -102,14 +112,45 @@ function* collectSteps(fd: number, path: string, into: MovedDirectory[]): Steps<
 
 /** About 250 entries. */
 const A_STEP_BYTES = 8192;
+/** What was renamed in frozen layers, the lowest first; found once, since they never change. */
+const movedInFrozen = new WeakMap<Unit, MovedDirectory[]>();
+
+function frozenMoves(core: Core): MovedDirectory[][] {
+  const found: MovedDirectory[][] = [];
+  if (!core.hasFrozen) return found;
+  for (const unit of core.stack.units) {
+    if (unit.frozen === null || !unit.frozen.xattrs(0).has(REDIRECTS_XATTR as Name)) continue;
+    let moves = movedInFrozen.get(unit);
+    if (moves === undefined) {
+      moves = [];
+      const fd = unit.frozen.open(0, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (fd >= 0) {
+        collectMoved(fd, '', moves);
+        close(fd);
+      }
+      movedInFrozen.set(unit, moves);
+    }
+    found.unshift(moves);
+  }
+  return found;
+}
+
+/** Where redirects of frozen layers lead that stand at these paths, above or below them. */
+export function frozenTargets(core: Core, paths: readonly string[]): string[] {
+  const reach = (to: string): boolean =>
+    paths.some((path) => path === '' || `${to}/`.startsWith(`${path}/`) || `${path}/`.startsWith(`${to}/`));
+  return frozenMoves(core).flatMap((moves) => moves.filter(({ to }) => reach(to)).map(({ from }) => from));
+}
 
 /** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
 export function placesOfLayerPath(core: Core, path: string): string[][] {
-  const places = [path.split('/')];
-  for (const { from, to } of movedDirectories(core)) {
-    if (path.startsWith(`${from}/`)) places.push(`${to}${path.slice(from.length)}`.split('/'));
+  const places = [path];
+  for (const moves of [...frozenMoves(core), movedDirectories(core)]) {
+    for (const { from, to } of moves)
+      for (const at of [...places])
+        if (at.startsWith(`${from}/`)) places.push(`${to}${at.slice(from.length)}`);
   }
-  return places;
+  return places.map((at) => at.split('/'));
 }
 
 /** As placesOfLayerPath, for a directory of the layers: also where it itself was renamed to. */

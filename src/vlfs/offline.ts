@@ -1,17 +1,20 @@
 /** Control operations on a VLFS that is not mounted, and questions that may be asked at any time. */
+import { existsSync } from 'node:fs';
 import { LIMITS, nameFromText } from '../base/index.ts';
 import { AT_FDCWD, close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
-import { candidatesAt, PRIVATE, resolve } from './lookup.ts';
-import { topOf, unitOf } from './merged-directory.ts';
+import { systemFailure } from './failure.ts';
+import { candidatesAt, PRIVATE, resolve, SHARED } from './lookup.ts';
+import { originalOf, topOf, unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
-import { reset } from './reset.ts';
+import { copyDirectoryAttributes, reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { splitPath } from './split-path.ts';
 import { finished } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
+import { workDirOf } from './work-dir.ts';
 
 /** As Vlfs.revert, for a VLFS that nobody has mounted. */
 export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[] {
@@ -30,6 +33,23 @@ export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
     reset(core, keep);
   } finally {
     closeCore(core);
+  }
+}
+
+/** Finishes in a private layer that nobody has mounted what a crash cut off. */
+export function finishPrivate(spec: VlfsSpec): void {
+  if (existsSync(workDirOf(spec.privateDir))) closeCore(openCore(spec));
+}
+
+/** Gives the private directory `to` what the root of the private directory `from` says of itself: owner, mode, attributes, times. */
+export function copyRootAttributes(from: string, to: string): void {
+  const source = openDirectory(AT_FDCWD, nameFromText(from));
+  const target = openDirectory(AT_FDCWD, nameFromText(to));
+  try {
+    for (const fd of [source, target]) if (fd < 0) throw systemFailure(fd, `open ${from}`);
+    copyDirectoryAttributes(source, target);
+  } finally {
+    for (const fd of [source, target]) if (fd >= 0) close(fd);
   }
 }
 
@@ -59,10 +79,12 @@ export function whoOwns(spec: VlfsSpec, path: string): PathOwner {
     const parent = directoryByPath(core, parts);
     if (parent === null) return { unit: null, private: false };
     if (name === undefined) {
-      const ref = topOf(core.stack.root);
+      const original = originalOf(core.stack.root);
+      const ref = original === null ? -1 : topOf(original);
       return { unit: ref < 0 ? null : unitOf(core.stack, ref).id, private: true };
     }
-    const isPrivate = resolve(core, parent, name) === PRIVATE;
+    const where = resolve(core, parent, name);
+    const isPrivate = where === PRIVATE || (where === SHARED && unitOf(core.stack, core.ref).frozen !== null);
     const shared = candidatesAt(parent, name);
     return { unit: shared.length === 0 ? null : unitOf(core.stack, shared[0]!).id, private: isPrivate };
   } finally {

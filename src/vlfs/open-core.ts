@@ -22,9 +22,9 @@ import { openPrivateDir } from './private-layer.ts';
 import { finishReset } from './reset.ts';
 import { readScanOnOpen } from './scan-on-open.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
-import { closeStack, openStack } from './stack.ts';
+import { closeStack, hasFrozenLayers, openStack } from './stack.ts';
 import { giveUpUnfinished } from './unfinished.ts';
-import { loadHidden, openDirectory } from './whiteout-sets.ts';
+import { loadAllHidden, openDirectory } from './whiteout-sets.ts';
 import { RELAYER_FILES, removeTree, workDirOf } from './work-dir.ts';
 
 /**
@@ -81,8 +81,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     readOnly: spec.readOnly || options.inspect === true,
     stack,
     generation: 1,
-    hidden:
-      whiteoutsFd < 0 ? { count: 0, levels: [] } : loadHidden(whiteoutsFd, stack.units, stack.levelOfSet),
+    hidden: loadAllHidden(spec.whiteoutsDir, stack),
     nodes: new Map(),
     mostNodes: options.mostNodes ?? nodeCapacity(),
     pruneNext: null,
@@ -94,6 +93,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     whiteoutsFd: whiteoutsFd < 0 ? -1 : whiteoutsFd,
     workFd: -1,
     temporaries: 0,
+    hasFrozen: hasFrozenLayers(stack),
     hasRedirects: false,
     moved: null,
     movedSearch: null,

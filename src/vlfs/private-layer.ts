@@ -30,8 +30,9 @@ import {
 } from '../sys/index.ts';
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { encodeIno, INO_XATTR } from './ino-xattr.ts';
 import { isCarried } from './internal-xattrs.ts';
-import { DEFAULT_ACL, encodeIno, INO_XATTR, refresh } from './lookup.ts';
+import { DEFAULT_ACL, refresh } from './lookup.ts';
 import { entryOf, mergedTimes, topOf, unitOf } from './merged-directory.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 

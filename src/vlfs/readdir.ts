@@ -6,14 +6,15 @@
  */
 
 import type { Name } from '../base/index.ts';
-import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readSomeEntries, S_IFMT } from '../sys/index.ts';
+import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readSomeEntries } from '../sys/index.ts';
 import { fillFound, newAttr } from './attributes.ts';
 import { type Caller, type DirectorySink, type EntryOut, PENDING, type SlowJob } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { decodeIno, INO_XATTR } from './ino-xattr.ts';
 import { privateIno } from './inode-numbers.ts';
 import { dropListing, keepListing, keptListing, type ListedEntry, type Listing } from './listings.ts';
-import { decodeIno, INO_XATTR, nodeAt, refresh } from './lookup.ts';
+import { nodeAt, refresh } from './lookup.ts';
 import {
   childDirectory,
   entryOf,
@@ -28,6 +29,7 @@ import { releaseIfUnused } from './nodes.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { sortSteps } from './sort-steps.ts';
+import { sharedIno } from './stack.ts';
 import type { Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -207,11 +209,11 @@ function* addShared(
     const ref = visibleOf(candidates, core.hidden);
     if (ref < 0 || seen.has(name)) continue;
     const unit = unitOf(core.stack, ref);
-    const type = (unit.index.mode(entryOf(ref)) & S_IFMT) >>> 12;
+    const type = unit.index.kind(entryOf(ref)) >>> 12;
     const ino =
       type === DT_DIR
         ? mergedIno(childDirectory(merged, name, core.hidden) ?? merged)
-        : unit.inoBase + unit.index.hardLinkLeader(entryOf(ref));
+        : sharedIno(unit, unit.index.hardLinkLeader(entryOf(ref)));
     entries.push({ name, cookie: cookieOf(name), type, ino, priv: false });
   }
 }

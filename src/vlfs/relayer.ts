@@ -38,11 +38,11 @@ import { privateDirectory } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { splitPath } from './split-path.ts';
-import { closeStack, openStackSteps, type Stack } from './stack.ts';
+import { closeStack, hasFrozenLayers, openStackSteps, type Stack } from './stack.ts';
 import { staleNames } from './stale-names.ts';
 import { finished, type Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
-import { loadSet } from './whiteout-sets.ts';
+import { loadAllHidden } from './whiteout-sets.ts';
 import { pruneSets } from './whiteouts.ts';
 import { RELAYER_FILES, temporaryName, workFd } from './work-dir.ts';
 
@@ -180,6 +180,7 @@ function swap(core: Core, next: Stack): void {
   const previous = core.stack;
   core.hidden = carryHidden(core, previous, next);
   core.stack = next;
+  core.hasFrozen = hasFrozenLayers(next);
   core.generation++;
   if (previous.policy !== next.policy) revokeDenied(core);
   closeStack(previous);
@@ -187,20 +188,20 @@ function swap(core: Core, next: Stack): void {
 
 /** The whiteouts of units that stay are kept as they are; those of units that come are read. */
 function carryHidden(core: Core, previous: Stack, next: Stack): HiddenEntries {
-  const hidden: HiddenEntries = { count: 0, levels: [] };
   const levelBefore = new Map(previous.units.map((unit, level) => [unit, level]));
-  for (const [level, unit] of next.units.entries()) {
-    const before = levelBefore.get(unit);
-    const set =
-      before !== undefined
-        ? core.hidden.levels[before]
-        : core.whiteoutsFd >= 0
-          ? loadSet(core.whiteoutsFd, unit)
-          : undefined;
-    if (set === undefined || set.size === 0) continue;
-    hidden.levels[level] = set;
-    hidden.count += set.size;
-  }
+  const fresh = loadAllHidden(core.whiteoutsDir, next, (unit) => !levelBefore.has(unit));
+  const hidden: Required<HiddenEntries> = { opened: [], ...fresh };
+  const keep = (from: (Set<number> | undefined)[], to: (Set<number> | undefined)[]): void => {
+    for (const [level, unit] of next.units.entries()) {
+      const before = levelBefore.get(unit);
+      const set = before === undefined ? undefined : from[before];
+      if (set === undefined || set.size === 0) continue;
+      to[level] = set;
+      hidden.count += set.size;
+    }
+  };
+  keep(core.hidden.levels, hidden.levels);
+  keep(core.hidden.opened ?? [], hidden.opened);
   return hidden;
 }
 

@@ -24,8 +24,16 @@ import { keepRedirect, partialOf } from './delta/partial-file.ts';
 import { directoryFd } from './directory-fds.ts';
 import { hideBeyond } from './hide-beyond.ts';
 import { closeLarge, holdLarge } from './large-files.ts';
-import { candidatesAt, checkName, nodeAt, REDIRECTS_XATTR, refresh, uncovered } from './lookup.ts';
-import { entryOf, isDirectory, OPAQUE, REDIRECT, unitOf } from './merged-directory.ts';
+import { candidatesAt, checkName, nodeAt, refresh, uncovered } from './lookup.ts';
+import {
+  entryOf,
+  isDirectory,
+  namesOf,
+  OPAQUE,
+  REDIRECT,
+  REDIRECTS_XATTR,
+  unitOf,
+} from './merged-directory.ts';
 import { followMoved, forgetMoved, noteMoved } from './moved-directories.ts';
 import { type End, exchangeNodes, moveNode, noteExchange, noteMove, renamedBefore } from './moved-nodes.ts';
 import { pathOf } from './nodes.ts';
@@ -90,7 +98,8 @@ function renameSimple(core: Core, from: End, to: End, flags: number): number {
 
 /** The private layer has the directory, and no layer has the name. */
 function isPlain(core: Core, { parent, name }: End): boolean {
-  return refresh(core, parent) === 0 && parent.priv && candidatesAt(parent, name).length === 0;
+  if (refresh(core, parent) < 0 || !parent.priv) return false;
+  return parent.merged === null || !namesOf(parent.merged).has(name);
 }
 
 function check(core: Core, source: Node, target: Node | null, from: End, to: End, flags: number): number {

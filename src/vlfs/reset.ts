@@ -22,6 +22,9 @@ import {
   mkdirat,
   mknodat,
   newStat,
+  O_CLOEXEC,
+  O_CREAT,
+  openat,
   readDirectory,
   S_IFCHR,
   S_IFDIR,
@@ -35,11 +38,13 @@ import { dropDirectoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
 import { confirm } from './lookup.ts';
 import { OPAQUE } from './merged-directory.ts';
+import { frozenTargets } from './moved-directories.ts';
 import { detachName, forgetInode } from './nodes.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { hideOldPlaces, redirectOf } from './reset-places.ts';
 import { splitPath } from './split-path.ts';
-import { eachSet, loadHidden, openDirectory } from './whiteout-sets.ts';
+import { eachSet, loadAllHidden, OPENED, openDirectory, WHOLE } from './whiteout-sets.ts';
+import { makeWhole, openBelow } from './whiteouts.ts';
 import { removeTree, workFd } from './work-dir.ts';
 
 const STAGED = 'reset-private';
@@ -50,6 +55,7 @@ const STAGED_WHITEOUTS = 'reset-whiteouts';
 export function reset(core: Core, keep: readonly string[]): void {
   if (core.readOnly) throw systemFailure(-E.ROFS, 'reset');
   const kept = keep.map(splitPath);
+  must(makeWhole(core), 'reset');
   const work = must(workFd(core), 'open the work directory');
   removeTree(work, BUILDING);
   removeTree(work, STAGED_WHITEOUTS);
@@ -61,7 +67,13 @@ export function reset(core: Core, keep: readonly string[]): void {
     copyDirectoryAttributes(core.rootFd, fresh);
     const targets = new Set<string>();
     for (const parts of kept) keepPath(core.rootFd, fresh, parts, targets);
+    for (const target of frozenTargets(
+      core,
+      kept.map((parts) => parts.join('/')),
+    ))
+      targets.add(target);
     keepWhiteouts(core, whiteouts, kept, targets);
+    hideFrozenBut(core, whiteouts, kept);
     const [privateDir, whiteoutsDir] = [BUILDING, STAGED_WHITEOUTS].map((name) => join(core.workDir, name));
     hideOldPlaces(
       {
@@ -123,7 +135,7 @@ function reopen(core: Core): void {
   if (core.whiteoutsFd >= 0) close(core.whiteoutsFd);
   core.rootFd = openPrivateDir(core.privateDir);
   core.whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
-  core.hidden = loadHidden(core.whiteoutsFd, core.stack.units, core.stack.levelOfSet);
+  core.hidden = loadAllHidden(core.whiteoutsDir, core.stack);
   core.moved = null;
   core.generation++;
   for (const node of core.nodes.values()) if (node.children !== null) dropDirectoryFd(node);
@@ -140,7 +152,8 @@ function reopen(core: Core): void {
 
 const stat = newStat();
 
-function copyDirectoryAttributes(from: number, to: number): void {
+/** Gives a directory the owner, mode, extended attributes and times of another. */
+export function copyDirectoryAttributes(from: number, to: number): void {
   must(fstat(from, stat), 'reset');
   const { uid, gid, mode, mtimeSec, mtimeNsec } = stat;
   must(fchown(to, uid, gid), 'reset');
@@ -209,6 +222,36 @@ function withBoth(
   }
 }
 
+/** What frozen layers hold goes out of sight, but for the kept paths; they stay as long as somebody shows them. */
+function hideFrozenBut(core: Core, to: number, kept: readonly string[][]): void {
+  const units = core.stack.units.filter((unit) => unit.frozen !== null);
+  if (units.length === 0) return;
+  close(must(openat(to, WHOLE, O_CREAT | O_CLOEXEC, 0o600), 'reset'));
+  for (const { setDir, index } of units) {
+    const visit = (entry: number, place: readonly string[], keeps: readonly (readonly string[])[]): void => {
+      if (keeps.some((parts) => parts.length === 0)) return;
+      const first = index.firstChild(entry);
+      for (let child = first; child < first + index.childCount(entry); child++) {
+        const name = index.name(child);
+        const below = keeps.filter((parts) => parts[0] === name).map((parts) => parts.slice(1));
+        const leads = index.kind(child) === S_IFDIR || below.some((parts) => parts.length === 0);
+        if (below.length > 0 && leads) visit(child, [...place, name], below);
+        else hideName(core, to, place, name);
+      }
+    };
+    visit(0, setDir.split('/'), kept);
+  }
+}
+
+function hideName(core: Core, to: number, place: readonly string[], name: string): void {
+  const fd = must(openBelow(to, place, core), 'reset');
+  const made = mknodat(fd, name, S_IFCHR, 0);
+  if (made === -E.EXIST) removeTree(fd, name);
+  if (made === -E.EXIST) must(mknodat(fd, name, S_IFCHR, 0), 'reset');
+  else must(made, 'reset');
+  close(fd);
+}
+
 /** Copies the whiteouts at and below the kept paths, in every set; and those below what kept redirects lead to. */
 function keepWhiteouts(
   core: Core,
@@ -246,8 +289,10 @@ function copyWhiteouts(from: number, to: number, parts: readonly string[], plain
   const below = must(openDirectory(from, name), 'reset');
   mkdirat(to, name, 0o755);
   const fresh = must(openDirectory(to, name), 'reset');
-  const opaque = plain > 0 ? -E.NODATA : fgetxattr(below, OPAQUE);
-  if (typeof opaque !== 'number') must(fsetxattr(fresh, OPAQUE, opaque), 'reset');
+  for (const mark of [OPAQUE, OPENED]) {
+    const value = mark === OPAQUE && plain > 0 ? -E.NODATA : fgetxattr(below, mark);
+    if (typeof value !== 'number') must(fsetxattr(fresh, mark, value), 'reset');
+  }
   copyWhiteouts(below, fresh, rest, Math.max(0, plain - 1));
   close(below);
   close(fresh);

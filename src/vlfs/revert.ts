@@ -1,8 +1,8 @@
 /**
- * Revert: shows the shared originals again, by removing private copies and whiteouts (paper, section 6). What the appliance added has no original
+ * Revert: shows the shared originals again, by removing private copies and whiteouts (paper, section 6); frozen ones are hidden. What the appliance added has no original
  * and stays, unless its own path is asked for where an original lies below. Each path flips in one step.
  */
-import { nameToText, StrataError } from '../base/index.ts';
+import { type Name, nameToText, StrataError } from '../base/index.ts';
 import {
   AT_REMOVEDIR,
   close,
@@ -28,25 +28,32 @@ import { systemFailure } from './failure.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { keepApart } from './keep-apart.ts';
 import { closeLarge, holdLarge } from './large-files.ts';
-import { candidatesAt, NOTHING, nodeAt, PRIVATE, resolve } from './lookup.ts';
+import { candidatesAt, frozenAt, NOTHING, nodeAt, PRIVATE, resolve, SHARED } from './lookup.ts';
 import {
   entryOf,
   isDirectory,
   isHidden,
+  isOpaque,
+  isOpened,
+  levelOf,
+  type MergedDirectory,
   mergedTimes,
   namesOf,
   OPAQUE,
+  originalOf,
+  REDIRECT,
   type Reference,
+  reference,
   topOf,
   unitOf,
 } from './merged-directory.ts';
 import { placesOfLayerPath } from './moved-directories.ts';
 import { pathOf } from './nodes.ts';
-import { keepTimes, restoreTimes } from './private-layer.ts';
+import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { splitPath } from './split-path.ts';
 import { openDirectory } from './whiteout-sets.ts';
-import { uncover } from './whiteouts.ts';
+import { hide, openOpaque, uncover } from './whiteouts.ts';
 import { discard } from './work-dir.ts';
 
 /**
@@ -79,9 +86,10 @@ function checked(core: Core, path: string): { parent: Node; name: string | null 
   const where = resolve(core, parent, name);
   if (where < 0) throw systemFailure(where, `revert ${path}`);
   if (candidatesAt(parent, name).length > 0) return { parent, name };
-  if (where === PRIVATE && (core.stat.mode & S_IFMT) === S_IFDIR) {
+  if (where !== NOTHING) {
     const node = nodeAt(core, parent, name);
-    if (typeof node !== 'number' && node.merged !== null) return { parent, name };
+    const merged = typeof node === 'number' ? null : node.merged;
+    if (merged !== null && originalOf(merged) !== null) return { parent, name };
   }
   throw new StrataError(
     'NOT_FOUND',
@@ -103,6 +111,7 @@ function revertName(core: Core, parent: Node, name: string, reverted: string[]):
   separate(core, parent, name, shared, path);
   const where = resolve(core, parent, name);
   const covered = core.whiteout;
+  const { ref } = core;
   if (where < 0) throw systemFailure(where, `revert ${path}`);
   if (where === PRIVATE) {
     const isDir = (core.stat.mode & S_IFMT) === S_IFDIR;
@@ -111,15 +120,23 @@ function revertName(core: Core, parent: Node, name: string, reverted: string[]):
     } else if (shared.length > 0) removePrivate(core, parent, name, shared, isDir, path, reverted);
     return;
   }
+  if (where === SHARED && unitOf(core.stack, ref).frozen !== null) {
+    const isDir = isDirectory(core.stack, ref);
+    if (isDir && (shared.length === 0 || isDirectory(core.stack, shared[0]!)))
+      revertDirectory(core, parent, name, shared, reverted);
+    else if (shared.length > 0) hideOwn(core, parent, name, shared, path, reverted);
+    return;
+  }
   const count = uncover(core, shared);
   if (count < 0) throw systemFailure(count, `revert ${path}`);
+  const ended = shared.length > 0 ? hideFrozen(core, parent, name, path) : 0;
   if (covered && shared.length > 0) {
     const fd = directoryFd(core, parent);
     step(core, 'revert: whiteout');
     const result = fd < 0 ? fd : unlinkat(fd, name);
     if (result < 0) throw systemFailure(result, `revert ${path}`);
   }
-  if (count > 0 || (covered && shared.length > 0)) {
+  if (count > 0 || ended > 0 || (covered && shared.length > 0)) {
     core.generation++;
     reverted.push(absolute(path));
     return;
@@ -142,6 +159,44 @@ function absolute(path: string): string {
   return `/${nameToText(path)}`;
 }
 
+/** Hides what frozen layers have at a name, whiteouts too. Returns how many; their content stays, because others may show it. */
+function hideFrozen(
+  core: Core,
+  parent: Node,
+  name: string,
+  path: string,
+  but: readonly Reference[] = [],
+): number {
+  const refs = frozenAt(core, parent, name).filter((ref) => !but.includes(ref));
+  const hidden = hide(core, refs);
+  if (hidden < 0) throw systemFailure(hidden, `revert ${path}`);
+  return refs.length;
+}
+
+/** A frozen copy (of a whole hard-link group) makes way for the original. */
+function hideOwn(
+  core: Core,
+  parent: Node,
+  name: string,
+  shared: readonly Reference[],
+  path: string,
+  reverted: string[],
+): void {
+  const own = unitOf(core.stack, core.ref);
+  const leader = own.index.hardLinkLeader(entryOf(core.ref));
+  const uncovered = uncover(core, shared);
+  if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
+  hideFrozen(core, parent, name, path);
+  core.generation++;
+  reverted.push(absolute(path));
+  if (own.index.nlink(leader) < 2) return;
+  for (const place of linkPlaces(core, shared[0]!)) {
+    if (resolve(core, place.parent, place.name) !== SHARED || unitOf(core.stack, core.ref) !== own) continue;
+    if (own.index.hardLinkLeader(entryOf(core.ref)) === leader)
+      hideOwn(core, place.parent, place.name, candidatesAt(place.parent, place.name), place.path, reverted);
+  }
+}
+
 /** Removes a private copy (of a whole hard-link group) and uncovers what it hides. */
 function removePrivate(
   core: Core,
@@ -155,6 +210,7 @@ function removePrivate(
   const { ino, nlink } = core.stat;
   const uncovered = uncover(core, shared);
   if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
+  hideFrozen(core, parent, name, path);
   const known = parent.children!.get(name);
   const last = known === undefined ? null : lastAttr(core, known);
   const fd = directoryFd(core, parent);
@@ -173,6 +229,17 @@ const linkStat = newStat();
 
 /** The other names of the group that the private inode had taken over. */
 function revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]): void {
+  for (const { parent, name, path } of linkPlaces(core, ref)) {
+    if (!parent.priv) continue;
+    const fd = directoryFd(core, parent);
+    if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
+    if (resolve(core, parent, name) !== PRIVATE) continue;
+    removePrivate(core, parent, name, candidatesAt(parent, name), false, path, reverted);
+  }
+}
+
+/** Where the other names of a hard-linked original may show. */
+function* linkPlaces(core: Core, ref: Reference): Generator<{ parent: Node; name: string; path: string }> {
   const { index } = unitOf(core.stack, ref);
   const first = entryOf(ref);
   for (
@@ -183,24 +250,12 @@ function revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]
     for (const parts of placesOfLayerPath(core, index.path(entry))) {
       const name = parts.pop()!;
       const parent = directoryByPath(core, parts);
-      if (parent === null || !parent.priv) continue;
-      const fd = directoryFd(core, parent);
-      if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
-      if (resolve(core, parent, name) !== PRIVATE) continue;
-      removePrivate(
-        core,
-        parent,
-        name,
-        candidatesAt(parent, name),
-        false,
-        [...parts, name].join('/'),
-        reverted,
-      );
+      if (parent !== null) yield { parent, name, path: [...parts, name].join('/') };
     }
   }
 }
 
-/** A private directory over a shared one: its children, then its own attributes. */
+/** A private or frozen directory over a shared one: its children, then its own attributes. */
 function revertDirectory(
   core: Core,
   parent: Node,
@@ -213,17 +268,41 @@ function revertDirectory(
   if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
   const node = nodeAt(core, parent, name);
   if (typeof node === 'number' || node.children === null) throw systemFailure(-E.IO, `revert ${path}`);
-  const fd = directoryFd(core, node);
-  if (fd < 0) throw systemFailure(fd, `revert ${path}`);
+  const contributors = node.merged?.contributors ?? [];
   let changed = uncovered > 0;
-  if (shared.length > 0 && node.merged === null) {
-    step(core, 'revert: opaque');
-    changed = fremovexattr(fd, OPAQUE) === 0 || changed;
+  if (shared.length > 0) {
+    changed = hideFrozen(core, parent, name, path, contributors) > 0 || changed;
+    changed = openDirectories(core, contributors, path) || changed;
+    if (node.priv && node.merged === null) {
+      const fd = directoryFd(core, node);
+      if (fd < 0) throw systemFailure(fd, `revert ${path}`);
+      step(core, 'revert: opaque');
+      changed = fremovexattr(fd, OPAQUE) === 0 || changed;
+    }
   }
   if (changed) core.generation++;
   revertChildren(core, node, reverted);
-  if (node.redirect === null && shared.length > 0) changed = restoreDirectory(core, parent, name) || changed;
+  const isRedirected = node.redirect !== null || contributors.some((ref) => frozenXattr(core, ref, REDIRECT));
+  if (!isRedirected && shared.length > 0) changed = restoreDirectory(core, parent, name) || changed;
   if (changed) reverted.push(absolute(path));
+}
+
+function frozenXattr(core: Core, ref: Reference, attribute: string): Uint8Array | undefined {
+  return unitOf(core.stack, ref)
+    .frozen?.xattrs(entryOf(ref))
+    .get(attribute as Name);
+}
+
+/** Frozen directories that are opaque show what is below them again. */
+function openDirectories(core: Core, refs: readonly Reference[], path: string): boolean {
+  const closed = refs.filter(
+    (ref) => isOpaque(frozenXattr(core, ref, OPAQUE)) && !isOpened(core.hidden, ref),
+  );
+  for (const ref of closed) {
+    const opened = openOpaque(core, ref);
+    if (opened < 0) throw systemFailure(opened, `revert ${path}`);
+  }
+  return closed.length > 0;
 }
 
 function revertChildren(core: Core, node: Node, reverted: string[]): void {
@@ -240,11 +319,16 @@ function revertChildren(core: Core, node: Node, reverted: string[]): void {
   if (fresh.merged !== null) {
     for (const [name, candidates] of namesOf(fresh.merged)) {
       const list = typeof candidates === 'number' ? [candidates] : candidates;
-      if (core.hidden.count > 0 && list.some((ref) => isHidden(core.hidden, ref))) names.add(name);
+      if (list.some((ref) => isHidden(core.hidden, ref) || isOwn(core, ref))) names.add(name);
       else if (hidesBelow(core, list)) names.add(name);
     }
   }
   for (const name of names) revertName(core, fresh, name, reverted);
+}
+
+/** An entry, or whiteout, of a frozen layer. */
+function isOwn(core: Core, ref: Reference): boolean {
+  return unitOf(core.stack, ref < 0 ? -1 - ref : ref).frozen !== null;
 }
 
 /** Whether a whiteout lies somewhere below one of these directories. */
@@ -253,8 +337,7 @@ function hidesBelow(core: Core, refs: readonly Reference[]): boolean {
   return refs.some((ref) => {
     if (!isDirectory(core.stack, ref)) return false;
     const { index } = unitOf(core.stack, ref);
-    const level = Math.floor(ref / 2 ** 22);
-    for (const entry of core.hidden.levels[level] ?? []) {
+    for (const entry of core.hidden.levels[levelOf(ref)] ?? []) {
       for (let at = entry; at !== 0; at = index.parent(at)) if (at === entryOf(ref)) return true;
     }
     return false;
@@ -271,38 +354,64 @@ function nodeAtItself(core: Core, node: Node): Node | null {
   return typeof now === 'number' || now.children === null ? null : now;
 }
 
-/** Removes an empty private directory, or gives one that stays the original's attributes. True when something changed that one can see. */
+/** Removes what is private of a directory and empty, or gives it the original's attributes. True when something changed that one can see. */
 function restoreDirectory(core: Core, parent: Node, name: string): boolean {
-  const parentFd = directoryFd(core, parent);
-  const kept = keepTimes(parentFd);
   const before = newStat();
-  const known = statAt(parentFd, name, before);
-  step(core, 'revert: directory');
-  if (unlinkat(parentFd, name, AT_REMOVEDIR) === 0) {
-    restoreTimes(parentFd, kept);
+  const shown = nodeAt(core, parent, name);
+  if (typeof shown === 'number' || shown.children === null) return false;
+  if (shown.priv) {
+    const parentFd = directoryFd(core, parent);
+    if (statAt(parentFd, name, before) !== 0) return false;
+    const kept = keepTimes(parentFd);
+    step(core, 'revert: directory');
+    if (unlinkat(parentFd, name, AT_REMOVEDIR) === 0) {
+      restoreTimes(parentFd, kept);
+      core.generation++;
+    }
+  } else {
+    const top = shown.merged?.contributors[0];
+    const frozen = top === undefined ? null : unitOf(core.stack, top).frozen;
+    if (frozen === null || top === undefined) return false;
+    Object.assign(before, frozen.stat(entryOf(top)));
+  }
+  const own = frozenAt(core, parent, name);
+  if (own.length > 0 && own.every((ref) => isSpent(core, ref))) {
+    const hidden = hide(core, own);
+    if (hidden < 0) throw systemFailure(hidden, `revert ${name}`);
     core.generation++;
-    const shows = nodeAt(core, parent, name);
-    if (known !== 0 || typeof shows === 'number' || shows.merged === null) return false;
-    return differs(core, shows, before);
   }
   const now = nodeAt(core, parent, name);
-  if (typeof now === 'number' || now.merged === null || known !== 0 || !differs(core, now, before))
-    return false;
-  copyAttributes(core, now);
+  const original = typeof now === 'number' || now.merged === null ? null : originalOf(now.merged);
+  if (typeof now === 'number' || original === null || !differs(core, original, before)) return false;
+  if (now.priv || now.merged !== original) copyAttributes(core, now, original);
   return true;
 }
 
-function differs(core: Core, node: Node, stat: { mode: number; uid: number; gid: number }): boolean {
-  const ref = topOf(node.merged!);
+/** Whether everything in a frozen directory is hidden. */
+function isSpent(core: Core, ref: Reference): boolean {
+  const { index } = unitOf(core.stack, ref);
+  if (!isDirectory(core.stack, ref)) return false;
+  const first = index.firstChild(entryOf(ref));
+  for (let child = first; child < first + index.childCount(entryOf(ref)); child++)
+    if (!isHidden(core.hidden, reference(levelOf(ref), child))) return false;
+  return true;
+}
+
+function differs(
+  core: Core,
+  original: MergedDirectory,
+  stat: { mode: number; uid: number; gid: number },
+): boolean {
+  const ref = topOf(original);
   const { index } = unitOf(core.stack, ref);
   const entry = entryOf(ref);
   return index.mode(entry) !== stat.mode || index.uid(entry) !== stat.uid || index.gid(entry) !== stat.gid;
 }
 
-function copyAttributes(core: Core, node: Node): void {
-  const fd = directoryFd(core, node);
+function copyAttributes(core: Core, node: Node, original: MergedDirectory): void {
+  const fd = privateDirectory(core, node);
   if (fd < 0) return;
-  const ref = topOf(node.merged!);
+  const ref = topOf(original);
   const { index } = unitOf(core.stack, ref);
   const entry = entryOf(ref);
   fchown(fd, index.uid(entry), index.gid(entry));
@@ -313,6 +422,6 @@ function copyAttributes(core: Core, node: Node): void {
     for (const [name, value] of index.xattrs(entry)) if (!isInternal(name)) fsetxattr(fd, name, value);
   }
   fchmod(fd, index.mode(entry) & 0o7777);
-  const { mtimeSec, mtimeNsec } = mergedTimes(node.merged!);
+  const { mtimeSec, mtimeNsec } = mergedTimes(original);
   futimens(fd, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec);
 }

@@ -14,6 +14,10 @@ import { type Unit, unitRootFd } from './stack.ts';
 
 /** Opens the file of a unit for reading; a negative errno (-ESTALE: the unit is gone). */
 export function openShared(unit: Unit, entry: number): number {
+  if (unit.frozen !== null) {
+    const opened = unit.refs === 0 ? -E.STALE : unit.frozen.open(entry);
+    return opened === -E.NOENT ? -E.STALE : opened;
+  }
   const root = unitRootFd(unit);
   if (root < 0) return -E.STALE;
   const fd = openat2(

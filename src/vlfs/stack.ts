@@ -9,6 +9,7 @@ import type { TreeIndex } from '../layer/contract.ts';
 import { indexTreeSync, openTreeIndex } from '../layer/index.ts';
 import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../sys/index.ts';
 import type { LevelSpec, StackSpec } from './contract.ts';
+import { type FrozenIndex, openFrozenIndex } from './frozen-index.ts';
 import { unitInoBase } from './inode-numbers.ts';
 import { type MergedDirectory, newMergedDirectory, reference } from './merged-directory.ts';
 import { createStackPolicy, type StackPolicy } from './policy/stack-policy.ts';
@@ -24,6 +25,8 @@ export interface Unit {
   readonly overlay: boolean;
   /** Its directories give attributes; see LevelKind. */
   readonly givesAttributes: boolean;
+  /** `index`, when this is a frozen layer. */
+  readonly frozen: FrozenIndex | null;
   readonly inoBase: number;
   /** Where a whiteouts/ directory keeps this unit's set: `REPO/LAYER_VERSION`, latin1. */
   readonly setDir: string;
@@ -153,6 +156,15 @@ export function unitRootFd(unit: Unit): number {
   return fd;
 }
 
+export function hasFrozenLayers(stack: Pick<Stack, 'units'>): boolean {
+  return stack.units.some((unit) => unit.frozen !== null);
+}
+
+/** st_ino of a file of the unit; `leader`: the leading entry of its hard-link group. */
+export function sharedIno(unit: Unit, leader: number): number {
+  return unit.frozen === null ? unit.inoBase + leader : unit.frozen.ino(leader);
+}
+
 function discard(stack: Stack): void {
   if (stacks.get(stack.spec.key) === stack) stacks.delete(stack.spec.key);
   for (const unit of stack.units) releaseUnit(unit);
@@ -204,6 +216,8 @@ function* confirmed(stack: Stack, unitsKept: boolean): Steps<boolean> {
 
 /** Names one state of an index file; null when there is none. */
 function unitKey(level: LevelSpec): string | null {
+  // What is frozen never changes.
+  if (level.kind === 'frozen') return `${level.id}\0${level.treeDir}`;
   const stat = statSync(level.indexFile, { throwIfNoEntry: false, bigint: true });
   if (stat === undefined) return null;
   return `${level.id}\0${level.treeDir}\0${level.indexFile}\0${stat.ino}\0${stat.mtimeNs}\0${stat.size}`;
@@ -217,7 +231,8 @@ function openUnit(level: LevelSpec): Unit {
     return known;
   }
   const overlay = level.kind !== 'software';
-  if (!statSync(level.treeDir, { throwIfNoEntry: false })?.isDirectory()) {
+  const frozen = level.kind === 'frozen' ? openFrozenIndex(level.treeDir) : null;
+  if (frozen === null && !statSync(level.treeDir, { throwIfNoEntry: false })?.isDirectory()) {
     throw new StrataError('NOT_FOUND', `layer ${level.id} has no tree (${level.treeDir})`, {
       hint: 'the layer was removed; import it again',
     });
@@ -225,7 +240,8 @@ function openUnit(level: LevelSpec): Unit {
   const unit: Unit = {
     id: level.id,
     treeDir: level.treeDir,
-    index: openIndex(level, key !== null, overlay),
+    index: frozen ?? openIndex(level, key !== null, overlay),
+    frozen,
     overlay,
     givesAttributes: level.kind !== 'policy',
     inoBase: unitInoBase(nameFromText(level.id)),
@@ -257,6 +273,7 @@ function releaseUnit(unit: Unit): void {
   unit.refs--;
   if (unit.refs > 0) return;
   if (unit.cacheKey !== null && units.get(unit.cacheKey) === unit) units.delete(unit.cacheKey);
+  unit.frozen?.close();
   if (unit.rootFd >= 0) close(unit.rootFd);
   unit.rootFd = -1;
 }

@@ -18,6 +18,7 @@ import {
   NOTHING_HIDDEN,
   nameSteps,
   namesOf,
+  originalOf,
   type Reference,
   shareNames,
   unitOf,
@@ -263,7 +264,12 @@ export function privateNames(core: Core): { names: StaleName[]; closed: Node[] }
       for (const name of privateEntries(core, directory)) add(names, directory, name);
       if (directory.merged === null || directory.redirect !== null) closed.push(directory);
     }
-    if (directory.merged === null || core.hidden.count === 0) continue;
+    if (directory.merged === null) continue;
+    if (originalOf(directory.merged) !== directory.merged) {
+      for (const name of namesOf(directory.merged).keys()) add(names, directory, name);
+      closed.push(directory);
+    }
+    if (core.hidden.count === 0) continue;
     for (const ref of directory.merged.contributors) addHidden(core, names, directory, ref);
   }
   return { names: listed(names), closed };

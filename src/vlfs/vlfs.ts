@@ -18,7 +18,7 @@ import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
 import { type Revival, reuseHandles, revive } from './ledger/revive.ts';
 import { link } from './link.ts';
-import { checkName, nodeAt } from './lookup.ts';
+import { checkName, confirm, nodeAt } from './lookup.ts';
 import { movedKnown, movedKnownFor } from './moved-directories.ts';
 import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
@@ -95,9 +95,18 @@ export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
 
 type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
 
-/** Runs `use` on a node that the server knows; -ESTALE for a number that was never given out or was forgotten. */
+/**
+ * A node that the server knows; null for a number that was never given out or was forgotten. A file that was private before the layer was frozen, or
+ * frozen in another layer, becomes what it is now.
+ */
 function nodeOf(core: Core, id: number): Node | null {
-  return core.nodes.get(id) ?? null;
+  const node = core.nodes.get(id);
+  if (node === undefined) return null;
+  if (node.generation !== core.generation && node.children === null && core.hasFrozen) {
+    const isOwn = node.priv || (node.unit !== null && node.unit.frozen !== null);
+    if (isOwn && node.successor === null && node.parent !== null) confirm(core, node);
+  }
+  return node;
 }
 
 function operationsOf(core: Core): Operations {

@@ -25,7 +25,7 @@ import {
 } from '../sys/index.ts';
 import type { LevelSpec } from './contract.ts';
 import { type HiddenEntries, isOpaque, OPAQUE } from './merged-directory.ts';
-import type { Unit } from './stack.ts';
+import type { Stack, Unit } from './stack.ts';
 
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 const stat = newStat();
@@ -53,7 +53,13 @@ function children(fd: number): { name: string; type: number }[] {
 }
 
 /** Entries of `index` that the set in the open directory `fd` hides. */
-function readSet(fd: number, index: TreeIndex, directory: number, into: Set<number>): void {
+function readSet(
+  fd: number,
+  index: TreeIndex,
+  directory: number,
+  into: Set<number>,
+  opened: Set<number>,
+): void {
   for (const { name, type } of children(fd)) {
     const entry = index.child(directory, name as never);
     if (entry < 0) continue;
@@ -64,7 +70,8 @@ function readSet(fd: number, index: TreeIndex, directory: number, into: Set<numb
     const sub = openDirectory(fd, name);
     if (sub < 0) continue;
     if (isOpaqueFd(sub)) into.add(entry);
-    readSet(sub, index, entry, into);
+    else if (typeof fgetxattr(sub, OPENED) !== 'number') opened.add(entry);
+    readSet(sub, index, entry, into, opened);
     close(sub);
   }
 }
@@ -74,8 +81,14 @@ function isOpaqueFd(fd: number): boolean {
   return typeof value !== 'number' && isOpaque(value);
 }
 
+/** The marks of one unit. */
+interface Marks {
+  hidden: Set<number>;
+  opened: Set<number>;
+}
+
 /** The set of one unit in a whiteouts/ directory, or undefined when it is empty. */
-export function loadSet(whiteoutsFd: number, unit: Unit): Set<number> | undefined {
+function loadSet(whiteoutsFd: number, unit: Unit): Marks | undefined {
   let fd = openDirectory(whiteoutsFd, '.');
   for (const part of unit.setDir.split('/')) {
     if (fd < 0) return undefined;
@@ -84,10 +97,10 @@ export function loadSet(whiteoutsFd: number, unit: Unit): Set<number> | undefine
     fd = next;
   }
   if (fd < 0) return undefined;
-  const found = new Set<number>();
-  readSet(fd, unit.index, 0, found);
+  const found: Marks = { hidden: new Set(), opened: new Set() };
+  readSet(fd, unit.index, 0, found.hidden, found.opened);
   close(fd);
-  return found.size > 0 ? found : undefined;
+  return found.hidden.size + found.opened.size > 0 ? found : undefined;
 }
 
 const prefixes = new WeakMap<ReadonlyMap<string, number>, Set<string>>();
@@ -136,18 +149,72 @@ export function loadHidden(
   units: readonly Unit[],
   levelOfSet: ReadonlyMap<string, number>,
 ): HiddenEntries {
-  const hidden: HiddenEntries = { count: 0, levels: [] };
+  const hidden = nothingHidden();
   eachSet(whiteoutsFd, levelOfSet, (_, level) => {
-    if (level < 0) return;
-    const found = loadSet(whiteoutsFd, units[level]!);
-    if (found === undefined) return;
-    hidden.levels[level] = found;
-    hidden.count += found.size;
+    if (level >= 0) addMarks(hidden, level, loadSet(whiteoutsFd, units[level]!));
   });
   return hidden;
 }
 
-/** What the whiteout sets of config and frozen levels hide in the levels below them. */
+function nothingHidden(): Required<HiddenEntries> {
+  return { count: 0, levels: [], opened: [] };
+}
+
+function addMarks(to: Required<HiddenEntries>, level: number, marks: Marks | undefined): void {
+  const add = (levels: (Set<number> | undefined)[], entries: Set<number>): void => {
+    if (entries.size === 0) return;
+    const set = levels[level] ?? new Set();
+    levels[level] = set;
+    for (const entry of entries) {
+      if (!set.has(entry)) to.count++;
+      set.add(entry);
+    }
+  };
+  if (marks === undefined) return;
+  add(to.levels, marks.hidden);
+  add(to.opened, marks.opened);
+}
+
+/** On a frozen directory's mark: what it hides by being opaque shows again. */
+export const OPENED = 'trusted.strata.opened';
+
+/** A file in an appliance's whiteouts/ (or the one that was frozen with a layer): those of the frozen layers below it count no more. */
+export const WHOLE = '.whole';
+
+/**
+ * The whiteouts/ directories that count for an appliance, newest first: its own, and those that were frozen with its layers. Only the first can be
+ * changed. The caller closes the descriptors.
+ */
+export function openWhiteouts(whiteoutsDir: string, levels: readonly LevelSpec[]): number[] {
+  const opened: number[] = [];
+  const frozen = levels.filter((level) => level.kind === 'frozen');
+  for (const dir of [whiteoutsDir, ...frozen.map((level) => level.whiteoutsDir)]) {
+    const fd = dir === null ? -1 : openDirectory(AT_FDCWD, nameFromText(dir));
+    if (fd < 0) continue;
+    opened.push(fd);
+    if (frozen.length > 0 && statAt(fd, WHOLE, stat) === 0) break;
+  }
+  return opened;
+}
+
+/** Everything that an appliance hides, its frozen layers included. `only`: of these units. */
+export function loadAllHidden(
+  whiteoutsDir: string,
+  stack: Pick<Stack, 'spec' | 'units' | 'levelOfSet'>,
+  only: (unit: Unit) => boolean = () => true,
+): HiddenEntries {
+  const hidden = nothingHidden();
+  for (const fd of openWhiteouts(whiteoutsDir, stack.spec.levels)) {
+    eachSet(fd, stack.levelOfSet, (_, level) => {
+      const unit = stack.units[level];
+      if (unit !== undefined && only(unit)) addMarks(hidden, level, loadSet(fd, unit));
+    });
+    close(fd);
+  }
+  return hidden;
+}
+
+/** What the whiteout sets of config levels hide in the levels below them. Those of frozen ones count as the appliance's own. */
 export function loadBlockedEntries(
   levels: readonly LevelSpec[],
   units: readonly Unit[],
@@ -155,7 +222,7 @@ export function loadBlockedEntries(
 ): (Set<number> | undefined)[] {
   const blocked: (Set<number> | undefined)[] = new Array(levels.length).fill(undefined);
   for (const [upper, level] of levels.entries()) {
-    if (level.whiteoutsDir === null) continue;
+    if (level.whiteoutsDir === null || level.kind === 'frozen') continue;
     const fd = openDirectory(AT_FDCWD, nameFromText(level.whiteoutsDir));
     if (fd < 0) continue;
     const hidden = loadHidden(fd, units, levelOfSet);

@@ -10,14 +10,22 @@ import {
   AT_REMOVEDIR,
   close,
   E,
+  fsetxattr,
   getxattrAt,
   mkdirat,
   mknodat,
+  newStat,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  openat,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
   renameat2,
   S_IFCHR,
+  S_IFDIR,
   setxattrAt,
+  statAt,
   unlinkat,
 } from '../sys/index.ts';
 import { type Core, step } from './core.ts';
@@ -32,7 +40,7 @@ import {
   unitOf,
 } from './merged-directory.ts';
 import type { Steps } from './steps.ts';
-import { eachSet, openDirectory } from './whiteout-sets.ts';
+import { eachSet, OPENED, openDirectory, openWhiteouts, WHOLE } from './whiteout-sets.ts';
 import { discard, removeTree, removeTreeSteps, temporaryName, workFd } from './work-dir.ts';
 
 /** The descriptor of whiteouts/, made when missing, or a negative errno. */
@@ -46,7 +54,7 @@ export function whiteoutsFd(core: Core): number {
 }
 
 /** Opens the directory at `parts` below `dirfd`, making it when `core` is given; the caller closes it. */
-function openBelow(dirfd: number, parts: readonly string[], core: Core | null): number {
+export function openBelow(dirfd: number, parts: readonly string[], core: Core | null): number {
   let fd = openDirectory(dirfd, '.');
   for (const part of parts) {
     if (fd < 0) return fd;
@@ -96,6 +104,7 @@ export function hide(core: Core, refs: readonly Reference[]): number {
       core.hidden.levels[level] = set;
     }
     if (result === REPLACED) forgetBelow(core, ref);
+    if (core.hidden.opened?.[level]?.delete(entryOf(ref))) core.hidden.count--;
     set.add(entryOf(ref));
     core.hidden.count++;
   }
@@ -169,11 +178,95 @@ function replaceByWhiteout(core: Core, fd: number, name: string): number {
   return exchanged < 0 ? exchanged : REPLACED;
 }
 
+/** Lets a frozen directory that is opaque show what lies below it. 0 or a negative errno. */
+export function openOpaque(core: Core, ref: Reference): number {
+  const { hidden } = core;
+  const root = whiteoutsFd(core);
+  if (root < 0) return root;
+  const unit = unitOf(core.stack, ref);
+  const fd = openBelow(root, `${unit.setDir}/${unit.index.path(entryOf(ref))}`.split('/'), core);
+  if (fd < 0) return fd;
+  step(core, 'whiteout: opened');
+  const marked = fsetxattr(fd, OPENED, Buffer.from('y'));
+  close(fd);
+  if (marked < 0) return marked;
+  core.hidden = hidden.opened === undefined ? { ...hidden, opened: [] } : hidden;
+  const { opened } = core.hidden;
+  const set = opened![levelOf(ref)] ?? new Set();
+  opened![levelOf(ref)] = set;
+  if (!set.has(entryOf(ref))) core.hidden.count++;
+  set.add(entryOf(ref));
+  return 0;
+}
+
+/**
+ * Writes all marks that count into the appliance's own directory, so that marks which were frozen can be removed there. One exchange; a no-op when
+ * the directory is whole already.
+ */
+export function makeWhole(core: Core): number {
+  if (!core.stack.spec.levels.some((level) => level.kind === 'frozen' && level.whiteoutsDir !== null))
+    return 0;
+  const root = whiteoutsFd(core);
+  if (root < 0) return root;
+  if (statAt(root, WHOLE, stat) === 0) return 0;
+  const work = workFd(core);
+  if (work < 0) return work;
+  const temporary = temporaryName(core);
+  const made = mkdirat(work, temporary, 0o755);
+  const fresh = made < 0 ? made : openDirectory(work, temporary);
+  if (fresh < 0) return fresh;
+  const result = writeMarks(core, fresh);
+  close(fresh);
+  const exchanged =
+    result < 0
+      ? result
+      : renameat2(work, temporary, AT_FDCWD, nameFromText(core.whiteoutsDir), RENAME_EXCHANGE);
+  removeTree(work, temporary);
+  if (exchanged < 0) return exchanged;
+  close(core.whiteoutsFd);
+  core.whiteoutsFd = -1;
+  if (core.changedSetFd >= 0) close(core.changedSetFd);
+  core.changedSetFd = -1;
+  return Math.min(whiteoutsFd(core), 0);
+}
+
+/** All that is hidden, and that it is all. */
+function writeMarks(core: Core, fresh: number): number {
+  const { units } = core.stack;
+  const opaque = core.hasRedirects || hasRedirects(core.stack);
+  for (const [level, unit] of units.entries()) {
+    const write = (entries: Iterable<number>, mark: 'hidden' | 'opened'): number => {
+      for (const entry of entries) {
+        const path = `${unit.setDir}/${unit.index.path(entry)}`.split('/');
+        const isPlain = mark === 'hidden' && !(opaque && unit.index.kind(entry) === S_IFDIR);
+        const fd = openBelow(fresh, isPlain ? path.slice(0, -1) : path, core);
+        if (fd < 0) return fd;
+        const made = isPlain
+          ? mknodat(fd, path.at(-1)!, S_IFCHR, 0)
+          : fsetxattr(fd, mark === 'hidden' ? OPAQUE : OPENED, Buffer.from('y'));
+        close(fd);
+        if (made < 0 && made !== -E.EXIST) return made;
+      }
+      return 0;
+    };
+    const done =
+      write(core.hidden.levels[level] ?? [], 'hidden') || write(core.hidden.opened?.[level] ?? [], 'opened');
+    if (done < 0) return done;
+  }
+  const fd = openat(fresh, WHOLE, O_CREAT | O_EXCL | O_CLOEXEC, 0o600);
+  if (fd >= 0) close(fd);
+  return Math.min(fd, 0);
+}
+
+const stat = newStat();
+
 /** Uncovers shared entries (top first), directories with all below. Returns how many were hidden, or a negative errno. */
 export function uncover(core: Core, refs: readonly Reference[]): number {
   let count = 0;
   for (const ref of refs) {
     if (!isHidden(core.hidden, ref)) continue;
+    const whole = makeWhole(core);
+    if (whole < 0) return whole;
     const result = removeWhiteout(core, ref);
     if (result < 0 && result !== -E.NOENT) return result;
     forgetBelow(core, ref);
@@ -198,7 +291,9 @@ function removeWhiteout(core: Core, ref: Reference): number {
   for (let depth = parts.length; result === 0 && depth > 1; depth--) {
     const above = openBelow(root, parts.slice(0, depth - 1), null);
     if (above < 0) break;
-    const marked = typeof getxattrAt(above, parts[depth - 1]!, OPAQUE) !== 'number';
+    const marked = [OPAQUE, OPENED].some(
+      (mark) => typeof getxattrAt(above, parts[depth - 1]!, mark) !== 'number',
+    );
     const gone = marked ? -E.NOTEMPTY : unlinkat(above, parts[depth - 1]!, AT_REMOVEDIR);
     close(above);
     if (gone < 0) break;
@@ -206,8 +301,22 @@ function removeWhiteout(core: Core, ref: Reference): number {
   return result;
 }
 
+/** Whether a set that was frozen is of a unit that is not in the stack any more: if the unit came back, it would hide things again. */
+function hasStaleFrozenSets(core: Core): boolean {
+  if (!core.stack.spec.levels.some((level) => level.kind === 'frozen')) return false;
+  let found = false;
+  for (const fd of openWhiteouts(core.whiteoutsDir, core.stack.spec.levels)) {
+    eachSet(fd, core.stack.levelOfSet, (_, level) => {
+      found ||= level < 0;
+    });
+    close(fd);
+  }
+  return found;
+}
+
 /** Removes the sets of units that are not in the stack. Returns how many. Each goes in one rename, so that none is ever half there. */
 export function* pruneSets(core: Core): Steps<number> {
+  if (hasStaleFrozenSets(core) && makeWhole(core) < 0) return 0;
   const root = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
   if (root < 0) return 0;
   const gone: string[] = [];

@@ -1,4 +1,4 @@
-/** `strata create|list|show|delete`: appliances. */
+/** `strata create|clone|list|show|delete`: appliances. */
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
 import { maybe, number, text, word, wordList } from '../words.ts';
@@ -56,6 +56,30 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     },
   },
   {
+    path: 'clone',
+    summary: 'Make an appliance from what another one is now',
+    details:
+      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first.',
+    args: [
+      { name: 'SOURCE', description: 'the appliance to clone', kind: 'appliance' },
+      { name: 'NAME', description: 'the name of the clone', kind: 'text' },
+    ],
+    examples: [['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant']],
+    run: async (invocation) => {
+      const result = await invocation.context.call('clone', {
+        source: word(invocation, 0),
+        name: word(invocation, 1),
+      });
+      return {
+        json: result,
+        human: (print) => {
+          print.line(`${result.name}  ${result.mac}`);
+          print.line(`cloned from ${result.source} in ${formatDuration(result.elapsed_ms)}`);
+        },
+      };
+    },
+  },
+  {
     path: 'list',
     summary: 'List the appliances',
     examples: [
@@ -99,6 +123,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
             ['mounts', a.mounts.join(' ') || 'none'],
             ['held back', a.held_back ?? undefined],
             ['layers', a.layers === undefined ? undefined : String(a.layers)],
+            ['frozen layers', a.frozen_layers === undefined ? undefined : String(a.frozen_layers)],
             ['private', a.private_bytes === undefined ? undefined : formatBytes(a.private_bytes)],
             ['root', a.root],
           ];

@@ -144,6 +144,12 @@ export function createFakeFleet(root: string): FakeFleet {
     },
     list: async () => ({ appliances: [...appliances.values()] }),
     show: async (name) => ({ ...need(appliances, 'appliance', name), private_bytes: 4096, layers: 2 }),
+    clone: async ({ source, name }) => {
+      const row = need(appliances, 'appliance', source);
+      appliances.set(name, { ...row, name });
+      const { mac, template } = row;
+      return { name, mac, template, source, layers: 1, elapsed_ms: 1 };
+    },
     delete: async (names) => {
       for (const name of names) need(appliances, 'appliance', name);
       for (const name of names) appliances.delete(name);

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { asStrataError } from '../../base/index.ts';
 import type { ApplianceState } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
+import { frozenDir, frozenList } from '../clone/frozen.ts';
 import {
   isThere,
   namesIn,
@@ -48,6 +49,7 @@ function stateOf(run: FsckRun, name: string): ApplianceState | string {
     if (state.format !== 1 || typeof state.template !== 'string' || typeof state.mac !== 'string')
       return 'its state.json is not one of this version';
     if (state.name !== name) return `its state.json is that of ${JSON.stringify(state.name)}`;
+    if (frozenList(state.frozen) === null) return 'the list of its frozen layers is damaged';
     if (normalizeMac(state.mac) !== state.mac) return `its MAC address ${state.mac} is not in the usual form`;
     return state;
   } catch (error) {
@@ -91,6 +93,10 @@ function checkAppliance(run: FsckRun, name: string): Finding[] {
     );
   if (!isDirectory(join(dir, 'private')))
     add('its private layer is missing', `mkdir -m 755 ${join(dir, 'private')}`);
+  for (const id of frozenList(state.frozen) ?? []) {
+    if (!isDirectory(join(frozenDir(paths, id), 'private')))
+      add(`its frozen layer ${id} is missing`, 'restore it from a backup; what it held is not shown');
+  }
   const hasCurrent = isThere(join(dir, 'current'));
   if (hasCurrent || state.own) {
     findings.push(...checkOwner(run, applianceOwner(name), context.ownDefinitions.get(name)?.record ?? null));
@@ -203,7 +209,7 @@ function checkMachine(run: FsckRun, mac: string): Finding[] {
 
 function describe(row: CatalogRow | null): string {
   if (row === null) return 'nothing';
-  return `${row.mac} @${row.template}${row.own ? ' with layers of its own' : ''}${row.heldBack === null ? '' : ', held back'}`;
+  return `${row.mac} @${row.template}${row.own ? ' with layers of its own' : ''}${row.heldBack === null ? '' : ', held back'}${row.frozen.map((id) => ` +${id}`).join('')}`;
 }
 
 /** The catalog shows what the files show. Appliances whose state cannot be read are reported for themselves. */
@@ -254,5 +260,7 @@ function rowOf(run: FsckRun, name: string): CatalogRow | null {
   const state = stateOf(run, name);
   if (typeof state === 'string') return null;
   const own = isThere(join(run.context.paths.appliances, name, 'current'));
-  return { name, mac: state.mac, template: state.template, own, generation: null, heldBack: state.heldBack };
+  const { mac, template, heldBack } = state;
+  const frozen = frozenList(state.frozen) ?? [];
+  return { name, mac, template, own, generation: null, heldBack, frozen };
 }

@@ -1,15 +1,20 @@
 /** The form of private layers and whiteout sets (docs/formats/private-layer.md), looked at by a thread of its own. */
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { isThere } from '../files.ts';
+import { isThere, namesIn } from '../files.ts';
 import type { FsckRun } from './run.ts';
 import type { PrivateAnswer, PrivateJob } from './worker.ts';
 
 export async function checkPrivateLayers(run: FsckRun, names: string[]): Promise<void> {
-  const { appliances } = run.context.paths;
-  if (names.length === 0) return;
+  const { appliances, frozen } = run.context.paths;
+  const layers = namesIn(frozen).filter((name) => !name.startsWith('.'));
+  if (names.length + layers.length === 0) return;
   await new Promise<void>((resolve, reject) => {
-    const job: PrivateJob = { dirs: names.map((name) => join(appliances, name)) };
+    const dirs = [
+      ...names.map((name) => join(appliances, name)),
+      ...layers.map((name) => join(frozen, name)),
+    ];
+    const job: PrivateJob = { dirs };
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       workerData: job,
       execArgv: ['--disable-warning=ExperimentalWarning'],
@@ -23,7 +28,8 @@ export async function checkPrivateLayers(run: FsckRun, names: string[]): Promise
 function tell(run: FsckRun, { dir, problems, more }: PrivateAnswer): void {
   // Deleted meanwhile.
   if (!isThere(dir)) return;
-  const object = `appliance ${basename(dir)}`;
+  const isFrozen = dir.startsWith(`${run.context.paths.frozen}/`);
+  const object = `${isFrozen ? 'frozen layer' : 'appliance'} ${basename(dir)}`;
   const remedy = 'look at it; strata revert shows the shared original again';
   for (const { path, problem } of problems) {
     run.problems.push({ object, problem: `${path}: ${problem}`, remedy, severity: 'error', repaired: false });

@@ -38,7 +38,9 @@ const KNOWN = new Set([
     'whiteouts',
     'whiteout',
   ].map((name) => OVERLAY + name),
-  ...['ino', 'origin', 'redirects', 'links', 'quarantine', 'partial', 'bases'].map((name) => STRATA + name),
+  ...['ino', 'origin', 'redirects', 'links', 'quarantine', 'opened', 'partial', 'bases'].map(
+    (name) => STRATA + name,
+  ),
 ]);
 
 interface Walk {
@@ -69,6 +71,7 @@ function problemAt(dirfd: number, name: string, isSet: boolean): string | null {
 }
 
 function visit(walk: Walk, dirfd: number, name: string, path: string, depth: number): void {
+  if (path === 'whiteouts/.whole') return;
   const problem = problemAt(dirfd, name, walk.isSet);
   if (problem !== null && problemAt(dirfd, name, walk.isSet) === problem) {
     const { problems } = walk.answer;

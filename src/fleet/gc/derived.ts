@@ -47,6 +47,7 @@ function staleSets(context: FleetContext, name: string): string[] {
       ...record.units.map(unitDirKey),
       ...record.configs.map(({ owner }) => `config/${owner}`),
       ...(policyRecord(context.paths, name)?.layers ?? []).map(({ id }) => `policy/${id}`),
+      ...row.frozen.map((id) => `frozen/${id}`),
     ]);
     return sets.filter((set) => !wanted.has(set));
   } catch {

@@ -6,6 +6,7 @@
 import { join } from 'node:path';
 import { type Progress, StrataError } from '../../base/index.ts';
 import { pruneStore, verdictFile } from '../../scan/index.ts';
+import { collectFrozen } from '../clone/trash.ts';
 import type { FleetContext } from '../context.ts';
 import type { GcKind, GcResult } from '../contract.ts';
 import { isThere } from '../files.ts';
@@ -30,6 +31,7 @@ const KINDS: GcKind[] = [
   'containers',
   'images',
   'verdicts',
+  'frozen',
   'journal',
 ];
 
@@ -82,6 +84,7 @@ async function collect(
     }
     await collectWhiteouts(run);
     await collectImages(run);
+    await collectFrozen(run);
     await collectJournal(run);
     const verdicts = oldVerdicts(context, run.dryRun);
     const bytes = await collectContainers(run);

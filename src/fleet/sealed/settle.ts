@@ -5,6 +5,7 @@
 import { StrataError } from '../../base/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../../vlfs/index.ts';
+import { withFrozen } from '../clone/frozen.ts';
 import { stackOf } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
 import type { GenerationRecord } from '../generations.ts';
@@ -34,7 +35,8 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
   const shown = record === null ? null : sealedGeneration(context, record);
   const specOf = (generation: GenerationRecord): VlfsSpec => {
     const layers = stackOf(context.paths, context.repositories, generation);
-    const stack = policedStack(context.paths, name, layers);
+    const frozen = context.catalog.get(name)?.frozen ?? [];
+    const stack = policedStack(context.paths, name, withFrozen(context.paths, layers, frozen));
     return { name, privateDir, whiteoutsDir, stack, readOnly: false };
   };
   // Without its stack the marks stay as the kernel wrote them, which every door understands.
@@ -48,7 +50,7 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
       pruneWhiteouts(now);
       const changes = databaseChanges(context.paths, shown, current);
       context.onStep('settle: pruned');
-      writePrivateFiles(privateDir, mergedDatabases(privateDir, changes));
+      writePrivateFiles(privateDir, mergedDatabases([privateDir], changes));
     }
   }
   context.onStep('settle: drop the record');

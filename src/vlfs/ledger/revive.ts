@@ -7,6 +7,7 @@ import { type Backing, type Core, emptyNode, type Handle, type Node, rememberSha
 import { newPartial, openBase } from '../delta/partial-file.ts';
 import { decodePartial, PARTIAL_XATTR } from '../delta/partial-form.ts';
 import { newBacking } from '../handles.ts';
+import { confirm } from '../lookup.ts';
 import { nameKey } from '../nodes.ts';
 import { openShared } from '../shared-content.ts';
 import { countHandles } from '../shares.ts';
@@ -59,7 +60,9 @@ function addNode(core: Core, record: NodeRecord, units: ReadonlyMap<number, Unit
   node.priv = (record.mode & MODE_PRIVATE) !== 0;
   node.privIno = record.privIno;
   node.unit = units.get(record.inoBase) ?? null;
-  if (node.unit !== null && record.entry < node.unit.index.entryCount) node.entry = record.entry;
+  // The entries of a frozen layer are other ones in each process: this one is found by its inode when it is used.
+  if (node.unit !== null && node.unit.frozen !== null) node.entry = 0;
+  else if (node.unit !== null && record.entry < node.unit.index.entryCount) node.entry = record.entry;
   else node.unit = null;
   // Looked at again when it is used.
   node.generation = -1;
@@ -85,8 +88,8 @@ function placeNode(core: Core, record: NodeRecord): void {
 function remember(core: Core, node: Node): void {
   if (node.children !== null || (node.parent === null && node.opens === 0) || node.successor !== null) return;
   if (node.priv) core.byPrivateIno.set(node.privIno, node);
-  else if (node.unit !== null && node.parent !== null && node.unit.index.nlink(node.entry) > 1)
-    rememberShared(core, node);
+  else if (node.unit === null || node.parent === null || node.unit.frozen !== null) return;
+  else if (node.unit.index.nlink(node.entry) > 1) rememberShared(core, node);
 }
 
 function reviveHandles(
@@ -99,6 +102,7 @@ function reviveHandles(
     const node = core.nodes.get(record.node);
     if (node === undefined || !Number.isInteger(record.fh) || record.fh < 0 || record.fh >= MOST_HANDLES)
       continue;
+    if (node.unit !== null && node.unit.frozen !== null) confirm(core, node);
     const present = (record.backing & BACKING_BIT.present) !== 0;
     const key = record.fd >= 0 ? `${record.fd}` : `node ${node.id} ${record.backing & BACKING_BIT.shared}`;
     let backing = backings.get(key) ?? null;

@@ -3,8 +3,8 @@ import { close, DT_DIR, fgetxattr, fsetxattr, readDirectory } from '../../sys/in
 import type { Core, Node } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { systemFailure } from '../failure.ts';
-import { nodeAt, REDIRECTS_XATTR } from '../lookup.ts';
-import { REDIRECT } from '../merged-directory.ts';
+import { nodeAt } from '../lookup.ts';
+import { REDIRECT, REDIRECTS_XATTR } from '../merged-directory.ts';
 import { openDirectory } from '../whiteout-sets.ts';
 
 /** Throws when `result` is a negative errno. */

@@ -1,0 +1,205 @@
+/**
+ * Clones: the private layer of the source is frozen, and source and clone go on with an empty one each, over the same frozen layers. The cost does
+ * not depend on what the layer holds. All files of the control plane change by one journal record; where strata-fs serves the source, it
+ * freezes the layer in one turn between the requests (src/vlfs/freeze.ts), after the record and before everything else.
+ */
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkObjectName, StrataError } from '../../base/index.ts';
+import { completePrivate, copyRootAttributes, finishPrivate } from '../../vlfs/index.ts';
+import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
+import type { CatalogRow } from '../catalog.ts';
+import { type FleetContext, operationId } from '../context.ts';
+import type { Fleet } from '../contract.ts';
+import {
+  isThere,
+  namesIn,
+  readJsonIfThere,
+  readTextIfThere,
+  removeTree,
+  syncDirectory,
+  writeNewFile,
+} from '../files.ts';
+import { applianceDefinition, vlfsSpec } from '../follow.ts';
+import type { Definition } from '../generations.ts';
+import type { JournalStep } from '../journal.ts';
+import { COMMIT } from '../locks.ts';
+import { allocateMacs } from '../macs.ts';
+import { refuseLingering } from '../mount-list.ts';
+import { inState } from '../paths.ts';
+import { clonePolicy } from '../policy/apply.ts';
+import { ownFrozenSteps, policyStep } from '../policy/record.ts';
+import { applianceDirs } from '../private-files.ts';
+import { refuseSealed, settleSealed } from '../sealed/settle.ts';
+import { elapsed } from '../templates.ts';
+import { type FrozenId, frozenDir } from './frozen.ts';
+import { copyOwnGeneration } from './own-layers.ts';
+
+type Cloned = Awaited<ReturnType<Fleet['clone']>>;
+
+/** What is prepared for a clone before anything changes. */
+interface Staged {
+  dir: string;
+  /** The layer that the source's private one becomes; null when there is nothing to freeze. */
+  id: FrozenId | null;
+  source: CatalogRow;
+  target: CatalogRow;
+  definition: Definition | null;
+  steps: JournalStep[];
+}
+
+/** Makes the appliance `name` from what `source` is at one instant. */
+export async function cloneAppliance(
+  context: FleetContext,
+  options: { source: string; name: string },
+): Promise<Cloned> {
+  const started = performance.now();
+  const name = checkObjectName('appliance', options.name);
+  await refuseLingering(context, [options.source]);
+  const locks = [applianceLock(options.source), applianceLock(name)];
+  return context.locks.with(locks, async () => {
+    const row = applianceRow(context, options.source);
+    await refuseMounted(context, row.name);
+    finishPrivate(vlfsSpec(context, row));
+    // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
+    await completePrivate(applianceDirs(context.paths, row.name).privateDir);
+    return context.locks.with([COMMIT], () => cloneNow(context, row.name, name, started));
+  });
+}
+
+async function refuseMounted(context: FleetContext, name: string): Promise<void> {
+  refuseSealed(context, name);
+  const plane = await context.runningDataPlane();
+  const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
+  if (isMounted)
+    throw new StrataError('BUSY', `appliance ${name} is mounted`, { hint: `first: strata umount ${name}` });
+}
+
+async function cloneNow(context: FleetContext, from: string, name: string, started: number): Promise<Cloned> {
+  const row = applianceRow(context, from);
+  refuseExisting(context, [name], null);
+  await refuseMounted(context, row.name);
+  settleSealed(context, row.name, applianceDefinition(context, row).record);
+  const staged = await stage(context, row, name);
+  try {
+    await commit(context, staged);
+  } catch (error) {
+    removeTree(staged.dir);
+    throw error;
+  }
+  const { mac, template } = staged.target;
+  return {
+    name,
+    mac,
+    template,
+    source: row.name,
+    layers: staged.target.frozen.length,
+    elapsed_ms: elapsed(started),
+  };
+}
+
+async function stage(context: FleetContext, row: CatalogRow, name: string): Promise<Staged> {
+  const { paths } = context;
+  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
+  const dir = join(paths.appliances, `.tmp-${operationId()}`);
+  mkdirSync(dir, { mode: 0o700 });
+  try {
+    const isEmpty = [privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0);
+    const id = isEmpty ? null : operationId();
+    const frozen = id === null ? row.frozen : [id, ...row.frozen];
+    const [mac] = allocateMacs(1, (one) => context.catalog.nameOfMac(one) !== null) as [string];
+    const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
+    stageAppliance(context, row, { name, mac, frozen, dir });
+    const from = inState(paths, dir);
+    const steps: JournalStep[] = [];
+    if (id !== null) {
+      mkdirSync(frozenDir(paths, id), { mode: 0o700 });
+      steps.push(...freezeSteps(context, row, id, dir), ...ownFrozenSteps(paths, row.name, id));
+    }
+    steps.push({ do: 'rename', from: join(from, 'appliance'), to: join('appliances', name) });
+    steps.push({ do: 'rename', from: join(from, 'machine'), to: join('machines', mac) });
+    const policy = await clonePolicy(context, row, {});
+    steps.push(...policy.steps, policyStep(join('appliances', name), policy.record));
+    steps.push({ do: 'remove', path: from });
+    for (const one of [join(dir, 'appliance'), dir, paths.frozen]) syncDirectory(one);
+    const target = { ...row, name, mac, frozen, generation: definition?.record.generation ?? null };
+    return { dir, id, source: { ...row, frozen }, target, definition, steps };
+  } catch (error) {
+    removeTree(dir);
+    throw error;
+  }
+}
+
+function stateOf(context: FleetContext, row: CatalogRow): ApplianceState {
+  const state = readJsonIfThere(
+    join(context.paths.appliances, row.name, 'state.json'),
+  ) as ApplianceState | null;
+  if (state === null) throw new StrataError('BAD_FORMAT', `appliance ${row.name} has no state.json`);
+  return state;
+}
+
+function textOf(state: ApplianceState): string {
+  return `${JSON.stringify(state)}\n`;
+}
+
+/** The clone's directory and its link of a machine. */
+function stageAppliance(
+  context: FleetContext,
+  row: CatalogRow,
+  o: { name: string; mac: string; frozen: FrozenId[]; dir: string },
+): void {
+  const { dir: source, privateDir } = applianceDirs(context.paths, row.name);
+  const at = join(o.dir, 'appliance');
+  if (!row.own) {
+    mkdirSync(at, { mode: 0o755 });
+    writeNewFile(join(at, 'ldf'), readTextIfThere(join(source, 'ldf')) ?? '');
+  }
+  mkdirSync(join(at, 'private'), { mode: 0o755 });
+  copyRootAttributes(privateDir, join(at, 'private'));
+  const state: ApplianceState = {
+    ...stateOf(context, row),
+    name: o.name,
+    mac: o.mac,
+    createdAt: new Date().toISOString(),
+    parent: row.name,
+    ...(o.frozen.length > 0 ? { frozen: o.frozen } : {}),
+  };
+  writeNewFile(join(at, 'state.json'), textOf(state));
+  symlinkSync(`../appliances/${o.name}`, join(o.dir, 'machine'));
+}
+
+/** The source's private layer and whiteouts become the frozen layer `id`; empty ones take their places. */
+function freezeSteps(context: FleetContext, row: CatalogRow, id: FrozenId, dir: string): JournalStep[] {
+  const { paths } = context;
+  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
+  const state = stateOf(context, row);
+  const steps: JournalStep[] = [];
+  for (const part of ['private', 'whiteouts'] as const) {
+    const own = part === 'private' ? privateDir : whiteoutsDir;
+    if (!isThere(own)) continue;
+    const fresh = join(dir, part);
+    mkdirSync(fresh, { mode: 0o755 });
+    if (part === 'private') copyRootAttributes(own, fresh);
+    steps.push({
+      do: 'replace',
+      from: inState(paths, fresh),
+      to: inState(paths, own),
+      trash: inState(paths, join(frozenDir(paths, id), part)),
+    });
+  }
+  const text = textOf({ ...state, frozen: [id, ...row.frozen] });
+  steps.push({ do: 'write', path: join('appliances', row.name, 'state.json'), text });
+  return steps;
+}
+
+async function commit(context: FleetContext, staged: Staged): Promise<void> {
+  context.onStep('clone-staged');
+  const record = await context.journal.commit('clone', staged.steps);
+  if (staged.definition !== null) context.ownDefinitions.set(staged.target.name, staged.definition);
+  try {
+    context.catalog.put([staged.source, staged.target]);
+    context.onStep('catalog');
+  } finally {
+    context.journal.finish(record);
+  }
+}

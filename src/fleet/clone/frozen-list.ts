@@ -1,0 +1,36 @@
+/** Changing which frozen layers an appliance shows, when that changes nothing that one can see. */
+import { join } from 'node:path';
+import { StrataError } from '../../base/index.ts';
+import type { DataPlane } from '../../fuse/contract.ts';
+import type { ApplianceState } from '../appliances.ts';
+import type { CatalogRow } from '../catalog.ts';
+import type { FleetContext } from '../context.ts';
+import { readJsonIfThere } from '../files.ts';
+import { applianceStack } from '../follow.ts';
+import type { JournalStep } from '../journal.ts';
+import type { FrozenId } from './frozen.ts';
+import { dropUnusedFrozen } from './trash.ts';
+
+/** Under the appliance's lock and the commit lock. `plane`: it serves the appliance. `more`: steps of the same command, which come first. */
+export async function setFrozenList(
+  context: FleetContext,
+  row: CatalogRow,
+  frozen: FrozenId[],
+  o: { plane: DataPlane | null; more?: JournalStep[] },
+): Promise<void> {
+  const path = join('appliances', row.name, 'state.json');
+  const state = readJsonIfThere(join(context.root, path)) as ApplianceState | null;
+  if (state === null) throw new StrataError('BAD_FORMAT', `appliance ${row.name} has no state.json`);
+  const { frozen: _before, ...rest } = state;
+  const text = `${JSON.stringify(frozen.length > 0 ? { ...rest, frozen } : rest)}\n`;
+  const steps: JournalStep[] = [...(o.more ?? []), { do: 'write', path, text }];
+  const id = await context.journal.commit('frozen-layers', steps);
+  try {
+    const now = { ...row, frozen };
+    context.catalog.put([now]);
+    if (o.plane !== null) await o.plane.relayer([{ id: row.name, stack: applianceStack(context, now) }]);
+    dropUnusedFrozen(context);
+  } finally {
+    context.journal.finish(id);
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * Frozen layers: frozen/ID/{private, whiteouts} is what an appliance had in its private layer at the instant of a clone. It belongs to every
+ * appliance whose state.json lists it (newest first) and never changes; who shows it is known from those lists alone, so nothing is counted.
+ */
+import { join } from 'node:path';
+import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
+import { stackOfLevels } from '../compose.ts';
+import type { FleetContext } from '../context.ts';
+import { namesIn } from '../files.ts';
+import { mountedDirs } from '../gc/references.ts';
+import type { FleetPaths } from '../paths.ts';
+
+/** Twelve hexadecimal digits. */
+export type FrozenId = string;
+
+const ID = /^[0-9a-f]{12}$/;
+
+/** The list in a state.json; null when it is damaged. */
+export function frozenList(value: unknown): FrozenId[] | null {
+  if (value === undefined) return [];
+  const isGood = Array.isArray(value) && value.every((id) => typeof id === 'string' && ID.test(id));
+  return isGood ? (value as FrozenId[]) : null;
+}
+
+export function frozenDir(paths: FleetPaths, id: FrozenId): string {
+  return join(paths.frozen, id);
+}
+
+function frozenLevel(paths: FleetPaths, id: FrozenId): LevelSpec {
+  const dir = frozenDir(paths, id);
+  return {
+    kind: 'frozen',
+    id: `frozen/${id}`,
+    treeDir: join(dir, 'private'),
+    indexFile: join(dir, 'index'),
+    whiteoutsDir: join(dir, 'whiteouts'),
+  };
+}
+
+/** A stack with an appliance's frozen layers on top. */
+export function withFrozen(paths: FleetPaths, stack: StackSpec, frozen: readonly FrozenId[]): StackSpec {
+  if (frozen.length === 0) return stack;
+  return stackOfLevels([...frozen.map((id) => frozenLevel(paths, id)), ...stack.levels]);
+}
+
+/**
+ * Frozen layers that nobody lists or shows. Under the commit lock. Empty when an appliance's state cannot be read: then it is not known what it
+ * needs.
+ */
+export function unusedFrozen(context: FleetContext): FrozenId[] {
+  const { paths, catalog } = context;
+  const there = namesIn(paths.frozen).filter((name) => ID.test(name));
+  if (there.length === 0) return [];
+  const rows = catalog.all();
+  const known = new Set(rows.map(({ name }) => name));
+  if (namesIn(paths.appliances).some((name) => !name.startsWith('.') && !known.has(name))) return [];
+  const used = new Set(rows.flatMap(({ frozen }) => frozen));
+  const shown = mountedDirs(context.root);
+  return there.filter((id) => !used.has(id) && !shown.has(frozenDir(paths, id)));
+}

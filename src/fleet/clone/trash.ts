@@ -1,0 +1,70 @@
+/**
+ * Frozen layers that nobody needs go: a rename under the commit lock, so at once for everybody; a thread deletes what it held, and nobody waits for
+ * that. What a process that ends leaves is deleted after the next opening.
+ */
+import { renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { FleetContext } from '../context.ts';
+import { namesIn } from '../files.ts';
+import type { Garbage, GcRun } from '../gc/trash.ts';
+import { takeAway } from '../gc/trash.ts';
+import type { GcJob } from '../gc/worker.ts';
+import { COMMIT } from '../locks.ts';
+import { unusedFrozen } from './frozen.ts';
+
+const TRASH = /^\.trash-/;
+
+/** Takes unused frozen layers away and begins to delete them. Under the commit lock. */
+export function dropUnusedFrozen(context: FleetContext): void {
+  const { frozen } = context.paths;
+  for (const id of unusedFrozen(context)) {
+    context.onStep('frozen-aside');
+    renameSync(join(frozen, id), join(frozen, `.trash-${id}`));
+  }
+  deleteTrash(context);
+}
+
+/** After the opening: what killed processes left. */
+export function dropLeftFrozen(context: FleetContext): Promise<void> {
+  if (namesIn(context.paths.frozen).length === 0) return Promise.resolve();
+  return context.locks.with([COMMIT], () => dropUnusedFrozen(context));
+}
+
+function deleteTrash(context: FleetContext): void {
+  const { frozen } = context.paths;
+  const paths = namesIn(frozen)
+    .filter((name) => TRASH.test(name))
+    .map((name) => join(frozen, name));
+  if (paths.length === 0) return;
+  const job: GcJob = { paths, remove: true };
+  const worker = new Worker(new URL('../gc/worker.ts', import.meta.url), {
+    workerData: job,
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+  });
+  worker.on('error', () => {});
+  worker.unref();
+}
+
+/** As a part of gc: unused frozen layers, and what is left of others. */
+export async function collectFrozen(run: GcRun): Promise<void> {
+  const { context } = run;
+  const { paths } = context;
+  const garbage = (name: string): Garbage => ({
+    kind: 'frozen',
+    name: `frozen/${name}`,
+    path: join(paths.frozen, name),
+    trashDir: TRASH.test(name) ? null : paths.frozen,
+  });
+  const unused = await context.locks.with([COMMIT], () => unusedFrozen(context));
+  const isFree = () => {
+    const now = new Set(unusedFrozen(context));
+    return ({ path }: Garbage) => now.has(path.slice(paths.frozen.length + 1));
+  };
+  if (unused.length > 0) await takeAway(run, unused.map(garbage), isFree);
+  const aside = new Set(run.aside.values());
+  const left = namesIn(paths.frozen).filter(
+    (name) => TRASH.test(name) && !aside.has(join(paths.frozen, name)),
+  );
+  if (left.length > 0) await takeAway(run, left.map(garbage), () => () => true);
+}
