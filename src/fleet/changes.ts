@@ -150,6 +150,8 @@ async function whyPath(context: FleetContext, row: CatalogRow, path: string): Pr
   if (unit !== null) {
     chain.push(`${path} ${owner.private ? 'hides the one that comes from' : 'comes from'} ${unit}`);
     chain.push(...(await layerChain(context, row, parseUnitId(unit)!.layer)));
+  } else if (owner.unit?.startsWith('policy/')) {
+    chain.push(`${path} ${owner.private ? 'hides what' : 'is what'} the appliance's policy puts there`);
   } else if (owner.unit !== null) {
     const from = owner.unit.replace(/^config\/@/, 'appliance ').replace(/^config\//, 'template ');
     chain.push(`${path} ${owner.private ? 'hides the one of' : 'comes from'} the config layer of ${from}`);
