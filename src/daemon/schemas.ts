@@ -32,6 +32,14 @@ const rules = {
   exclude: Type.Optional(Type.Array(path, { maxItems: LIMITS.policyRules })),
   substitutes: Type.Optional(Type.Array(Type.Object({ path, file: path }, STRICT), { maxItems: 1000 })),
 };
+const policy = {
+  ...rules,
+  grafts: Type.Optional(
+    Type.Array(Type.Object({ path, appliance: name, from: path }, STRICT), { maxItems: 1000 }),
+  ),
+  policies: Type.Optional(Type.Array(name, { maxItems: 1000 })),
+  secrets: Type.Optional(Type.Boolean()),
+};
 const nothing = Type.Object({}, STRICT);
 const named = Type.Object({ name }, STRICT);
 const layersOf = Type.Object({ name, layers: layerWords }, STRICT);
@@ -132,6 +140,7 @@ export const REQUEST_SCHEMAS = {
     {
       source: name,
       name,
+      ...policy,
     },
     STRICT,
   ),
@@ -172,12 +181,7 @@ export const REQUEST_SCHEMAS = {
   policyApply: Type.Object(
     {
       name,
-      ...rules,
-      grafts: Type.Optional(
-        Type.Array(Type.Object({ path, appliance: name, from: path }, STRICT), { maxItems: 1000 }),
-      ),
-      policies: Type.Optional(Type.Array(name, { maxItems: 1000 })),
-      secrets: Type.Optional(Type.Boolean()),
+      ...policy,
     },
     STRICT,
   ),

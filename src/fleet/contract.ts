@@ -317,7 +317,7 @@ export interface Fleet {
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
   /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
   clone(
-    o: { source: string; name: string },
+    o: { source: string; name: string } & PolicySource,
     progress: Progress,
   ): Promise<{
     name: string;

@@ -2,6 +2,7 @@
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
 import { maybe, number, text, word, wordList } from '../words.ts';
+import { POLICY_OPTIONS, policyOptions } from './policy.ts';
 
 export const APPLIANCE_COMMANDS: CommandSpec[] = [
   {
@@ -64,11 +65,19 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       { name: 'SOURCE', description: 'the appliance to clone', kind: 'appliance' },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
     ],
-    examples: [['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant']],
+    options: POLICY_OPTIONS,
+    examples: [
+      ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
+      [
+        "strata clone web-1 test-2 --secrets --exclude '/srv/keys/'",
+        'without well-known secrets, and without these',
+      ],
+    ],
     run: async (invocation) => {
       const result = await invocation.context.call('clone', {
         source: word(invocation, 0),
         name: word(invocation, 1),
+        ...policyOptions(invocation),
       });
       return {
         json: result,

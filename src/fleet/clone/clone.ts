@@ -10,7 +10,7 @@ import { completePrivate, copyRootAttributes, finishPrivate } from '../../vlfs/i
 import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
-import type { Fleet } from '../contract.ts';
+import type { Fleet, PolicySource } from '../contract.ts';
 import {
   isThere,
   namesIn,
@@ -27,7 +27,7 @@ import { COMMIT } from '../locks.ts';
 import { allocateMacs } from '../macs.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
-import { clonePolicy } from '../policy/apply.ts';
+import { clonePolicy, type Stricter } from '../policy/apply.ts';
 import { ownFrozenSteps, policyStep } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
@@ -51,19 +51,28 @@ interface Staged {
 /** Makes the appliance `name` from what `source` is at one instant. */
 export async function cloneAppliance(
   context: FleetContext,
-  options: { source: string; name: string },
+  options: { source: string; name: string } & PolicySource,
 ): Promise<Cloned> {
   const started = performance.now();
   const name = checkObjectName('appliance', options.name);
   await refuseLingering(context, [options.source]);
-  const locks = [applianceLock(options.source), applianceLock(name)];
-  return context.locks.with(locks, async () => {
+  const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
+  const locked = [...new Set([options.source, name, ...grafted])].map(applianceLock);
+  return context.locks.with(locked, async () => {
     const row = applianceRow(context, options.source);
+    refuseExisting(context, [name], null);
     await refuseMounted(context, row.name);
-    finishPrivate(vlfsSpec(context, row));
-    // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
-    await completePrivate(applianceDirs(context.paths, row.name).privateDir);
-    return context.locks.with([COMMIT], () => cloneNow(context, row.name, name, started));
+    const policy = await policyFor(context, row, options);
+    try {
+      finishPrivate(vlfsSpec(context, row));
+      // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
+      await completePrivate(applianceDirs(context.paths, row.name).privateDir);
+      return await context.locks.with([COMMIT], () =>
+        cloneNow(context, { source: row.name, name, policy, started }),
+      );
+    } finally {
+      policy.discard();
+    }
   });
 }
 
@@ -75,12 +84,25 @@ async function refuseMounted(context: FleetContext, name: string): Promise<void>
     throw new StrataError('BUSY', `appliance ${name} is mounted`, { hint: `first: strata umount ${name}` });
 }
 
-async function cloneNow(context: FleetContext, from: string, name: string, started: number): Promise<Cloned> {
-  const row = applianceRow(context, from);
+/** The clone's policy, with what its substitutes and grafts will show, before anybody has to wait for it. */
+async function policyFor(context: FleetContext, row: CatalogRow, options: PolicySource): Promise<Stricter> {
+  await context.locks.with([COMMIT], () =>
+    settleSealed(context, row.name, applianceDefinition(context, row).record),
+  );
+  return clonePolicy(context, row, options);
+}
+
+/** Under the locks of source and clone, and the commit lock. */
+async function cloneNow(
+  context: FleetContext,
+  o: { source: string; name: string; policy: Stricter; started: number },
+): Promise<Cloned> {
+  const { name, policy, started } = o;
+  const row = applianceRow(context, o.source);
   refuseExisting(context, [name], null);
   await refuseMounted(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
-  const staged = await stage(context, row, name);
+  const staged = await stage(context, row, name, policy);
   try {
     await commit(context, staged);
   } catch (error) {
@@ -98,7 +120,12 @@ async function cloneNow(context: FleetContext, from: string, name: string, start
   };
 }
 
-async function stage(context: FleetContext, row: CatalogRow, name: string): Promise<Staged> {
+async function stage(
+  context: FleetContext,
+  row: CatalogRow,
+  name: string,
+  policy: Stricter,
+): Promise<Staged> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   const dir = join(paths.appliances, `.tmp-${operationId()}`);
@@ -118,7 +145,6 @@ async function stage(context: FleetContext, row: CatalogRow, name: string): Prom
     }
     steps.push({ do: 'rename', from: join(from, 'appliance'), to: join('appliances', name) });
     steps.push({ do: 'rename', from: join(from, 'machine'), to: join('machines', mac) });
-    const policy = await clonePolicy(context, row, {});
     steps.push(...policy.steps, policyStep(join('appliances', name), policy.record));
     steps.push({ do: 'remove', path: from });
     for (const one of [join(dir, 'appliance'), dir, paths.frozen]) syncDirectory(one);

@@ -8,7 +8,7 @@ import { StrataError } from '../../base/index.ts';
 import { writeTreeIndex } from '../../layer/index.ts';
 import { S_IFDIR, S_IFMT } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { copyShown, createMatcher, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
+import { completePrivate, copyShown, createMatcher, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
@@ -262,6 +262,7 @@ async function viewFor(
     settleSealed(context, appliance, applianceDefinition(context, row).record),
   );
   const source = vlfsSpec(context, row);
+  await completePrivate(source.privateDir);
   const frozen: LevelSpec = {
     kind: 'frozen',
     id: `graft/${basename(dir)}`,

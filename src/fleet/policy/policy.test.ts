@@ -232,3 +232,45 @@ test('a path that leads through a link is no place for a substitute', () =>
       { code: 'USAGE' },
     );
   }));
+
+test('clones: the source keeps its secrets, the clone and its clones do not get them, and everybody keeps what is his own', () =>
+  inWorld(async (world, fleet) => {
+    const priv = (name: string) => join(world.root, 'appliances', name, 'private');
+    mkdirSync(join(priv('one'), 'srv/own'), { recursive: true });
+    writeFileSync(join(priv('one'), 'srv/own/.env'), 'SECRET\n');
+    writeFileSync(join(priv('one'), 'srv/own/marked'), 'SECRET\n');
+    writeFileSync(join(priv('one'), 'srv/own/plain'), 'plain\n');
+    await fleet.policyMark({ name: 'one', paths: ['/srv/own/marked'], marked: true });
+    await fleet.clone({ source: 'one', name: 'child', exclude: ['.env'], secrets: true }, noProgress);
+    await fleet.clone({ source: 'one', name: 'plain' }, noProgress);
+    assert.equal(await shows(world, 'one', '/srv/own/.env'), 'SECRET\n');
+    assert.equal(await shows(world, 'one', '/srv/own/marked'), 'SECRET\n');
+    assert.equal(await shows(world, 'plain', '/srv/own/.env'), 'SECRET\n');
+    assert.equal(await shows(world, 'plain', '/srv/own/marked'), null);
+    const check = async (name: string): Promise<void> => {
+      for (const path of ['/srv/own/.env', '/srv/own/marked', '/srv/data/.env', '/root/.ssh/id_rsa'])
+        assert.equal(await shows(world, name, path), null, `${name} ${path}`);
+      assert.equal(await shows(world, name, '/srv/own/plain'), 'plain\n');
+      assert.equal(await shows(world, name, '/etc/machine-id'), '');
+      assert.equal(await shows(world, name, '/etc/shadow'), 'root:!*:1::::::\n');
+    };
+    await check('child');
+    // Its own keys at the same places: it keeps them when it is cloned, its clones do not get them.
+    mkdirSync(join(priv('child'), 'root/.ssh'), { recursive: true });
+    writeFileSync(join(priv('child'), 'root/.ssh/id_rsa'), 'own\n');
+    await fleet.clone({ source: 'child', name: 'grandchild', exclude: ['/etc/motd'] }, noProgress);
+    assert.equal(await shows(world, 'child', '/root/.ssh/id_rsa'), 'own\n');
+    assert.equal(await shows(world, 'child', '/srv/own/.env'), null);
+    assert.equal(await shows(world, 'child', '/etc/motd'), 'hello\n');
+    await check('grandchild');
+    assert.equal(await shows(world, 'grandchild', '/etc/motd'), null);
+    await world.fleet.delete(['one']);
+    await world.reopen();
+    await check('grandchild');
+    await assert.rejects(world.fleet.revert({ name: 'grandchild', paths: ['/srv/own/.env'] }), {
+      code: 'NOT_FOUND',
+    });
+    await world.fleet.revert({ name: 'grandchild', paths: ['/'] });
+    assert.equal(await shows(world, 'grandchild', '/srv/data/.env'), null);
+    assert.equal(await shows(world, 'grandchild', '/root/.ssh/id_rsa'), null);
+  }));

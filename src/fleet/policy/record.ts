@@ -41,7 +41,12 @@ export function policyRecord(paths: FleetPaths, name: string): PolicyRecord | nu
 
 /** The journal's step that gives an appliance this policy. `dir`: where the appliance's directory is then, in the state root. */
 export function policyStep(dir: string, record: PolicyRecord): JournalStep {
-  return { do: 'write', path: join(dir, 'policy.json'), text: `${JSON.stringify(record, null, 1)}\n` };
+  return { do: 'write', path: join(dir, 'policy.json'), text: policyText(record) };
+}
+
+/** What policy.json holds. */
+export function policyText(record: PolicyRecord): string {
+  return `${JSON.stringify(record, null, 1)}\n`;
 }
 
 /** The step by which a frozen layer that was the appliance's private one stays its own; none for an appliance without a policy. */
