@@ -56,7 +56,7 @@ export function entryState(policy: StackPolicy, level: number, entry: number, st
   const { index, overlay } = policy.units[level]!;
   const { matcher } = policy;
   const own = matcher.step(state, index.name(entry));
-  if (!overlay || (index.mode(entry) & S_IFMT) !== S_IFDIR || !index.hasXattrs(entry)) return own;
+  if (!overlay || index.kind(entry) !== S_IFDIR || !index.hasXattrs(entry)) return own;
   const xattrs: ReadonlyMap<string, Uint8Array> = index.xattrs(entry);
   const before = [
     ...pathsIn(xattrs.get(WAS_XATTR)),
@@ -83,7 +83,7 @@ export function ruleHiding(policy: StackPolicy, level: number, entry: number, st
   if (unit.overlay && unit.givesAttributes && index.hasXattrs(entry) && isMarked(index.xattrs(entry)))
     return MARKED;
   if (policy.matcher.rules.length === 0) return NO_RULE;
-  const isDirectory = (index.mode(entry) & S_IFMT) === S_IFDIR;
+  const isDirectory = index.kind(entry) === S_IFDIR;
   const rule = policy.matcher.rule(state, isDirectory);
   if (rule >= policy.from[level]!) return rule;
   if (isDirectory || index.nlink(entry) < 2) return NO_RULE;
