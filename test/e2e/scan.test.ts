@@ -402,6 +402,13 @@ test('a scanner that hangs has its time, and keeps nobody else waiting', async (
   await s.json('scan', 'a-4', '--on-open', 'on', '--command', 'exit 3');
   assert.equal(await readError(inside('a-4', 'usr/share/tool/good-4')), 'EIO');
   await s.json('scan', 'a-4', '--on-open', 'off');
+  // A clone is checked as its source is.
+  await s.json('scan', 'b-1', '--on-open', 'on', ...clam);
+  await s.json('clone', 'b-1', 'e-1');
+  mkdirSync(dir('e-1'));
+  await s.json('mount', 'e-1', dir('e-1'));
+  assert.equal(read('e-1'), 'EPERM');
+  assert.equal(read('e-1', 'usr/share/tool/good-1'), 'done');
   assert.equal(read('a-4'), 'done');
   const none = await s.run(['scan', 'a-4', '--on-open', 'on', '--socket', join(aside, 'nobody')]);
   assert.match(none.stderr, /clamd does not answer/);

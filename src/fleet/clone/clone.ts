@@ -6,7 +6,7 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, StrataError } from '../../base/index.ts';
-import { completePrivate, copyRootAttributes, finishPrivate } from '../../vlfs/index.ts';
+import { completePrivate, copyRootAttributes, finishPrivate, onOpenFile } from '../../vlfs/index.ts';
 import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
@@ -191,6 +191,9 @@ function stageAppliance(
     ...(o.frozen.length > 0 ? { frozen: o.frozen } : {}),
   };
   writeNewFile(join(at, 'state.json'), textOf(state));
+  // What is judged at open in the source is so in the clone.
+  const onOpen = readTextIfThere(onOpenFile(privateDir));
+  if (onOpen !== null) writeNewFile(onOpenFile(join(at, 'private')), onOpen);
   symlinkSync(`../appliances/${o.name}`, join(o.dir, 'machine'));
 }
 
