@@ -1,7 +1,9 @@
 /** The content of shared files: opening it, and copying a small one. */
 import {
+  close,
   copyFileRange,
   E,
+  fgetxattr,
   O_CLOEXEC,
   O_RDONLY,
   openat2,
@@ -10,6 +12,8 @@ import {
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
 } from '../sys/index.ts';
+import { basesOf, openShown } from './delta/outside.ts';
+import { PARTIAL_XATTR } from './delta/partial-form.ts';
 import { type Unit, unitRootFd } from './stack.ts';
 
 /** Opens the file of a unit for reading; a negative errno (-ESTALE: the unit is gone). */
@@ -27,7 +31,20 @@ export function openShared(unit: Unit, entry: number): number {
     0,
     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
   );
-  return fd === -E.NOENT || fd === -E.NOTDIR ? -E.STALE : fd;
+  if (fd < 0) return fd === -E.NOENT || fd === -E.NOTDIR ? -E.STALE : fd;
+  return unit.overlay ? contentOf(unit, fd) : fd;
+}
+
+/** A frozen private layer may hold partial files: what such a one shows. Takes over the descriptor. */
+function contentOf(unit: Unit, fd: number): number {
+  if (typeof fgetxattr(fd, PARTIAL_XATTR) === 'number') return fd;
+  try {
+    return openShown(fd, basesOf(unit.treeDir), unit.treeDir) ?? -E.IO;
+  } catch {
+    return -E.IO;
+  } finally {
+    close(fd);
+  }
 }
 
 const chunk = Buffer.allocUnsafeSlow(64 * 1024);

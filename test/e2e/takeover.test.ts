@@ -30,6 +30,8 @@ after(() => s.remove());
 const seconds = Number(process.env.STRATA_TAKEOVER_SECONDS ?? 4);
 const MOUNTS = 100;
 const SHARED = 'usr/share/work';
+/** Bytes of files that are changed in place, block by block. */
+const LARGE = 3 << 20;
 const view = (i: number): string => join(s.root, 'views', `m-${i}`);
 
 async function mountedNow(): Promise<number> {
@@ -43,6 +45,7 @@ before(async () => {
     for c in sh sleep touch cat; do ln -s busybox ${tree}/usr/bin/$c; done`);
   mkdirSync(join(tree, SHARED, 'sub'), { recursive: true });
   for (const name of ['a', 'shared', 'sub/b']) writeFileSync(join(tree, SHARED, name), name.repeat(3000));
+  for (const name of ['large', 'large2']) writeFileSync(join(tree, SHARED, name), Buffer.alloc(LARGE, name));
   await s.json('repo', 'add', 'local', join(s.root, 'units'));
   await s.json('layer', 'build', tree, '--repo', 'local', '--name', 'work', '--version', '1');
   await s.json('template', 'create', 't', 'local/work');
@@ -113,6 +116,58 @@ test('operations that may not be done twice', async (t) => {
   const kills = await killDuring(s.root, Promise.all(work));
   const counts = await Promise.all(work);
   t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} operations, ${kills} kills`);
+  assert.ok(kills > 0);
+});
+
+/** Changes a large shared file at random until its time is over, and compares it with memory all the while. */
+const CHANGES_IN_PLACE = `
+const fs = require('node:fs');
+const [file, milliseconds] = process.argv.slice(1);
+let model = fs.readFileSync(file);
+const end = Date.now() + Number(milliseconds);
+let fd = fs.openSync(file, 'r+');
+let done = 0;
+const below = (n) => Math.floor(Math.random() * n);
+const same = (what) => {
+  if (!fs.readFileSync(file).equals(model)) throw new Error(what + ' after ' + done);
+};
+for (; Date.now() < end; done++) {
+  const what = below(20);
+  if (what < 12) {
+    const data = Buffer.alloc(1 + below(9000), 97 + (done % 26));
+    const at = below(model.length);
+    if (at + data.length > model.length) model = Buffer.concat([model, Buffer.alloc(at + data.length - model.length)]);
+    data.copy(model, at);
+    for (let put = 0; put < data.length; ) put += fs.writeSync(fd, data, put, data.length - put, at + put);
+  } else if (what < 17) {
+    const at = below(model.length);
+    const got = Buffer.alloc(Math.min(20000, model.length - at));
+    for (let n = 0; n < got.length; ) n += fs.readSync(fd, got, n, got.length - n, at + n);
+    if (!got.equals(model.subarray(at, at + got.length))) throw new Error('other bytes at ' + at);
+  } else if (what === 17) fs.fsyncSync(fd);
+  else if (what === 18) {
+    fs.closeSync(fd);
+    fs.chmodSync(file, 0o600 + below(64));
+    fd = fs.openSync(file, 'r+');
+  } else if (below(20) === 0) {
+    const size = model.length - below(100000);
+    fs.ftruncateSync(fd, size);
+    model = model.subarray(0, size);
+  }
+  if (done % 200 === 199) same('another file');
+}
+fs.closeSync(fd);
+same('another file at the end');
+console.log(done);
+`;
+
+test('large shared files that are changed in place', async (t) => {
+  const work = ['large', 'large2'].map((name, i) =>
+    program(process.execPath, ['-e', CHANGES_IN_PLACE, join(view(7 + i), SHARED, name), `${seconds * 1000}`]),
+  );
+  const kills = await killDuring(Promise.all(work));
+  const counts = await Promise.all(work);
+  t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} changes, ${kills} kills`);
   assert.ok(kills > 0);
 });
 

@@ -89,6 +89,11 @@ export async function collectReferences(context: FleetContext, keep: number): Pr
       references.units.add(id as UnitId);
     await breathe();
   }
+  for (const name of namesIn(join(paths.root, 'frozen'))) {
+    for (const id of basesOf(join(paths.root, 'frozen', name, 'private')).keys())
+      references.units.add(id as UnitId);
+    await breathe();
+  }
   for (const ref of others)
     if (references.mounted.has(generationDir(paths, ref.owner, ref.generation))) pending.push(ref);
   for (let ref = pending.pop(); ref !== undefined; ref = pending.pop()) {

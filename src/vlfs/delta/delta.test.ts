@@ -233,6 +233,35 @@ test(
   }),
 );
 
+test(
+  'a frozen private layer with partial files is a level like any',
+  sandboxed(async (box) => {
+    const spec = await withBig(box);
+    const two = await box.unit('two', '1', { attributes: CONTENT });
+    const below = { ...spec, stack: stackOf([...spec.stack.levels, two]) };
+    let c = new Client(below);
+    c.chmod('attributes', 0o640);
+    edit(c, 'd/big', 'frozen', 9000);
+    c.close();
+    const expected = edited(CONTENT, 'frozen', 9000);
+    const frozen = { ...(await box.config('x', below)), kind: 'frozen' as const, id: 'frozen/1' };
+    const clone = box.spec('clone', [frozen, ...below.stack.levels]);
+    c = new Client(clone);
+    assert.equal(c.stat('attributes').mode & 0o7777, 0o640);
+    assert.ok(readAll(c, 'attributes') === CONTENT);
+    assert.ok(readAll(c, 'd/other') === expected);
+    c.chmod('attributes', 0o600);
+    edit(c, 'd/other', 'clone', 0);
+    assert.ok(readAll(c, 'attributes') === CONTENT);
+    assert.ok(readAll(c, 'd/big') === edited(expected, 'clone', 0));
+    assert.deepEqual(c.faults, []);
+    c.close();
+    c = new Client(below);
+    assert.ok(readAll(c, 'd/big') === expected, 'the source is what it was');
+    c.close();
+  }),
+);
+
 type Step =
   | { op: 'write' | 'punch' | 'zero' | 'allocate' | 'zero and grow'; offset: number; length: number }
   | { op: 'truncate'; size: number }
