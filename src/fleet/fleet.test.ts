@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -16,6 +18,7 @@ import {
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { noProgress, StrataError } from '../base/index.ts';
+import { fremovexattr, fsetxattr } from '../sys/index.ts';
 import { makeWorld, type World } from './fleet.test-support.ts';
 
 let w: World;
@@ -320,6 +323,13 @@ test('layers and repositories in use are not removed', async () => {
   const error = await refused('BUSY', w.fleet.layerRemove({ repo: 'local', layer: 'base', version: '1' }));
   assert.match(error.message, /template t/);
   await refused('BUSY', w.fleet.repoRemove('local'));
+  // A large file of that version was changed in part, and the version left the stack since.
+  const fd = openSync(join(w.root, 'appliances/bad/private'), 'r');
+  fsetxattr(fd, 'trusted.strata.bases', Buffer.from('local/near 1\0../../../units/near_1/filesystem\0'));
+  const shown = await refused('BUSY', w.fleet.layerRemove({ repo: 'local', layer: 'near', version: '1' }));
+  assert.match(shown.message, /changed files of appliance bad/);
+  fremovexattr(fd, 'trusted.strata.bases');
+  closeSync(fd);
   await w.fleet.layerRemove({ repo: 'local', layer: 'near', version: '1' });
   await refused('NOT_FOUND', w.fleet.layerShow({ repo: 'local', layer: 'near', version: '1' }));
   await refused('NOT_FOUND', w.fleet.rollback({ template: 'good', generation: 1 }, noProgress));

@@ -165,7 +165,7 @@ test('large shared files that are changed in place', async (t) => {
   const work = ['large', 'large2'].map((name, i) =>
     program(process.execPath, ['-e', CHANGES_IN_PLACE, join(view(7 + i), SHARED, name), `${seconds * 1000}`]),
   );
-  const kills = await killDuring(Promise.all(work));
+  const kills = await killDuring(s.root, Promise.all(work));
   const counts = await Promise.all(work);
   t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} changes, ${kills} kills`);
   assert.ok(kills > 0);

@@ -2,9 +2,11 @@
  * The thread of fsck-private.ts: walks private layers and whiteout sets, which may hold millions of files, while the control plane goes on. What a
  * running appliance changes meanwhile is no finding: each is looked at again before it is told. Reads only.
  */
+import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { nameFromText, nameToText } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
+import { basesOf, PARTIAL_XATTR, partialSource } from '../../vlfs/index.ts';
 
 export interface PrivateJob {
   /** Appliances' directories. */
@@ -46,6 +48,8 @@ const KNOWN = new Set([
 interface Walk {
   answer: PrivateAnswer;
   isSet: boolean;
+  /** The units below partial files. */
+  bases: ReadonlyMap<string, string>;
 }
 
 function problemAt(dirfd: number, name: string, isSet: boolean): string | null {
@@ -70,10 +74,28 @@ function problemAt(dirfd: number, name: string, isSet: boolean): string | null {
   return null;
 }
 
+/** A partial file without the file that it shows. */
+function partialProblem(dirfd: number, name: string, { bases, isSet }: Walk): string | null {
+  if (isSet || bases.size === 0 || typeof sys.getxattrAt(dirfd, name, PARTIAL_XATTR) === 'number')
+    return null;
+  const fd = sys.openat(dirfd, name, sys.O_RDONLY | sys.O_NOFOLLOW | sys.O_NONBLOCK | sys.O_CLOEXEC);
+  if (fd < 0) return null;
+  try {
+    const source = partialSource(fd, bases);
+    if (source !== null) sys.close(source.baseFd);
+    return null;
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    sys.close(fd);
+  }
+}
+
 function visit(walk: Walk, dirfd: number, name: string, path: string, depth: number): void {
   if (path === 'whiteouts/.whole') return;
-  const problem = problemAt(dirfd, name, walk.isSet);
-  if (problem !== null && problemAt(dirfd, name, walk.isSet) === problem) {
+  const look = () => problemAt(dirfd, name, walk.isSet) ?? partialProblem(dirfd, name, walk);
+  const problem = look();
+  if (problem !== null && look() === problem) {
     const { problems } = walk.answer;
     if (problems.length < NAMED) problems.push({ path: nameToText(path), problem });
     else walk.answer.more = true;
@@ -98,8 +120,9 @@ for (const dir of (workerData as PrivateJob).dirs) {
   const answer: PrivateAnswer = { dir, problems: [], more: false };
   const fd = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY);
   if (fd >= 0) {
-    visit({ answer, isSet: false }, fd, 'private', 'private', 0);
-    visit({ answer, isSet: true }, fd, 'whiteouts', 'whiteouts', 0);
+    const bases = basesOf(join(dir, 'private'));
+    visit({ answer, isSet: false, bases }, fd, 'private', 'private', 0);
+    visit({ answer, isSet: true, bases }, fd, 'whiteouts', 'whiteouts', 0);
     sys.close(fd);
   }
   parentPort!.postMessage(answer);
