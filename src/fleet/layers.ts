@@ -1,6 +1,6 @@
 /** Layers and repositories as commands see them: add, list, sync, remove; import, build, show, verify, remove units. */
 import { statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import { asStrataError, type Progress, StrataError, type UnitId, unitId } from '../base/index.ts';
 import { compareVersions, parseRelations } from '../formats/index.ts';
 import type { BuildOptions, LayerUnit } from '../layer/contract.ts';
@@ -85,11 +85,15 @@ function users(context: FleetContext, isIt: (id: UnitId) => boolean): string[] {
 
 /** Appliances whose private files still show parts of files of such units. */
 function baseUsers(context: FleetContext, isIt: (id: UnitId) => boolean): string[] {
-  return namesIn(context.paths.appliances)
-    .filter((name) =>
-      [...basesOf(applianceDirs(context.paths, name).privateDir).keys()].some((id) => isIt(id as UnitId)),
-    )
+  const { paths } = context;
+  const needs = (privateDir: string): boolean =>
+    [...basesOf(privateDir).keys()].some((id) => isIt(id as UnitId));
+  const appliances = namesIn(paths.appliances)
+    .filter((name) => needs(applianceDirs(paths, name).privateDir))
     .map((name) => `changed files of appliance ${name}`);
+  const frozen = join(paths.root, 'frozen');
+  const clones = namesIn(frozen).filter((name) => needs(join(frozen, name, 'private')));
+  return clones.length === 0 ? appliances : [...appliances, 'changed files that clones share'];
 }
 
 function refuseUsed(what: string, by: string[]): void {

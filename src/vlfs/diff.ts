@@ -238,7 +238,7 @@ const chunk = Buffer.allocUnsafeSlow(1 << 20);
 function hasContentOf(core: Core, fd: number, name: string, ref: Reference): boolean {
   const { id, index } = unitOf(core.stack, ref);
   const entry = entryOf(ref);
-  const partial = core.hasPartials ? loadPartial(fd, name, true) : null;
+  const partial = loadPartial(fd, name, true);
   if (partial?.form.meta && partial.form.unit === id) {
     if (partial.form.path === index.path(entry)) return true;
     if (partial.form.path === index.path(index.hardLinkLeader(entry))) return true;
