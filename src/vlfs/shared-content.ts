@@ -20,7 +20,7 @@ import { type Unit, unitRootFd } from './stack.ts';
 export function openShared(unit: Unit, entry: number): number {
   if (unit.frozen !== null) {
     const opened = unit.refs === 0 ? -E.STALE : unit.frozen.open(entry);
-    return opened === -E.NOENT ? -E.STALE : opened;
+    return opened === -E.NOENT ? -E.STALE : opened < 0 ? opened : contentOf(unit, opened);
   }
   const root = unitRootFd(unit);
   if (root < 0) return -E.STALE;
