@@ -315,7 +315,7 @@ function play(spec: VlfsSpec, host: string, run: readonly Step[]): void {
       if (step.op === 'write' || step.op === 'append') {
         const at = step.op === 'write' ? step.offset : fs.fstatSync(fd).size;
         const data = text(step.length);
-        c.run(() => c.fs.write(caller, handle.id, handle.fh, at, Buffer.from(data), false));
+        c.run(() => c.fs.write(c.caller, handle.id, handle.fh, at, Buffer.from(data), false));
         fs.writeSync(fd, data, at);
       } else if (step.op === 'truncate') {
         c.setattr('d/big', { valid: FATTR.SIZE, size: step.size });
