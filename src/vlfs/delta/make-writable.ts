@@ -1,5 +1,5 @@
 /**
- * Before a partial file is opened for writing, or cut: where the file system shares blocks, or the file below is badly fragmented on one that does not mind,
+ * Before a partial file is opened for writing, or cut: where the file system shares blocks,
  * it becomes an ordinary file at once; else it stays partial and what is written goes into blocks of its own. A node whose content is open through
  * passthrough cannot change its backing file: then another node takes its names, and the kernel walks again (-ESTALE).
  */
