@@ -11,7 +11,17 @@ if (!(seconds > 0) || !(cycles > 0)) {
   process.stderr.write('usage: npm run soak -- [--minutes N] [--cycles N]\n');
   process.exit(2);
 }
-const result = await runSoak({ seconds, cycles, onProgress: (line) => process.stderr.write(`${line}\n`) });
+const ended = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    process.stderr.write('taking everything away\n');
+    ended.abort();
+  });
+const onProgress = (line: string) => process.stderr.write(`${line}\n`);
+const result = await runSoak({ seconds, cycles, onProgress, signal: ended.signal }).catch((error) => {
+  if (ended.signal.aborted) process.exit(130);
+  throw error;
+});
 process.stdout.write(`${Math.round(result.seconds)} s, ${result.cycles} mounts and unmounts\n`);
 for (const { what, from, to, most, grows } of result.trends) {
   const figures = [from, to, most].map((value) => value.toFixed(0).padStart(6)).join(' ');

@@ -17,6 +17,8 @@ export interface SoakOptions {
   cycles: number;
   /** Told about the state now and then. */
   onProgress?: (line: string) => void;
+  /** Ends the run early: everything is taken away, nothing is judged. */
+  signal?: AbortSignal;
 }
 
 export interface SoakResult {
@@ -110,6 +112,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     let cycles = 0;
     let told = 0;
     while (elapsed() < options.seconds || cycles < options.cycles) {
+      options.signal?.throwIfAborted();
       if (samples.length * every <= elapsed() * 1000) samples.push(takeSample(processes, s.root, elapsed()));
       if (cycles * perCycle <= elapsed() * 1000) {
         // A busy machine may take longer than a mount waits to end the mount before.
