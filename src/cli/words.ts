@@ -66,6 +66,18 @@ export function parseCount(what: string, value: string, minimum: number): number
   return parsed;
 }
 
+const UNITS: Record<string, number> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40, P: 2 ** 50 };
+
+/** Bytes: a number with K, M, G, T or P (1024, as those of df -h), or with kB, MB, GB, TB or PB (1000). Throws USAGE otherwise. */
+export function parseSize(what: string, value: string): number {
+  const [, digits, unit = '', rest = ''] = /^(\d+(?:\.\d+)?)([KMGTP]?)(i?B)?$/i.exec(value) ?? [];
+  const factor = UNITS[unit.toUpperCase()]!;
+  const power = Math.round(Math.log2(factor) / 10);
+  const bytes = Math.floor(Number(digits) * (rest.toUpperCase() === 'B' ? 1000 ** power : factor));
+  if (digits !== undefined && Number.isSafeInteger(bytes)) return bytes;
+  throw new StrataError('USAGE', `${what} must be a size like 10G or 500M, not ${JSON.stringify(value)}`);
+}
+
 /** A path inside an appliance: always absolute there. */
 export function insidePath(path: string): string {
   return path.startsWith('/') ? path : `/${path}`;

@@ -109,6 +109,9 @@ export interface Requests {
   rollback: First<'rollback'>;
   create: First<'create'>;
   clone: First<'clone'>;
+  importDir: First<'importDir'>;
+  quotaSet: First<'quotaSet'>;
+  quotaShow: { name: string };
   list: Nothing;
   show: { name: string };
   delete: { names: string[] };
@@ -278,6 +281,23 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     path: '/v1/appliances/:source/clone',
     stream: true,
     summary: 'Makes an appliance from what another is at one instant.',
+  },
+  importDir: {
+    verb: 'POST',
+    path: '/v1/imports',
+    stream: true,
+    summary: 'Makes an appliance of an existing root file system.',
+  },
+  quotaSet: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/quota',
+    summary: 'Limits how much an appliance may take.',
+  },
+  quotaShow: {
+    verb: 'GET',
+    path: '/v1/appliances/:name/quota',
+    safe: true,
+    summary: 'How much an appliance may take, and how much it does.',
   },
   list: { verb: 'GET', path: '/v1/appliances', safe: true, summary: 'Lists the appliances.' },
   show: { verb: 'GET', path: '/v1/appliances/:name', safe: true, summary: 'One appliance.' },

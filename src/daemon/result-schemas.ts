@@ -45,6 +45,13 @@ const appliance = Type.Object({
   ldf: Type.Optional(text),
   root: Type.Optional(text),
 });
+const quota = Type.Object({
+  name: text,
+  quota_bytes: Type.Union([count, Type.Null()]),
+  quota_inodes: Type.Union([count, Type.Null()]),
+  used_bytes: count,
+  used_inodes: count,
+});
 const policy = Type.Object({
   name: text,
   offered: Type.Boolean(),
@@ -152,6 +159,18 @@ export const RESULT_SCHEMAS = {
     layers: count,
     elapsed_ms: count,
   }),
+  importDir: Type.Object({
+    name: text,
+    mac: text,
+    template: text,
+    source: text,
+    entries: count,
+    bytes: count,
+    left_out: texts,
+    elapsed_ms: count,
+  }),
+  quotaSet: quota,
+  quotaShow: quota,
   list: Type.Object({ appliances: Type.Array(appliance) }),
   show: appliance,
   delete: Type.Object({ deleted: texts }),

@@ -40,6 +40,10 @@ const policy = {
   policies: Type.Optional(Type.Array(name, { maxItems: 1000 })),
   secrets: Type.Optional(Type.Boolean()),
 };
+const limit = Type.Optional(
+  Type.Union([Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), Type.Null()]),
+);
+const quota = { quotaBytes: limit, quotaInodes: limit };
 const nothing = Type.Object({}, STRICT);
 const named = Type.Object({ name }, STRICT);
 const layersOf = Type.Object({ name, layers: layerWords }, STRICT);
@@ -133,6 +137,7 @@ export const REQUEST_SCHEMAS = {
       mac: Type.Optional(Type.String({ minLength: 1, maxLength: 32 })),
       count: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.createCount })),
       layers: Type.Optional(layerWords),
+      ...quota,
     },
     STRICT,
   ),
@@ -141,9 +146,23 @@ export const REQUEST_SCHEMAS = {
       source: name,
       name,
       ...policy,
+      ...quota,
     },
     STRICT,
   ),
+  importDir: Type.Object(
+    {
+      source: path,
+      name,
+      how: Type.Optional(Type.Union([Type.Literal('copy'), Type.Literal('link'), Type.Literal('move')])),
+      template: Type.Optional(name),
+      mac: Type.Optional(Type.String({ minLength: 1, maxLength: 32 })),
+      ...quota,
+    },
+    STRICT,
+  ),
+  quotaSet: Type.Object({ name, ...quota }, STRICT),
+  quotaShow: named,
   list: nothing,
   show: named,
   delete: Type.Object({ names: Type.Array(name, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),

@@ -24,6 +24,7 @@ import {
 } from './files.ts';
 import { applianceDefinition } from './follow.ts';
 import type { Definition } from './generations.ts';
+import { type BaseId, baseOf, dropUnusedBases, stageBase } from './import/base.ts';
 import type { JournalStep } from './journal.ts';
 import { createLdf, formatLdf } from './ldf.ts';
 import { COMMIT } from './locks.ts';
@@ -31,6 +32,7 @@ import { allocateMacs, normalizeMac } from './macs.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
 import { applianceDirs } from './private-files.ts';
+import { stageQuota, stageUsage } from './quota/quotas.ts';
 import { behindSealed } from './sealed/settle.ts';
 import { elapsed, parseLayers, templateLock } from './templates.ts';
 
@@ -77,11 +79,12 @@ function namesFor(options: CreateOptions): string[] {
   return names;
 }
 
-/** All appliances of one command appear together or not at all. */
+/** All appliances of one command appear together or not at all; with them what `imported` says. */
 export async function createAppliances(
   context: FleetContext,
   options: CreateOptions,
   progress: Progress,
+  imported: { base: BaseId; steps: JournalStep[] } | null = null,
 ): Promise<Created> {
   const started = performance.now();
   const names = namesFor(options);
@@ -109,8 +112,9 @@ export async function createAppliances(
         refuseExisting(context, names, mac);
         const macs =
           mac === null ? allocateMacs(names.length, (m) => context.catalog.nameOfMac(m) !== null) : [mac];
-        const rows = await stageAppliances(context, options.template, names, macs, stage, definitions);
-        await commitAppliances(context, rows, stage, definitions);
+        const base = imported?.base ?? null;
+        const rows = await stageAppliances(context, options, { names, macs, stage, definitions, base });
+        await commitAppliances(context, rows, stage, definitions, imported?.steps ?? []);
         const appliances = rows.map((row) => ({ name: row.name, mac: row.mac, template: row.template }));
         return { appliances, elapsed_ms: elapsed(started) };
       });
@@ -135,12 +139,17 @@ export function refuseExisting(context: FleetContext, names: string[], mac: stri
 /** Writes the appliances' directories and machine links into the staging directory; one sync for all. */
 async function stageAppliances(
   context: FleetContext,
-  template: string,
-  names: string[],
-  macs: string[],
-  stage: string,
-  definitions: Map<string, Definition>,
+  options: CreateOptions,
+  o: {
+    names: string[];
+    macs: string[];
+    stage: string;
+    definitions: Map<string, Definition>;
+    base: BaseId | null;
+  },
 ): Promise<CatalogRow[]> {
+  const { names, macs, stage, definitions } = o;
+  const { template } = options;
   const createdAt = new Date().toISOString();
   const ldf = formatLdf(createLdf({ refs: [template], explicit: [], implicit: [] }));
   const machines = join(stage, '.machines');
@@ -156,6 +165,9 @@ async function stageAppliances(
       writeNewFile(join(dir, 'ldf'), ldf, false);
     }
     mkdirSync(join(dir, 'private'), { mode: 0o755 });
+    stageBase(dir, o.base);
+    stageQuota(dir, options, null, false);
+    stageUsage(dir, { bytes: 0, inodes: 0, state: 'exact' }, false);
     const own = definition !== undefined;
     const state: ApplianceState = { format: 1, name, mac, template, own, heldBack: null, createdAt };
     writeNewFile(join(dir, 'state.json'), `${JSON.stringify(state)}\n`, false);
@@ -180,9 +192,10 @@ async function commitAppliances(
   rows: CatalogRow[],
   stage: string,
   definitions: Map<string, Definition>,
+  first: JournalStep[],
 ): Promise<void> {
   const from = join('appliances', stage.slice(context.paths.appliances.length + 1));
-  const steps: JournalStep[] = [];
+  const steps: JournalStep[] = [...first];
   for (const { name, mac } of rows) {
     steps.push({ do: 'rename', from: join(from, name), to: join('appliances', name) });
     steps.push({ do: 'rename', from: join(from, '.machines', mac), to: join('machines', mac) });
@@ -304,6 +317,7 @@ export async function deleteAppliances(
         hint: `strata umount ${name}, then delete it`,
       });
     }
+    const hadBase = rows.some(({ name }) => baseOf(context.paths, name) !== null);
     const steps: JournalStep[] = [];
     const trash = join('appliances', `.trash-${operationId()}`);
     for (const { name, mac } of rows) {
@@ -315,6 +329,7 @@ export async function deleteAppliances(
       context.catalog.remove(unique);
       for (const name of unique) context.ownDefinitions.delete(name);
       if (rows.some(({ frozen }) => frozen.length > 0)) dropUnusedFrozen(context);
+      if (hadBase) dropUnusedBases(context);
     } finally {
       context.journal.finish(id);
     }

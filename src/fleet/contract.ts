@@ -41,6 +41,21 @@ export interface TemplateTimings {
   configure_ms: number;
 }
 
+/** null: no limit. Missing: as it is, or as that of the source. */
+export interface QuotaOptions {
+  quotaBytes?: number | null;
+  quotaInodes?: number | null;
+}
+
+export interface QuotaInfo {
+  name: string;
+  quota_bytes: number | null;
+  quota_inodes: number | null;
+  /** Of what the appliance shows of its own, private or frozen: allocated bytes of files, 4 KiB a directory. */
+  used_bytes: number;
+  used_inodes: number;
+}
+
 export interface ApplianceInfo {
   name: string;
   mac: string;
@@ -97,6 +112,7 @@ export type GcKind =
   | 'images'
   | 'verdicts'
   | 'frozen'
+  | 'imports'
   | 'journal';
 
 export interface GcResult {
@@ -312,12 +328,12 @@ export interface Fleet {
   rollback(o: { template: string; generation?: number }, progress: Progress): Promise<UpdateResult>;
 
   create(
-    o: { name: string; template: string; mac?: string; count?: number; layers?: string[] },
+    o: { name: string; template: string; mac?: string; count?: number; layers?: string[] } & QuotaOptions,
     progress: Progress,
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
   /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
   clone(
-    o: { source: string; name: string } & PolicySource,
+    o: { source: string; name: string } & PolicySource & QuotaOptions,
     progress: Progress,
   ): Promise<{
     name: string;
@@ -328,6 +344,33 @@ export interface Fleet {
     layers: number;
     elapsed_ms: number;
   }>;
+  /**
+   * Makes an appliance of an existing root file system: a directory, a tar archive, or a file with ext4, XFS or btrfs. `how`: by blocks of its own or shared ones
+   * (default), by further names of the same files, by moving the directory. Killed anywhere, it is there wholly or not.
+   */
+  importDir(
+    o: {
+      source: string;
+      name: string;
+      how?: 'copy' | 'link' | 'move';
+      template?: string;
+      mac?: string;
+    } & QuotaOptions,
+    progress: Progress,
+  ): Promise<{
+    name: string;
+    mac: string;
+    template: string;
+    source: 'directory' | 'tar' | 'image';
+    entries: number;
+    bytes: number;
+    /** Directories on other file systems; they are empty in the appliance. */
+    left_out: string[];
+    elapsed_ms: number;
+  }>;
+  /** Limits how much the appliance may take; a mounted one obeys at once. */
+  quotaSet(o: { name: string } & QuotaOptions): Promise<QuotaInfo>;
+  quotaShow(name: string): Promise<QuotaInfo>;
   list(): Promise<{ appliances: ApplianceInfo[] }>;
   show(name: string): Promise<ApplianceInfo>;
   delete(names: string[]): Promise<{ deleted: string[] }>;

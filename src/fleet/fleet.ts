@@ -38,6 +38,9 @@ import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMou
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
 import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
+import { dropLeftBases } from './import/base.ts';
+import { importDirectory } from './import/import-dir.ts';
+import { quotaOf, setQuota } from './quota/quotas.ts';
 import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
 import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
 import {
@@ -84,6 +87,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   finish();
   resumeQuarantine(context, notes);
   await dropLeftFrozen(context);
+  await dropLeftBases(context);
   if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
   return fleetOf(context, notes);
 }
@@ -143,6 +147,9 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     rollback: (o, progress) => rollbackTemplate(context, o, progress),
     create: (o, progress) => createAppliances(context, o, progress),
     clone: (o) => cloneAppliance(context, o),
+    importDir: (o, progress) => importDirectory(context, o, progress),
+    quotaSet: (o) => setQuota(context, o),
+    quotaShow: (name) => quotaOf(context, name),
     list: () => listAppliances(context),
     show: (name) => showAppliance(context, name),
     async delete(names) {

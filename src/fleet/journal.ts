@@ -24,12 +24,14 @@ import {
 /** Steps between two turns of the event loop. */
 const BREATH = 256;
 
-/** All paths are relative to the state root. */
+/** Paths are relative to the state root, but for `take`. */
 export type JournalStep =
   /** Done already when `from` is missing. */
   | { do: 'rename'; from: string; to: string }
   /** What stands at `to` goes to `trash`, then `from` takes its place. */
   | { do: 'replace'; from: string; to: string; trash: string }
+  /** Moves a tree from outside (an absolute path) to `to`, unless that is there: done already, and what stands at `from` now is something new. */
+  | { do: 'take'; from: string; to: string }
   | { do: 'link'; path: string; target: string }
   | { do: 'write'; path: string; text: string }
   | { do: 'remove'; path: string };
@@ -80,6 +82,14 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
         onStep('replaced');
       }
       renameSync(from, to);
+      return;
+    }
+    if (step.do === 'take') {
+      const to = inRoot(step.to);
+      if (isThere(to)) return;
+      renameSync(step.from, to);
+      touched.add(dirname(step.from));
+      touched.add(dirname(to));
       return;
     }
     const path = inRoot(step.path);

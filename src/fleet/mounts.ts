@@ -12,6 +12,7 @@ import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
 import { type ApplianceMount, allMounts, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
+import { refuseQuota } from './quota/quotas.ts';
 import { refuseQuarantined } from './scan/refuse-sealed.ts';
 import { openSealedDoor, prepareSealedDoor, unmountSealed } from './sealed/door.ts';
 import { settleSealed } from './sealed/settle.ts';
@@ -102,6 +103,7 @@ async function readyForMount(
   }
   settleSealed(context, name, applianceDefinition(context, row).record);
   const spec = vlfsSpec(context, row, options);
+  if (door === 'sealed' && !spec.readOnly) refuseQuota(spec.privateDir, name);
   if (door === 'sealed') refuseQuarantined(context, spec);
   if (
     (row.frozen.length > 0 || namesIn(spec.whiteoutsDir).length > 0) &&

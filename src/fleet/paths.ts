@@ -10,6 +10,8 @@ export interface FleetPaths {
   policies: string;
   /** Layers that clones share. */
   frozen: string;
+  /** Root file systems that were brought in. */
+  imports: string;
   mnt: string;
   runs: string;
 }
@@ -22,6 +24,7 @@ export function fleetPaths(root: string): FleetPaths {
     machines: join(root, 'machines'),
     policies: join(root, 'policies'),
     frozen: join(root, 'frozen'),
+    imports: join(root, 'imports'),
     mnt: join(root, 'mnt'),
     runs: join(root, 'run', 'runs'),
   };

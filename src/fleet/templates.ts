@@ -47,12 +47,13 @@ export async function createTemplate(
   context: FleetContext,
   options: CreateOptions,
   progress: Progress,
+  { mayBeEmpty = false } = {},
 ): Promise<TemplateInfo & { elapsed_ms: number; timings: TemplateTimings }> {
   const started = performance.now();
   const name = checkObjectName('template', options.name);
   const explicit = parseLayers(options.layers);
   const from = [...new Set(options.from)];
-  if (explicit.length === 0 && from.length === 0) {
+  if (explicit.length === 0 && from.length === 0 && !mayBeEmpty) {
     throw new StrataError('USAGE', 'a template needs a layer or another template', {
       hint: `strata template create ${name} LAYER... or --from TEMPLATE`,
     });

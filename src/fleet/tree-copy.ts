@@ -20,6 +20,13 @@ export interface CopyOptions {
   how: 'copy' | 'link';
   /** The units below partial files of the tree: those are copied whole, however the others are. */
   bases?: ReadonlyMap<string, string>;
+  /** Directories of other devices are left empty, and told. */
+  device?: number;
+  onLeftOut?(path: string): void;
+  /** Attributes that stay behind. */
+  skipXattr?(name: string): boolean;
+  /** Called for each entry with how many there were, and bytes of files. */
+  onEntry?(entries: number, bytes: number): void;
 }
 
 export interface CopyState extends CopyOptions {
@@ -28,6 +35,7 @@ export interface CopyState extends CopyOptions {
   inodes: Map<string, string>;
   bytes: number;
   entries: number;
+  fileBytes: number;
 }
 
 const DEPTH = 1024;
@@ -37,23 +45,28 @@ const SLICE_BYTES = 8 << 20;
 export async function copyTree(from: string, to: string, options: CopyOptions): Promise<void> {
   const fromFd = openDirectory(sys.AT_FDCWD, latin1(from));
   try {
-    must(sys.mkdirat(sys.AT_FDCWD, latin1(to), 0o755), `make ${to}`);
-    const toFd = openDirectory(sys.AT_FDCWD, latin1(to));
-    try {
-      await copyChildren(fromFd, toFd, newCopyState(toFd, options), '', 0);
-      const stat = sys.newStat();
-      must(sys.fstat(fromFd, stat), 'stat');
-      copyAttributes(fromFd, '.', toFd, '.', stat);
-    } finally {
-      sys.close(toFd);
-    }
+    await copyTreeFrom(fromFd, to, options);
   } finally {
     sys.close(fromFd);
   }
 }
 
+/** As copyTree, of an open directory. */
+export async function copyTreeFrom(fromFd: number, to: string, options: CopyOptions): Promise<void> {
+  must(sys.mkdirat(sys.AT_FDCWD, latin1(to), 0o755), `make ${to}`);
+  const toFd = openDirectory(sys.AT_FDCWD, latin1(to));
+  try {
+    await copyChildren(fromFd, toFd, newCopyState(toFd, options), '', 0);
+    const stat = sys.newStat();
+    must(sys.fstat(fromFd, stat), 'stat');
+    copyAttributes(fromFd, '.', toFd, '.', stat, options.skipXattr);
+  } finally {
+    sys.close(toFd);
+  }
+}
+
 export function newCopyState(rootTo: number, options: CopyOptions): CopyState {
-  return { ...options, rootTo, inodes: new Map(), bytes: 0, entries: 0 };
+  return { ...options, rootTo, inodes: new Map(), bytes: 0, entries: 0, fileBytes: 0 };
 }
 
 async function copyChildren(
@@ -80,20 +93,23 @@ export async function copyEntry(
   must(sys.statAt(from, name, stat), `stat ${path}${name}`);
   const type = stat.mode & sys.S_IFMT;
   if (++state.entries % 512 === 0) await breathe();
+  if (type === sys.S_IFREG) state.fileBytes += stat.size;
+  state.onEntry?.(state.entries, state.fileBytes);
   if (type === sys.S_IFDIR) {
     must(sys.mkdirat(to, name, 0o700), `make ${path}${name}`);
     const fromFd = openDirectory(from, name);
     try {
       const toFd = openDirectory(to, name);
       try {
-        await copyChildren(fromFd, toFd, state, `${path}${name}/`, depth + 1);
+        if (isElsewhere(state, fromFd)) state.onLeftOut?.(`${path}${name}`);
+        else await copyChildren(fromFd, toFd, state, `${path}${name}/`, depth + 1);
       } finally {
         sys.close(toFd);
       }
     } finally {
       sys.close(fromFd);
     }
-    copyAttributes(from, name, to, name, stat);
+    copyAttributes(from, name, to, name, stat, state.skipXattr);
     return;
   }
   const isPartial =
@@ -117,8 +133,14 @@ export async function copyEntry(
     if (typeof target === 'number') must(target, `read link ${path}${name}`);
     else must(sys.symlinkat(target, to, name), `make link ${path}${name}`);
   } else must(sys.mknodat(to, name, stat.mode, stat.rdev), `make node ${path}${name}`);
-  copyAttributes(from, name, to, name, stat, isPartial ? isMarkOfPartial : undefined);
+  copyAttributes(from, name, to, name, stat, isPartial ? isMarkOfPartial : state.skipXattr);
   if (stat.nlink > 1) state.inodes.set(inode, `${path}${name}`);
+}
+
+/** The directory is the root of another file system. */
+function isElsewhere({ device }: CopyState, fd: number): boolean {
+  const stat = sys.newStat();
+  return device !== undefined && sys.fstat(fd, stat) === 0 && stat.dev !== device;
 }
 
 async function copyFile(

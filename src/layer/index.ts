@@ -12,7 +12,8 @@ export { readSharedLibs, type SharedLib } from './shared-libs.ts';
 export { cleanRepoDir, makeDurable } from './staging.ts';
 export { openTreeIndex, treeIndexFromBytes } from './tree-index.ts';
 export { blocksFor, buildTreeIndex, type TreeEntry } from './tree-index-build.ts';
-export { type ScanOptions, scanTree, scanTreeSync } from './tree-scan.ts';
+export { isTreeXattr, type ScanOptions, scanTree, scanTreeSync } from './tree-scan.ts';
+export { openTreeWriter, type TreeWriter } from './tree-writer.ts';
 export {
   findUnit,
   listUnits,

@@ -5,6 +5,7 @@ import { AT_FDCWD, close } from '../sys/index.ts';
 import type { AsideJob } from './aside.ts';
 import { diffVlfs } from './diff.ts';
 import { privateUsage, pruneWhiteouts, resetOffline, revertOffline, whoOwns } from './offline.ts';
+import { countUsage } from './quota/count-offline.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 function run(job: AsideJob): unknown {
@@ -18,6 +19,8 @@ function run(job: AsideJob): unknown {
     case 'probe':
       for (const dir of job.dirs) close(openDirectory(AT_FDCWD, nameFromText(dir)));
       return true;
+    case 'count':
+      return countUsage(job.spec);
     case 'prune':
       return pruneWhiteouts(job.spec);
     case 'revert':

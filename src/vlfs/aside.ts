@@ -6,6 +6,7 @@ import { Worker } from 'node:worker_threads';
 import { type ErrorCode, StrataError } from '../base/index.ts';
 import type { DiffEntry, VlfsSpec } from './contract.ts';
 import type { PathOwner, PrivateUsage } from './offline.ts';
+import type { Usage } from './quota/usage-file.ts';
 
 export type AsideJob =
   | { kind: 'diff'; spec: VlfsSpec; path: string }
@@ -13,6 +14,7 @@ export type AsideJob =
   | { kind: 'usage'; dir: string }
   | { kind: 'probe'; dirs: string[] }
   | { kind: 'prune'; spec: VlfsSpec }
+  | { kind: 'count'; spec: VlfsSpec }
   | { kind: 'revert'; spec: VlfsSpec; paths: string[] }
   | { kind: 'reset'; spec: VlfsSpec; keep: string[] };
 
@@ -55,6 +57,11 @@ export function usageAside(dir: string): Promise<PrivateUsage> {
 /** True once the directories could be read (or are not there); never, while their disk hangs. */
 export function answersAside(dirs: string[]): Promise<boolean> {
   return run({ kind: 'probe', dirs }) as Promise<boolean>;
+}
+
+/** As countUsage. */
+export function countAside(spec: VlfsSpec): Promise<Usage> {
+  return run({ kind: 'count', spec }) as Promise<Usage>;
 }
 
 /** As pruneWhiteouts. */

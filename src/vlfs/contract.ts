@@ -269,6 +269,8 @@ export interface VlfsControl {
   reset(keep: string[]): void;
   /** Reads anew whether contents are judged before they are opened (`on-open.json` beside the private layer). */
   readScanOnOpen(): void;
+  /** Reads the limits of what the appliance may take anew (`quota.json` beside the private layer). */
+  readQuota(): void;
   /** Names changed by revert and reset since the last call. */
   takeStaleNames(): StaleName[];
   /** Node ids of directories that were listed since the last call: the kernel may keep their listings. */

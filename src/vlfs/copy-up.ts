@@ -47,6 +47,7 @@ import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { dropParked } from './parked-files.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
+import { chargeCopy, copyBytes, mayTake } from './quota/quota.ts';
 import { QUARANTINE_XATTR, quarantinedEntry } from './quarantine.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
@@ -71,6 +72,10 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   const unit = node.unit!;
   const ready = movedKnownFor(core, caller, node);
   if (ready !== 0) return ready;
+  if (core.quota !== null) {
+    const full = mayCopyUp(core, node, empty);
+    if (full < 0) return full;
+  }
   const work = workFd(core);
   if (work < 0) return work;
   const temporary = temporaryName(core);
@@ -97,6 +102,14 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
     return copyWhole(core, caller, node, work, temporaryName(core));
   }
   return copyContent(core, caller, node, { work, temporary, toFd });
+}
+
+/** 0, or -EDQUOT when the copy would exceed the quota. */
+function mayCopyUp(core: Core, node: Node, empty: boolean): number {
+  const unit = node.unit!;
+  const size = unit.index.size(node.entry);
+  const bytes = node.kind !== S_IFREG || empty || isLarge(core, unit, size) ? 0 : copyBytes(node);
+  return mayTake(core, bytes, unit.frozen === null ? 1 : 0);
 }
 
 function copyWhole(core: Core, caller: Caller, node: Node, work: number, temporary: string): number {
@@ -127,7 +140,11 @@ function copyContent(
 
 /** Large files of layers that stay what they are; a config level's next generation has the same name. */
 function mayBePartial(core: Core, unit: Unit, size: number): boolean {
-  return size > core.partialBytes && !unit.overlay && noteBase(core, unit) === 0;
+  return isLarge(core, unit, size) && noteBase(core, unit) === 0;
+}
+
+function isLarge(core: Core, unit: Unit, size: number): boolean {
+  return size > core.partialBytes && !unit.overlay;
 }
 
 /** A copy that shows all of the shared file. */
@@ -326,6 +343,7 @@ function becomePrivate(
   const parentFd = privateDirectory(core, parent!);
   const result = parentFd < 0 ? parentFd : statAt(parentFd, name, stat);
   if (result < 0) return result;
+  const from = { unit: node.unit, entry: node.entry };
   for (const place of places) {
     if (place.parent.children!.get(place.name) !== node) attachName(core, node, place.parent, place.name);
   }
@@ -333,12 +351,14 @@ function becomePrivate(
     // Its content is what it was, so open files stay as they are.
     forgetInode(core, node);
     turnPrivate(core, node, stat.ino, newPartial(form));
+    if (core.quota !== null) chargeCopy(core, node, from, stat);
     return 0;
   }
   dropParked(core, node);
   const heir = node.backing !== null && !node.backing.cached ? takeOver(core, node) : node;
   forgetInode(core, node);
   turnPrivate(core, heir, stat.ino, null);
+  if (core.quota !== null) chargeCopy(core, heir, from, stat);
   if (heir !== node) return -E.STALE;
   // What is not read by passthrough goes over to the copy: the kernel asks for every byte it does not have.
   if (node.backing !== null) node.backing = null;

@@ -9,6 +9,7 @@ import type { Ledger } from './ledger/ledger.ts';
 import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
 import type { MovedDirectory } from './moved-directories.ts';
 import type { DenialLog } from './policy/denials.ts';
+import type { Quota } from './quota/quota.ts';
 import type { ScanOnOpen } from './scan-on-open.ts';
 import { countNodes } from './shares.ts';
 import type { Stack, Unit } from './stack.ts';
@@ -160,6 +161,8 @@ export interface Core {
   posixAcl: boolean;
   /** Contents are judged before they are opened; null: they are not. */
   scanOnOpen: ScanOnOpen | null;
+  /** Limits on what the appliance takes, and how much it does; null: none. */
+  quota: Quota | null;
   /** Large deletions run on a thread of their own. */
   readonly background: boolean;
   /** Called before each change on disk: fault injection. */

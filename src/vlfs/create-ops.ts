@@ -46,6 +46,7 @@ import {
   undo,
 } from './new-place.ts';
 import { privateDirectory } from './private-layer.ts';
+import { chargeBorn, DIRECTORY_BYTES, mayTake } from './quota/quota.ts';
 import { mayOpen, mayRemember } from './shares.ts';
 
 const OPAQUE_YES = Buffer.from('y');
@@ -116,7 +117,7 @@ export function mkdir(
 ): number {
   const before = madeBefore(core, parent, name);
   if (before !== null) return fillEntry(core, before, out);
-  const place = placeFor(core, parent, name);
+  const place = placeFor(core, parent, name, 1, DIRECTORY_BYTES);
   if (typeof place === 'number') return place;
   const bits = modeFor(caller, parent, mode);
   step(core, 'mkdir');
@@ -202,7 +203,7 @@ function createSimple(
   if (core.readOnly || checkName(name) < 0 || refresh(core, parent) < 0 || !parent.priv) return NOT_SIMPLE;
   if (parent.merged !== null && namesOf(parent.merged).has(name)) return NOT_SIMPLE;
   const parentFd = directoryFd(core, parent);
-  if (parentFd < 0) return NOT_SIMPLE;
+  if (parentFd < 0 || mayTake(core, 0, 1) < 0) return NOT_SIMPLE;
   const bits = modeFor(caller, parent, mode);
   step(core, 'create');
   const fd = openat(parentFd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, bits & 0o777);
@@ -233,9 +234,10 @@ function createSimple(
 function handOut(core: Core, node: Node, fd: number, flags: number, opened: OpenOut): void {
   node.noCapability = true;
   node.partial = null;
-  node.backing = newBacking({ fd, writable: true, written: true });
+  const cached = core.quota !== null;
+  node.backing = newBacking({ fd, cached, writable: true, written: true });
   opened.fh = addHandle(core, node, node.backing, flags);
-  opened.backingFd = core.passthrough ? fd : -1;
+  opened.backingFd = core.passthrough && !cached ? fd : -1;
   opened.backingReadOnly = false;
   opened.directIo = false;
   opened.keepCache = true;
@@ -257,6 +259,8 @@ export function tmpfile(
   if (parentFd < 0) return parentFd;
   const known = readParent(parentFd);
   if (known < 0) return known;
+  const full = mayTake(core, 0, 1);
+  if (full < 0) return full;
   const bits = modeFor(caller, parent, mode);
   const fd = openat(parentFd, '.', O_TMPFILE | O_RDWR | O_CLOEXEC, bits & 0o777);
   if (fd < 0) return fd;
@@ -270,6 +274,7 @@ export function tmpfile(
   node.privIno = stat.ino;
   node.ino = privateIno(stat.ino);
   core.byPrivateIno.set(stat.ino, node);
+  if (core.quota !== null) chargeBorn(core, node, stat);
   handOut(core, node, fd, flags, opened);
   return fillEntry(core, node, out);
 }

@@ -115,7 +115,7 @@ interface Source {
 }
 
 /** Top first. The caller closes the descriptors. */
-function sourcesOf(core: Core, node: Node): Source[] {
+export function sourcesOf(core: Core, node: Node): Source[] {
   const sources: Source[] = [];
   const base = node.priv ? directoryFd(core, node) : -1;
   if (base >= 0) sources.push({ fd: openDirectory(base, '.'), isHidden: () => false });

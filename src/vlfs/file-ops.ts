@@ -107,12 +107,22 @@ export function openAs(core: Core, node: Node, flags: number, out: OpenOut): num
   out.fh = addHandle(core, node, backing, flags);
   out.backingFd = core.passthrough && !backing.cached ? backing.fd : -1;
   out.backingReadOnly = !backing.writable;
-  // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone.
-  out.directIo = out.backingFd >= 0 && (flags & O_ACCMODE) !== O_RDONLY && hasPrivilegeBits(backing.fd);
+  // The kernel writes to a backing file with our privileges, so it would leave set-user-id bits alone; and what it writes is not counted.
+  out.directIo =
+    out.backingFd >= 0 &&
+    (flags & O_ACCMODE) !== O_RDONLY &&
+    (core.quota !== null || hasPrivilegeBits(backing.fd));
   // What a private file has in the page cache may be older than what was written to it through passthrough.
-  out.keepCache = backing.shared || backing.cached || !core.passthrough;
+  out.keepCache = backing.shared || (backing.cached && isCoherent(core, node, backing)) || !core.passthrough;
   out.keepsBacking = true;
   return 0;
+}
+
+/** A file that was open for passthrough before there was a quota is cached anew at its first open. */
+function isCoherent({ quota }: Core, node: Node, { partial }: Backing): boolean {
+  if (quota === null || partial !== null || quota.coherent.has(node)) return true;
+  quota.coherent.add(node);
+  return false;
 }
 
 function hasPrivilegeBits(fd: number): boolean {

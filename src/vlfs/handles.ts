@@ -120,7 +120,9 @@ export function openBacking(core: Core, node: Node): Backing | number {
     close(fd);
     return baseFd;
   }
-  node.backing = newBacking({ fd, shared: false, cached: partial !== null, writable, partial, baseFd });
+  // What is written through the kernel alone would not be counted.
+  const cached = partial !== null || core.quota !== null;
+  node.backing = newBacking({ fd, shared: false, cached, writable, partial, baseFd });
   return node.backing;
 }
 

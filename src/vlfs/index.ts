@@ -1,6 +1,7 @@
 /** The face of vlfs/: the layered file system. Its contract, with every type that crosses rooms, is contract.ts. */
 export {
   answersAside,
+  countAside,
   diffAside,
   ownerAside,
   pruneAside,
@@ -48,6 +49,18 @@ export {
   readQuarantine,
   setQuarantine,
 } from './quarantine.ts';
+export {
+  forgetUsage,
+  formatLimits,
+  formatUsage,
+  quotaFile,
+  type QuotaLimits,
+  readLimits,
+  readUsage,
+  replaceUsage,
+  type Usage,
+  usageFile,
+} from './quota/usage-file.ts';
 export { onOpenFile } from './scan-on-open.ts';
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';

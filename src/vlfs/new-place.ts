@@ -40,6 +40,7 @@ import { candidatesAt, checkName, NOTHING, resolve } from './lookup.ts';
 import { attachName, pathOf } from './nodes.ts';
 import { ORIGIN_XATTR, originOf } from './origin.ts';
 import { privateDirectory } from './private-layer.ts';
+import { chargeBorn, mayTake } from './quota/quota.ts';
 import { mayRemember } from './shares.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
@@ -63,8 +64,8 @@ export function readParent(parentFd: number): number {
   return fstat(parentFd, parentStat);
 }
 
-/** Checks that `name` is free and prepares the parent. */
-export function placeFor(core: Core, parent: Node, name: string): Place | number {
+/** Checks that `name` is free and prepares the parent. `inodes` and `bytes`: what the new object takes. */
+export function placeFor(core: Core, parent: Node, name: string, inodes = 1, bytes = 0): Place | number {
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(name);
   if (bad < 0) return bad;
@@ -72,6 +73,8 @@ export function placeFor(core: Core, parent: Node, name: string): Place | number
   const where = resolve(core, parent, name);
   if (where !== NOTHING) return where < 0 ? where : -E.EXIST;
   const { whiteout } = core;
+  const full = mayTake(core, bytes, inodes);
+  if (full < 0) return full;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const known = readParent(parentFd);
@@ -178,6 +181,7 @@ export function bornNode(core: Core, parent: Node, name: string, born: Stat): No
     node.children = new Map();
     node.generation = -1; // What lies below it is read at its first use.
   } else core.byPrivateIno.set(born.ino, node);
+  if (core.quota !== null) chargeBorn(core, node, born);
   attachName(core, node, parent, name);
   return node;
 }

@@ -8,6 +8,7 @@ import { systemFailure } from './failure.ts';
 import { candidatesAt, PRIVATE, resolve, SHARED } from './lookup.ts';
 import { originalOf, topOf, unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
+import { forgetUsage } from './quota/usage-file.ts';
 import { copyDirectoryAttributes, reset } from './reset.ts';
 import { revert } from './revert.ts';
 import { splitPath } from './split-path.ts';
@@ -18,6 +19,7 @@ import { workDirOf } from './work-dir.ts';
 
 /** As Vlfs.revert, for a VLFS that nobody has mounted. */
 export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[] {
+  forgetUsage(spec.privateDir);
   const core = openCore(spec);
   try {
     return revert(core, paths);
@@ -28,6 +30,7 @@ export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[
 
 /** As Vlfs.reset, for a VLFS that nobody has mounted. */
 export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
+  forgetUsage(spec.privateDir);
   const core = openCore(spec);
   try {
     reset(core, keep);

@@ -19,6 +19,7 @@ import { refresh } from './lookup.ts';
 import { dropAllParked } from './parked-files.ts';
 import { openDenialLog } from './policy/denials.ts';
 import { openPrivateDir } from './private-layer.ts';
+import { closeQuota } from './quota/quota.ts';
 import { finishReset } from './reset.ts';
 import { readScanOnOpen } from './scan-on-open.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
@@ -117,6 +118,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     fills: [],
     posixAcl: false,
     scanOnOpen: options.inspect === true ? null : readScanOnOpen(spec.privateDir),
+    quota: null,
     background: options.background ?? false,
     onStep: options.onStep ?? null,
     onAttributes: options.onAttributes ?? null,
@@ -159,6 +161,7 @@ function cleanWork(core: Core, keepRelayer: boolean): void {
 /** Closes every descriptor of the VLFS. */
 export function closeCore(core: Core): void {
   giveUpUnfinished(core);
+  closeQuota(core);
   core.denials?.close();
   dropAllParked(core);
   for (const handle of core.handles) {

@@ -34,6 +34,7 @@ import { encodeIno, INO_XATTR } from './ino-xattr.ts';
 import { isCarried } from './internal-xattrs.ts';
 import { DEFAULT_ACL, refresh } from './lookup.ts';
 import { entryOf, mergedTimes, topOf, unitOf } from './merged-directory.ts';
+import { chargeDirectory, DIRECTORY_BYTES, directoryInode, mayTake } from './quota/quota.ts';
 import { removeTree, temporaryName, workFd } from './work-dir.ts';
 
 const stat = newStat();
@@ -57,6 +58,9 @@ export function privateDirectory(core: Core, node: Node): number {
 }
 
 function copyUpDirectory(core: Core, node: Node, parentFd: number): number {
+  const own = core.quota === null ? 0 : directoryInode(core, node);
+  const full = own === 0 ? mayTake(core, DIRECTORY_BYTES, 1) : 0;
+  if (full < 0) return full;
   const work = workFd(core);
   if (work < 0) return work;
   const temporary = temporaryName(core);
@@ -79,6 +83,7 @@ function copyUpDirectory(core: Core, node: Node, parentFd: number): number {
   attributesMoved(core, node);
   if (statAt(parentFd, node.name, stat) === 0) node.privIno = stat.ino;
   node.priv = true;
+  if (core.quota !== null) chargeDirectory(core, own, node.privIno);
   return 0;
 }
 

@@ -24,6 +24,9 @@ import { forget } from './nodes.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import { dropAllParked } from './parked-files.ts';
 import { noteDenied } from './policy/enforce.ts';
+import { takeCount } from './quota/count.ts';
+import { withQuota } from './quota/guard.ts';
+import { openQuota, readQuota, recount } from './quota/quota.ts';
 import { readdir } from './readdir.ts';
 import { readlink } from './readlink.ts';
 import { beginRelayer, finishRelayer, relayer } from './relayer.ts';
@@ -70,6 +73,8 @@ export interface Vlfs extends VfsOperations {
   beginRelayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): RelayerWork;
   /** Reads anew whether contents are judged before they are opened. */
   readScanOnOpen(): void;
+  /** Reads the limits of what the appliance may take anew. */
+  readQuota(): void;
   /** Shows shared originals again; returns the absolute paths that changed. The server must make the kernel look names up again. */
   revert(paths: readonly string[]): string[];
   /** A fresh private layer but for `keep`; who acknowledges it to a user syncs the file system first. The server must make the kernel look names up again. */
@@ -89,8 +94,9 @@ export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
   const keepRelayer = options.revive?.content.decided === true;
   const core = openCore(spec, { background: true, ...options, keepRelayer });
   if (options.revive !== undefined) revive(core, options.revive);
+  core.quota = openQuota(core);
   if (keepRelayer) finishRelayer(core);
-  return guarded(operationsOf(core), controlOf(core), options);
+  return guarded(withQuota(core, operationsOf(core)), controlOf(core), options);
 }
 
 type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
@@ -295,12 +301,13 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       return taken;
     },
     takePrunable: () => takePrunable(core),
-    takeBackgroundJob: () => (core.fills.length === 0 ? null : takeFill(core)),
+    takeBackgroundJob: () => (core.fills.length === 0 ? null : takeFill(core)) ?? takeCount(core),
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
     beginRelayer: (stack, privateFiles) => beginRelayer(core, stack, privateFiles),
     readScanOnOpen: () => {
       core.scanOnOpen = readScanOnOpen(core.privateDir);
     },
+    readQuota: () => readQuota(core),
     revert: (paths) => {
       let reverted: string[] = [];
       dropAllParked(core);
@@ -308,6 +315,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
         reverted = revert(core, paths);
         return reverted;
       } finally {
+        recount(core);
         stale = stale.concat(namesOfPaths(core, [...paths, ...reverted]));
       }
     },
@@ -315,6 +323,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       dropAllParked(core);
       const { names, closed } = privateNames(core);
       reset(core, keep);
+      recount(core);
       stale = stale.concat(names, uncoveredNames(core, closed));
     },
     stats: () => ({

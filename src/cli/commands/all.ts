@@ -4,9 +4,11 @@ import { APPLIANCE_COMMANDS } from './appliance.ts';
 import { CHANGES_COMMANDS } from './changes.ts';
 import { DAEMON_COMMANDS } from './daemon.ts';
 import { HELP_COMMANDS } from './help.ts';
+import { IMPORT_COMMAND } from './import.ts';
 import { LAYER_COMMANDS } from './layer.ts';
 import { MOUNT_COMMANDS } from './mount.ts';
 import { POLICY_COMMANDS } from './policy.ts';
+import { QUOTA_COMMAND } from './quota.ts';
 import { REPO_COMMANDS } from './repo.ts';
 import { RUN_COMMAND } from './run.ts';
 import { SCAN_COMMAND } from './scan.ts';
@@ -21,10 +23,12 @@ export const COMMANDS: readonly CommandSpec[] = [
   ...TEMPLATE_COMMANDS,
   ...UPDATE_COMMANDS,
   ...APPLIANCE_COMMANDS,
+  IMPORT_COMMAND,
   ...MOUNT_COMMANDS,
   RUN_COMMAND,
   ...CHANGES_COMMANDS,
   ...POLICY_COMMANDS,
+  QUOTA_COMMAND,
   STATUS_COMMAND,
   SCAN_COMMAND,
   ...UPKEEP_COMMANDS,

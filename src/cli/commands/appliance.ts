@@ -3,6 +3,7 @@ import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
 import { maybe, number, text, word, wordList } from '../words.ts';
 import { POLICY_OPTIONS, policyOptions } from './policy.ts';
+import { QUOTA_OPTIONS, quotaOptions } from './quota.ts';
 
 export const APPLIANCE_COMMANDS: CommandSpec[] = [
   {
@@ -29,11 +30,13 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       },
       { long: '--mac', value: 'MAC', description: 'hardware address by which a booting machine finds it' },
       { long: '--count', value: 'N', minimum: 1, description: 'create N of them' },
+      ...QUOTA_OPTIONS,
     ],
     examples: [
       ['strata create web-1 --template web', 'one appliance'],
       ['strata create node --template web --count 1000', 'node-1 ... node-1000'],
       ['strata create db-1 --template web mariadb-server', 'with a layer of its own'],
+      ['strata create ci-1 --template web --quota 10G --inodes 500000', 'it may take so much, and no more'],
     ],
     run: async (invocation) => {
       const layers = wordList(invocation, 1);
@@ -43,6 +46,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         ...maybe('mac', text(invocation, 'mac')),
         ...maybe('count', number(invocation, 'count')),
         ...(layers.length > 0 ? { layers } : {}),
+        ...quotaOptions(invocation),
       });
       return {
         json: result,
@@ -60,12 +64,12 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     path: 'clone',
     summary: 'Make an appliance from what another one is now',
     details:
-      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first.',
+      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. A clone has the quota of its source, unless another is given.',
     args: [
       { name: 'SOURCE', description: 'the appliance to clone', kind: 'appliance' },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
     ],
-    options: POLICY_OPTIONS,
+    options: [...POLICY_OPTIONS, ...QUOTA_OPTIONS],
     examples: [
       ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
       [
@@ -78,6 +82,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         source: word(invocation, 0),
         name: word(invocation, 1),
         ...policyOptions(invocation),
+        ...quotaOptions(invocation),
       });
       return {
         json: result,

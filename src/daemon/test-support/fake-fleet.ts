@@ -142,6 +142,24 @@ export function createFakeFleet(root: string): FakeFleet {
         appliances.set(one.name, { ...one, mounts: [], generation: 1, held_back: null });
       return { appliances: made, elapsed_ms: 2 };
     },
+    importDir: async ({ name }) => ({
+      name,
+      mac: '02:00:00:00:00:01',
+      template: 'imported',
+      source: 'directory',
+      entries: 1,
+      bytes: 0,
+      left_out: [],
+      elapsed_ms: 1,
+    }),
+    quotaSet: async ({ name, quotaBytes, quotaInodes }) => ({
+      name,
+      quota_bytes: quotaBytes ?? null,
+      quota_inodes: quotaInodes ?? null,
+      used_bytes: 0,
+      used_inodes: 0,
+    }),
+    quotaShow: async (name) => ({ name, quota_bytes: null, quota_inodes: null, used_bytes: 0, used_inodes: 0 }),
     list: async () => ({ appliances: [...appliances.values()] }),
     show: async (name) => ({ ...need(appliances, 'appliance', name), private_bytes: 4096, layers: 2 }),
     clone: async ({ source, name }) => {

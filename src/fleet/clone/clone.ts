@@ -6,11 +6,11 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, StrataError } from '../../base/index.ts';
-import { completePrivate, copyRootAttributes, finishPrivate, onOpenFile } from '../../vlfs/index.ts';
+import { completePrivate, copyRootAttributes, finishPrivate, onOpenFile, readLimits, readUsage } from '../../vlfs/index.ts';
 import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
-import type { Fleet, PolicySource } from '../contract.ts';
+import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
 import {
   isThere,
   namesIn,
@@ -22,6 +22,7 @@ import {
 } from '../files.ts';
 import { applianceDefinition, vlfsSpec } from '../follow.ts';
 import type { Definition } from '../generations.ts';
+import { baseOf, stageBase } from '../import/base.ts';
 import type { JournalStep } from '../journal.ts';
 import { COMMIT } from '../locks.ts';
 import { allocateMacs } from '../macs.ts';
@@ -30,6 +31,7 @@ import { inState } from '../paths.ts';
 import { clonePolicy, type Stricter } from '../policy/apply.ts';
 import { ownFrozenSteps, policyStep } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
+import { stageQuota, stageUsage } from '../quota/quotas.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
 import { elapsed } from '../templates.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
@@ -51,7 +53,7 @@ interface Staged {
 /** Makes the appliance `name` from what `source` is at one instant. */
 export async function cloneAppliance(
   context: FleetContext,
-  options: { source: string; name: string } & PolicySource,
+  options: { source: string; name: string } & PolicySource & QuotaOptions,
 ): Promise<Cloned> {
   const started = performance.now();
   const name = checkObjectName('appliance', options.name);
@@ -68,7 +70,7 @@ export async function cloneAppliance(
       // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
       await completePrivate(applianceDirs(context.paths, row.name).privateDir);
       return await context.locks.with([COMMIT], () =>
-        cloneNow(context, { source: row.name, name, policy, started }),
+        cloneNow(context, { source: row.name, name, policy, quota: options, started }),
       );
     } finally {
       policy.discard();
@@ -95,14 +97,14 @@ async function policyFor(context: FleetContext, row: CatalogRow, options: Policy
 /** Under the locks of source and clone, and the commit lock. */
 async function cloneNow(
   context: FleetContext,
-  o: { source: string; name: string; policy: Stricter; started: number },
+  o: { source: string; name: string; policy: Stricter; quota: QuotaOptions; started: number },
 ): Promise<Cloned> {
   const { name, policy, started } = o;
   const row = applianceRow(context, o.source);
   refuseExisting(context, [name], null);
   await refuseMounted(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
-  const staged = await stage(context, row, name, policy);
+  const staged = await stage(context, row, name, policy, o.quota);
   try {
     await commit(context, staged);
   } catch (error) {
@@ -125,6 +127,7 @@ async function stage(
   row: CatalogRow,
   name: string,
   policy: Stricter,
+  quota: QuotaOptions,
 ): Promise<Staged> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
@@ -137,6 +140,10 @@ async function stage(
     const [mac] = allocateMacs(1, (one) => context.catalog.nameOfMac(one) !== null) as [string];
     const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
     stageAppliance(context, row, { name, mac, frozen, dir });
+    stageQuota(join(dir, 'appliance'), quota, readLimits(privateDir), true);
+    // What a policy hides of it is found when the clone is first mounted.
+    const usage = readUsage(privateDir);
+    if (usage !== null) stageUsage(join(dir, 'appliance'), { ...usage, state: 'stale' }, true);
     const from = inState(paths, dir);
     const steps: JournalStep[] = [];
     if (id !== null) {
@@ -191,6 +198,7 @@ function stageAppliance(
     ...(o.frozen.length > 0 ? { frozen: o.frozen } : {}),
   };
   writeNewFile(join(at, 'state.json'), textOf(state));
+  stageBase(at, baseOf(context.paths, row.name));
   // What is judged at open in the source is so in the clone.
   const onOpen = readTextIfThere(onOpenFile(privateDir));
   if (onOpen !== null) writeNewFile(onOpenFile(join(at, 'private')), onOpen);

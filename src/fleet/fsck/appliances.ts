@@ -2,6 +2,7 @@
 import { lstatSync, readlinkSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { asStrataError } from '../../base/index.ts';
+import { quotaFile, readLimits } from '../../vlfs/index.ts';
 import type { ApplianceState } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { frozenDir, frozenList } from '../clone/frozen.ts';
@@ -15,9 +16,10 @@ import {
   syncDirectory,
 } from '../files.ts';
 import { ldfRefs, parseLdf } from '../ldf.ts';
+import { baseDir, baseOf } from '../import/base.ts';
 import { COMMIT } from '../locks.ts';
 import { normalizeMac } from '../macs.ts';
-import { applianceOwner } from '../paths.ts';
+import { applianceOwner, type FleetPaths } from '../paths.ts';
 import { hasSealedRecord, sealedGeneration, sealedRecord } from '../sealed/records.ts';
 import { checkGenerations, checkOwner } from './definitions.ts';
 import { checkPrivateLayers } from './private.ts';
@@ -97,6 +99,10 @@ function checkAppliance(run: FsckRun, name: string): Finding[] {
     if (!isDirectory(join(frozenDir(paths, id), 'private')))
       add(`its frozen layer ${id} is missing`, 'restore it from a backup; what it held is not shown');
   }
+  for (const problem of baseProblems(paths, name))
+    add(problem, 'restore it from a backup: without it the appliance cannot be shown');
+  if (isThere(quotaFile(join(dir, 'private'))) && readLimits(join(dir, 'private')) === null)
+    add('its quota cannot be read, so it has none', `strata quota ${name} SIZE sets it anew`);
   const hasCurrent = isThere(join(dir, 'current'));
   if (hasCurrent || state.own) {
     findings.push(...checkOwner(run, applianceOwner(name), context.ownDefinitions.get(name)?.record ?? null));
@@ -120,6 +126,18 @@ function checkAppliance(run: FsckRun, name: string): Finding[] {
       );
   }
   return findings;
+}
+
+/** What is wrong with the root file system that the appliance was imported from. */
+function baseProblems(paths: FleetPaths, name: string): string[] {
+  try {
+    const id = baseOf(paths, name);
+    if (id === null) return [];
+    const isWhole = isDirectory(join(baseDir(paths, id), 'tree')) && isThere(join(baseDir(paths, id), 'index'));
+    return isWhole ? [] : [`its base imports/${id} is missing or not whole`];
+  } catch (error) {
+    return [asStrataError(error).message];
+  }
 }
 
 function isDirectory(path: string): boolean {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { type Progress, StrataError } from '../../base/index.ts';
 import { pruneStore, verdictFile } from '../../scan/index.ts';
 import { collectFrozen } from '../clone/trash.ts';
+import { collectBases } from '../import/base.ts';
 import type { FleetContext } from '../context.ts';
 import type { GcKind, GcResult } from '../contract.ts';
 import { isThere } from '../files.ts';
@@ -32,6 +33,7 @@ const KINDS: GcKind[] = [
   'images',
   'verdicts',
   'frozen',
+  'imports',
   'journal',
 ];
 
@@ -85,6 +87,7 @@ async function collect(
     await collectWhiteouts(run);
     await collectImages(run);
     await collectFrozen(run);
+    await collectBases(run);
     await collectJournal(run);
     const verdicts = oldVerdicts(context, run.dryRun);
     const bytes = await collectContainers(run);

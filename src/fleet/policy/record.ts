@@ -8,6 +8,7 @@ import { StrataError } from '../../base/index.ts';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
 import type { FleetContext } from '../context.ts';
 import { readJsonIfThere } from '../files.ts';
+import { withBase } from '../import/base.ts';
 import type { JournalStep } from '../journal.ts';
 import type { FleetPaths } from '../paths.ts';
 
@@ -56,8 +57,9 @@ export function ownFrozenSteps(paths: FleetPaths, name: string, frozen: string):
   return [policyStep(join('appliances', name), { ...record, own: [frozen, ...record.own] })];
 }
 
-/** The appliance's stack with its policy. */
-export function policedStack(paths: FleetPaths, name: string, stack: StackSpec): StackSpec {
+/** The appliance's stack with its base and its policy. */
+export function policedStack(paths: FleetPaths, name: string, above: StackSpec): StackSpec {
+  const stack = withBase(paths, name, above);
   const record = policyRecord(paths, name);
   return record === null ? stack : withPolicy(paths, stack, record);
 }

@@ -307,7 +307,10 @@ function execute(seq: number, command: LoopCommand): void {
     }
     case 'quarantine':
       setQuarantine?.(command.digests);
-      for (const { vlfs } of [...byId.values(), ...opened.values()]) vlfs.readScanOnOpen?.();
+      for (const { vlfs } of [...byId.values(), ...opened.values()]) {
+        vlfs.readScanOnOpen?.();
+        vlfs.readQuota?.();
+      }
       answer(undefined, null);
       break;
     case 'status':

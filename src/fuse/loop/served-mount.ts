@@ -233,17 +233,22 @@ function defer(ctx: ServeContext, m: ServedMount, length: number): void {
   }
   m.waiting.set(job, [bytes]);
   m.underWay++;
+  run(ctx, m, job, (result) => jobEnded(ctx, m, job, result));
+}
+
+/** Runs a job between requests, or in the pool. */
+function run(ctx: ServeContext, m: ServedMount, job: SlowJob, ended: (result: number) => void): void {
   if (job.kind === 'steps') {
     ctx.later((untilMs) => {
       const result = advance(ctx, m, job, untilMs);
       if (result === null) return false;
-      jobEnded(ctx, m, job, result);
+      ended(result);
       return true;
     });
     return;
   }
   const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
-  ctx.pool.run(m, plain as PoolJob, (result) => jobEnded(ctx, m, job, result));
+  ctx.pool.run(m, plain as PoolJob, ended);
 }
 
 function advance(
@@ -266,11 +271,11 @@ export function runBackground(ctx: ServeContext, m: ServedMount): void {
   if (job === null) return;
   m.waiting.set(job, []);
   m.underWay++;
-  const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
-  ctx.pool.run(m, plain as PoolJob, (result) => {
+  const ended = (result: number): void => {
     jobEnded(ctx, m, job, result);
     runBackground(ctx, m);
-  });
+  };
+  run(ctx, m, job, ended);
 }
 
 /** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */

@@ -11,7 +11,8 @@ type Optional =
   | 'takeListed'
   | 'takePrunable'
   | 'takeBackgroundJob'
-  | 'readScanOnOpen';
+  | 'readScanOnOpen'
+  | 'readQuota';
 
 export type ServedVlfs = VfsOperations &
   Omit<VlfsControl, Optional> &

@@ -28,6 +28,7 @@ import {
 import { type Caller, PENDING, type SlowJob } from '../contract.ts';
 import { attributesMoved, type Core, type Node, step } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
+import { knowBytes, mayTake, settleBytes } from '../quota/quota.ts';
 import { slowJob } from '../slow-job.ts';
 import { temporaryName, workFd } from '../work-dir.ts';
 import { BLOCK, claim, gaps, settle, settleAll } from './block-map.ts';
@@ -77,6 +78,7 @@ export function complete(core: Core, caller: Caller, node: Node): number {
   const partial = partialOf(core, node);
   if (partial === null) return 0;
   if (partial.filling === null) {
+    if (!mayFill(core, partial)) return -E.DQUOT;
     const started = beginFill(core, node, partial, Number.MAX_SAFE_INTEGER);
     if (started < 0) return started;
   }
@@ -108,7 +110,7 @@ export function takeFill(core: Core): SlowJob | null {
       continue;
     }
     if (partial.filling === null) {
-      const started = wantsFill(partial)
+      const started = wantsFill(partial) && mayFill(core, partial)
         ? beginFill(core, node, partial, RANGE_BYTES)
         : beginSettling(core, node, partial);
       if (started < 0) {
@@ -128,6 +130,11 @@ export function takeFill(core: Core): SlowJob | null {
 /** Most of it is its own, or its map has become long. */
 export function wantsFill({ form }: Partial): boolean {
   return !form.meta && (form.map.blocks * 2 >= form.limit || form.map.runs.length > MANY_RUNS);
+}
+
+/** Whether the quota has room for all of the file. */
+export function mayFill(core: Core, { form }: Partial): boolean {
+  return mayTake(core, Math.max(0, form.limit - form.map.blocks) * BLOCK, 0) === 0;
 }
 
 const MANY_RUNS = 256;
@@ -187,6 +194,7 @@ function open(core: Core, node: Node, partial: Partial): number {
     return baseFd < 0 ? baseFd : -E.IO;
   }
   const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = stat;
+  if (core.quota !== null) knowBytes(core, node);
   partial.filling = {
     from: 0,
     to: 0,
@@ -221,6 +229,7 @@ function nextRange(core: Core, node: Node, partial: Partial, mostBytes: number):
     clone: partial.metaOnDisk && canReflink(core, filling.baseFd),
     done(errno) {
       restoreTimes(partial);
+      if (core.quota !== null) settleBytes(core, node);
       if (errno < 0) return dropFill(partial);
       // What is whole needs no map: the mark goes after the sync.
       if (gaps(form.map, plan.to, form.limit).length === 0) return sync(core, node, partial);

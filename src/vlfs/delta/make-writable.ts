@@ -8,7 +8,7 @@ import type { Caller } from '../contract.ts';
 import { takeOverPrivate } from '../copy-up.ts';
 import type { Core, Node } from '../core.ts';
 import { dropParked } from '../parked-files.ts';
-import { canReflink, complete, waitForFill } from './fill.ts';
+import { canReflink, complete, mayFill, waitForFill } from './fill.ts';
 import { openBase, type Partial, partialOf } from './partial-file.ts';
 import { dropPartial } from './partial-form.ts';
 
@@ -45,6 +45,8 @@ function dropParkedBase(core: Core, node: Node): void {
 /** Blocks that can be shared are: PENDING until the file is an ordinary one. 0: they cannot. */
 function completeIfShared(core: Core, caller: Caller, node: Node, partial: Partial): number {
   if (partial.filling !== null) return waitForFill(caller, partial);
+  // Shared blocks count too: without room for all of them the file stays partial.
+  if (!mayFill(core, partial)) return 0;
   const baseFd = openBase(core, partial.form);
   if (baseFd < 0) return baseFd;
   const shares = canReflink(core, baseFd);

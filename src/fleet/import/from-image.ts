@@ -1,0 +1,73 @@
+/**
+ * A file that holds a file system, opened for reading: by a loop device that is read only and frees itself, and a mount without a place (fsmount), so that nothing is
+ * left when this process ends. No set-user-id, no devices, no programs of it count. Its journal is not replayed: an image that was not unmounted is refused by the kernel.
+ */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { asStrataError, StrataError } from '../../base/index.ts';
+import * as sys from '../../sys/index.ts';
+import type { ImageType } from './source.ts';
+
+const run = promisify(execFile);
+
+/** RDONLY, NOSUID, NODEV, NOEXEC of linux/mount.h. */
+const ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8;
+
+/** Calls `use` with a descriptor of the root of the file system in `file`. Throws UNSUPPORTED, BAD_FORMAT. */
+export async function withImage<T>(
+  file: string,
+  type: ImageType,
+  use: (rootFd: number) => Promise<T>,
+): Promise<T> {
+  const device = await attach(file);
+  let mountFd = -1;
+  try {
+    mountFd = mountDetached(device, type, file);
+    // From here on the mount holds the device, which goes with it.
+    await detach(device);
+    return await use(mountFd);
+  } finally {
+    if (mountFd >= 0) sys.close(mountFd);
+    else await detach(device);
+  }
+}
+
+async function attach(file: string): Promise<string> {
+  try {
+    const { stdout } = await run('losetup', ['--read-only', '--find', '--show', '--', file]);
+    return stdout.trim();
+  } catch (error) {
+    throw new StrataError('UNSUPPORTED', `${file} cannot be attached to a loop device`, {
+      cause: error,
+      hint: asStrataError(error).message,
+    });
+  }
+}
+
+/** Frees the device now, or when the last that uses it is gone. */
+async function detach(device: string): Promise<void> {
+  await run('losetup', ['--detach', device]).catch(() => {});
+}
+
+function mountDetached(device: string, type: ImageType, file: string): number {
+  const fs = sys.fsopen(type);
+  if (fs < 0)
+    throw new StrataError('UNSUPPORTED', `this kernel has no ${type} (${sys.errnoName(-fs)})`);
+  try {
+    sys.fsconfigString(fs, 'source', device);
+    sys.fsconfigFlag(fs, 'ro');
+    // A copy of an image has the same identity as the original, which may be mounted.
+    if (type === 'xfs') sys.fsconfigFlag(fs, 'nouuid');
+    const made = sys.fsconfigCreate(fs);
+    const mounted = made < 0 ? made : sys.fsmount(fs, ATTRIBUTES);
+    if (mounted >= 0) return mounted;
+    const said = sys.fsMessages(fs);
+    throw new StrataError(
+      'BAD_FORMAT',
+      `the ${type} in ${file} cannot be mounted (${said === '' ? sys.errnoName(-mounted) : said})`,
+      { hint: 'an image that was in use must be checked first (e2fsck, xfs_repair, btrfs check)' },
+    );
+  } finally {
+    sys.close(fs);
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * `strata import-dir`: an existing root file system becomes an appliance. Its tree is made (by sharing blocks, by further names, by moving, else by copying) beside its
+ * place, indexed, and appears with the appliance by one journal record: killed anywhere, both are there or neither, and a directory that is moved is where it was or in its
+ * new place. What is read is not trusted: no link is followed, no other file system entered.
+ */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkObjectName, type Progress, StrataError } from '../../base/index.ts';
+import { isTreeXattr, scanTree, type TreeEntry, writeTreeIndex } from '../../layer/index.ts';
+import * as sys from '../../sys/index.ts';
+import { createAppliances, refuseExisting } from '../appliances.ts';
+import { type FleetContext, operationId } from '../context.ts';
+import type { Fleet } from '../contract.ts';
+import { inState } from '../paths.ts';
+import { makeDirectory, removeTree, syncFileSystemAside } from '../files.ts';
+import type { JournalStep } from '../journal.ts';
+import { createTemplate } from '../templates.ts';
+import { copyTreeFrom } from '../tree-copy.ts';
+import { latin1, must, openDirectory } from '../untrusted-tree.ts';
+import { withImage } from './from-image.ts';
+import { unpackTar } from './from-tar.ts';
+import { type Source, sourceAt } from './source.ts';
+
+type Options = Parameters<Fleet['importDir']>[0];
+type Imported = Awaited<ReturnType<Fleet['importDir']>>;
+
+/** The template of appliances that have all in their base: it has no layers, and may get some. */
+export const IMPORTED = 'imported';
+
+export async function importDirectory(
+  context: FleetContext,
+  options: Options,
+  progress: Progress,
+): Promise<Imported> {
+  const started = performance.now();
+  const name = checkObjectName('appliance', options.name);
+  refuseExisting(context, [name], null);
+  const source = sourceAt(options.source);
+  const how = options.how ?? 'copy';
+  if (how !== 'copy' && source.kind !== 'directory') {
+    throw new StrataError('USAGE', `only a directory can be ${how === 'move' ? 'moved' : 'linked'}`);
+  }
+  if (how === 'move') refuseMove(context, source.path);
+  const template = options.template ?? (await importedTemplate(context, progress));
+  const id = operationId();
+  makeDirectory(context.paths.imports, 0o700);
+  const stage = join(context.paths.imports, `.tmp-${id}`);
+  mkdirSync(stage, { mode: 0o700 });
+  try {
+    const made = await makeTree(source, how, stage, progress);
+    progress({ phase: 'index', message: `${made.entries.length} entries` });
+    await writeTreeIndex(join(stage, 'index'), made.entries);
+    await syncFileSystemAside(stage);
+    context.onStep('import: staged');
+    const to = join('imports', id);
+    const steps: JournalStep[] = [{ do: 'rename', from: inState(context.paths, stage), to }];
+    if (how === 'move') steps.push({ do: 'take', from: source.path, to: join(to, 'tree') });
+    const { mac, quotaBytes, quotaInodes } = options;
+    const created = await createAppliances(
+      context,
+      {
+        name,
+        template,
+        ...(mac === undefined ? {} : { mac }),
+        ...(quotaBytes === undefined ? {} : { quotaBytes }),
+        ...(quotaInodes === undefined ? {} : { quotaInodes }),
+      },
+      progress,
+      { base: id, steps },
+    );
+    return {
+      ...created.appliances[0]!,
+      source: source.kind,
+      entries: made.entries.length,
+      bytes: made.entries.reduce((sum, { size }) => sum + size, 0),
+      left_out: made.leftOut,
+      elapsed_ms: Math.round(performance.now() - started),
+    };
+  } catch (error) {
+    removeTree(stage);
+    throw error;
+  }
+}
+
+async function importedTemplate(context: FleetContext, progress: Progress): Promise<string> {
+  if (!context.templates.has(IMPORTED)) {
+    const options = { name: IMPORTED, layers: [], from: [], configure: false };
+    try {
+      await createTemplate(context, options, progress, { mayBeEmpty: true });
+    } catch (error) {
+      if (!context.templates.has(IMPORTED)) throw error;
+    }
+  }
+  return IMPORTED;
+}
+
+/** A move must not take what is in use by a mount, nor what it would move into itself. */
+function refuseMove(context: FleetContext, path: string): void {
+  const inside = context.root === path || context.root.startsWith(`${path}/`);
+  const own = path.startsWith(`${context.root}/`);
+  if (inside || own || path === '/')
+    throw new StrataError('USAGE', `${path} cannot be moved into ${context.root}`);
+  const mounts = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
+  const at = latin1(path);
+  const mount = mounts.map((line) => line.split(' ')[4] ?? '').find((dir) => dir === at || dir.startsWith(`${at}/`));
+  if (mount !== undefined) {
+    throw new StrataError('BUSY', `${mount} is a mount, so ${path} cannot be moved`, {
+      hint: `unmount it, or leave out --move`,
+    });
+  }
+  const stat = sys.newStat();
+  must(sys.statAt(sys.AT_FDCWD, at, stat), `stat ${path}`);
+  const { dev } = stat;
+  must(sys.statAt(sys.AT_FDCWD, latin1(context.root), stat), `stat ${context.root}`);
+  if (dev === stat.dev) return;
+  throw new StrataError('UNSUPPORTED', `${path} is not on the file system of ${context.root}`, {
+    hint: 'leave out --move: then it is copied',
+  });
+}
+
+interface Made {
+  entries: TreeEntry[];
+  /** Directories of other file systems, which are empty in the appliance. */
+  leftOut: string[];
+}
+
+async function makeTree(
+  source: Source,
+  how: NonNullable<Options['how']>,
+  stage: string,
+  progress: Progress,
+): Promise<Made> {
+  const tree = join(stage, 'tree');
+  if (source.kind === 'tar') {
+    mkdirSync(tree, { mode: 0o755 });
+    return { entries: await unpackTar(source.path, tree, progress), leftOut: [] };
+  }
+  if (how === 'move') {
+    progress({ phase: 'index', message: 'reading every file' });
+    return { entries: checkEntries(await scanTree(source.path), source.path), leftOut: [] };
+  }
+  const copy = (fd: number): Promise<string[]> => copyFrom(fd, tree, how === 'link' ? 'link' : 'copy', progress);
+  const leftOut =
+    source.kind === 'image' ? await withImage(source.path, source.type, copy) : await copyDirectory(source.path, copy);
+  progress({ phase: 'index', message: 'reading every file' });
+  return { entries: checkEntries(await scanTree(tree), source.path), leftOut };
+}
+
+async function copyDirectory(path: string, copy: (fd: number) => Promise<string[]>): Promise<string[]> {
+  const fd = openDirectory(sys.AT_FDCWD, latin1(path));
+  try {
+    return await copy(fd);
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** Entries between two reports. */
+const REPORT = 4096;
+
+async function copyFrom(fd: number, tree: string, how: 'copy' | 'link', progress: Progress): Promise<string[]> {
+  const stat = sys.newStat();
+  must(sys.fstat(fd, stat), 'stat');
+  const leftOut: string[] = [];
+  await copyTreeFrom(fd, tree, {
+    how,
+    device: stat.dev,
+    skipXattr: (attribute) => !isTreeXattr(attribute, false),
+    onLeftOut: (path) => leftOut.push(Buffer.from(path, 'latin1').toString()),
+    onEntry: (entries, bytes) => {
+      if (entries % REPORT === 0) progress({ phase: 'import', message: `${entries} entries`, doneBytes: bytes });
+    },
+  });
+  return leftOut;
+}
+
+/** A 0:0 device would be a whiteout in a private layer. */
+function checkEntries(entries: TreeEntry[], label: string): TreeEntry[] {
+  const whiteout = entries.find(({ mode, rdev }) => (mode & sys.S_IFMT) === sys.S_IFCHR && (rdev ?? 0) === 0);
+  if (whiteout === undefined) return entries;
+  throw new StrataError('BAD_FORMAT', `/${whiteout.path} in ${label} is a whiteout, which a root file system cannot hold`, {
+    hint: 'an upper directory of overlayfs is no root file system: import what its mount shows',
+  });
+}
