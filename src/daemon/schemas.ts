@@ -41,7 +41,7 @@ const policy = {
   secrets: Type.Optional(Type.Boolean()),
 };
 const limit = Type.Optional(
-  Type.Union([Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), Type.Null()]),
+  Type.Union([Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), Type.Literal('none')]),
 );
 const quota = { quotaBytes: limit, quotaInodes: limit };
 const nothing = Type.Object({}, STRICT);

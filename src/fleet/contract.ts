@@ -41,14 +41,15 @@ export interface TemplateTimings {
   configure_ms: number;
 }
 
-/** null: no limit. Missing: as it is, or as that of the source. */
+/** Missing: as it is, or as that of the source. */
 export interface QuotaOptions {
-  quotaBytes?: number | null;
-  quotaInodes?: number | null;
+  quotaBytes?: number | 'none';
+  quotaInodes?: number | 'none';
 }
 
 export interface QuotaInfo {
   name: string;
+  /** null: no limit. */
   quota_bytes: number | null;
   quota_inodes: number | null;
   /** Of what the appliance shows of its own, private or frozen: allocated bytes of files, 4 KiB a directory. */

@@ -12,6 +12,8 @@ import { templateInfo } from './definitions.ts';
 import { freezeTemplate } from './freeze.ts';
 import { checkFleet } from './fsck/fsck.ts';
 import { collectGarbage } from './gc/gc.ts';
+import { dropLeftBases } from './import/base.ts';
+import { importDirectory } from './import/import-dir.ts';
 import { openJournal } from './journal.ts';
 import {
   addRepo,
@@ -34,13 +36,11 @@ import { applyPolicy, policyState } from './policy/apply.ts';
 import { policyLog } from './policy/denials.ts';
 import { markPaths } from './policy/mark.ts';
 import { createPolicy, deletePolicy, listPolicies, showPolicy } from './policy/policies.ts';
+import { quotaOf, setQuota } from './quota/quotas.ts';
 import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
 import { openRepositories } from './repositories.ts';
 import { rollbackTemplate } from './rollback.ts';
 import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
-import { dropLeftBases } from './import/base.ts';
-import { importDirectory } from './import/import-dir.ts';
-import { quotaOf, setQuota } from './quota/quotas.ts';
 import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
 import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
 import {

@@ -47,8 +47,8 @@ import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from './
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { dropParked } from './parked-files.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
-import { chargeCopy, copyBytes, mayTake } from './quota/quota.ts';
 import { QUARANTINE_XATTR, quarantinedEntry } from './quarantine.ts';
+import { chargeCopy, copyBytes, mayTake } from './quota/quota.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
 import type { Unit } from './stack.ts';

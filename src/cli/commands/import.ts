@@ -38,13 +38,17 @@ export const IMPORT_COMMAND: CommandSpec = {
     ['strata import-dir /srv/old old --move', 'at once, also when it is huge'],
   ],
   run: async (invocation) => {
-    const how = flag(invocation, 'move') ? 'move' : flag(invocation, 'link') ? 'link' : undefined;
+    const how: 'move' | 'link' | undefined = flag(invocation, 'move')
+      ? 'move'
+      : flag(invocation, 'link')
+        ? 'link'
+        : undefined;
     if (flag(invocation, 'move') && flag(invocation, 'link'))
       throw new StrataError('USAGE', '--move and --link do not go together');
     const result = await invocation.context.call('importDir', {
       source: resolve(word(invocation, 0)),
       name: word(invocation, 1),
-      ...maybe('how', how),
+      ...(how === undefined ? {} : { how }),
       ...maybe('template', text(invocation, 'template')),
       ...maybe('mac', text(invocation, 'mac')),
       ...quotaOptions(invocation),

@@ -1,7 +1,7 @@
 /** `strata quota`, and what create and clone take of it: how much an appliance may take. */
 import type { CommandSpec, Invocation, OptionSpec } from '../command.ts';
 import { formatBytes } from '../format.ts';
-import { maybe, optionalWord, parseCount, parseSize, text, word } from '../words.ts';
+import { optionalWord, parseCount, parseSize, text, word } from '../words.ts';
 
 const INODES: OptionSpec = {
   long: '--inodes',
@@ -16,17 +16,18 @@ export const QUOTA_OPTIONS: OptionSpec[] = [
 ];
 
 interface Quota {
-  quotaBytes?: number | null;
-  quotaInodes?: number | null;
+  quotaBytes?: number | 'none';
+  quotaInodes?: number | 'none';
 }
+
+const NONE = 'none';
 
 function limitsOf(size: string | undefined, inodes: string | undefined): Quota {
   return {
-    ...maybe('quotaBytes', size === undefined ? undefined : size === 'none' ? null : parseSize('the quota', size)),
-    ...maybe(
-      'quotaInodes',
-      inodes === undefined ? undefined : inodes === 'none' ? null : parseCount('--inodes', inodes, 0),
-    ),
+    ...(size === undefined ? {} : { quotaBytes: size === NONE ? NONE : parseSize('the quota', size) }),
+    ...(inodes === undefined
+      ? {}
+      : { quotaInodes: inodes === NONE ? NONE : parseCount('--inodes', inodes, 0) }),
   };
 }
 
@@ -42,7 +43,12 @@ export const QUOTA_COMMAND: CommandSpec = {
     'What counts is what the appliance shows of its own, also what it shares with clones: the space of its files, 4 KiB for each directory. At the limit programs inside get EDQUOT ("Disk quota exceeded"), and can still delete; df shows the quota as the size of the disk. A mounted appliance obeys at once; programs that have a file open for writing when it gets its first quota may go on writing to that file until they close it.',
   args: [
     { name: 'NAME', description: 'the appliance', kind: 'appliance' },
-    { name: 'SIZE', description: 'space that it may take, such as 10G; none: any', kind: 'text', optional: true },
+    {
+      name: 'SIZE',
+      description: 'space that it may take, such as 10G; none: any',
+      kind: 'text',
+      optional: true,
+    },
   ],
   options: [INODES],
   examples: [
@@ -55,7 +61,9 @@ export const QUOTA_COMMAND: CommandSpec = {
     const limits = limitsOf(optionalWord(invocation, 1), text(invocation, 'inodes'));
     const { call } = invocation.context;
     const quota =
-      Object.keys(limits).length > 0 ? await call('quotaSet', { name, ...limits }) : await call('quotaShow', { name });
+      Object.keys(limits).length > 0
+        ? await call('quotaSet', { name, ...limits })
+        : await call('quotaShow', { name });
     const of = (limit: number | null, show: (value: number) => string): string =>
       limit === null ? 'no limit' : `of ${show(limit)}`;
     return {

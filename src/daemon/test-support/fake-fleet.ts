@@ -154,12 +154,18 @@ export function createFakeFleet(root: string): FakeFleet {
     }),
     quotaSet: async ({ name, quotaBytes, quotaInodes }) => ({
       name,
-      quota_bytes: quotaBytes ?? null,
-      quota_inodes: quotaInodes ?? null,
+      quota_bytes: typeof quotaBytes === 'number' ? quotaBytes : null,
+      quota_inodes: typeof quotaInodes === 'number' ? quotaInodes : null,
       used_bytes: 0,
       used_inodes: 0,
     }),
-    quotaShow: async (name) => ({ name, quota_bytes: null, quota_inodes: null, used_bytes: 0, used_inodes: 0 }),
+    quotaShow: async (name) => ({
+      name,
+      quota_bytes: null,
+      quota_inodes: null,
+      used_bytes: 0,
+      used_inodes: 0,
+    }),
     list: async () => ({ appliances: [...appliances.values()] }),
     show: async (name) => ({ ...need(appliances, 'appliance', name), private_bytes: 4096, layers: 2 }),
     clone: async ({ source, name }) => {

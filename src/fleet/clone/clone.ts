@@ -6,7 +6,14 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, StrataError } from '../../base/index.ts';
-import { completePrivate, copyRootAttributes, finishPrivate, onOpenFile, readLimits, readUsage } from '../../vlfs/index.ts';
+import {
+  completePrivate,
+  copyRootAttributes,
+  finishPrivate,
+  onOpenFile,
+  readLimits,
+  readUsage,
+} from '../../vlfs/index.ts';
 import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';

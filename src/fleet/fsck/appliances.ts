@@ -15,8 +15,8 @@ import {
   replaceLink,
   syncDirectory,
 } from '../files.ts';
-import { ldfRefs, parseLdf } from '../ldf.ts';
 import { baseDir, baseOf } from '../import/base.ts';
+import { ldfRefs, parseLdf } from '../ldf.ts';
 import { COMMIT } from '../locks.ts';
 import { normalizeMac } from '../macs.ts';
 import { applianceOwner, type FleetPaths } from '../paths.ts';
@@ -133,7 +133,8 @@ function baseProblems(paths: FleetPaths, name: string): string[] {
   try {
     const id = baseOf(paths, name);
     if (id === null) return [];
-    const isWhole = isDirectory(join(baseDir(paths, id), 'tree')) && isThere(join(baseDir(paths, id), 'index'));
+    const isWhole =
+      isDirectory(join(baseDir(paths, id), 'tree')) && isThere(join(baseDir(paths, id), 'index'));
     return isWhole ? [] : [`its base imports/${id} is missing or not whole`];
   } catch (error) {
     return [asStrataError(error).message];

@@ -170,6 +170,8 @@ function isDone(root: string, step: JournalStep): boolean {
       }
     case 'write':
       return readTextIfThere(join(root, step.path)) === step.text;
+    case 'take':
+      return isThere(join(root, step.to));
     default:
       return !isThere(join(root, step.path));
   }

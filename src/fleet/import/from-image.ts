@@ -51,8 +51,7 @@ async function detach(device: string): Promise<void> {
 
 function mountDetached(device: string, type: ImageType, file: string): number {
   const fs = sys.fsopen(type);
-  if (fs < 0)
-    throw new StrataError('UNSUPPORTED', `this kernel has no ${type} (${sys.errnoName(-fs)})`);
+  if (fs < 0) throw new StrataError('UNSUPPORTED', `this kernel has no ${type} (${sys.errnoName(-fs)})`);
   try {
     sys.fsconfigString(fs, 'source', device);
     sys.fsconfigFlag(fs, 'ro');

@@ -21,7 +21,11 @@ export async function unpackTar(file: string, tree: string, progress: Progress):
     for await (const { entry, data } of readTar(decompress(source, { format: label }), { format: label })) {
       await put(writer, entry, data);
       if (writer.entries.size % REPORT === 0)
-        progress({ phase: 'import', message: `${writer.entries.size} entries`, doneBytes: writer.totalBytes });
+        progress({
+          phase: 'import',
+          message: `${writer.entries.size} entries`,
+          doneBytes: writer.totalBytes,
+        });
     }
     if (writer.entries.size === 0) throw new StrataError('BAD_FORMAT', `${label} holds nothing`);
     return writer.finish();

@@ -11,9 +11,9 @@ import * as sys from '../../sys/index.ts';
 import { createAppliances, refuseExisting } from '../appliances.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { inState } from '../paths.ts';
 import { makeDirectory, removeTree, syncFileSystemAside } from '../files.ts';
 import type { JournalStep } from '../journal.ts';
+import { inState } from '../paths.ts';
 import { createTemplate } from '../templates.ts';
 import { copyTreeFrom } from '../tree-copy.ts';
 import { latin1, must, openDirectory } from '../untrusted-tree.ts';
@@ -102,7 +102,9 @@ function refuseMove(context: FleetContext, path: string): void {
     throw new StrataError('USAGE', `${path} cannot be moved into ${context.root}`);
   const mounts = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
   const at = latin1(path);
-  const mount = mounts.map((line) => line.split(' ')[4] ?? '').find((dir) => dir === at || dir.startsWith(`${at}/`));
+  const mount = mounts
+    .map((line) => line.split(' ')[4] ?? '')
+    .find((dir) => dir === at || dir.startsWith(`${at}/`));
   if (mount !== undefined) {
     throw new StrataError('BUSY', `${mount} is a mount, so ${path} cannot be moved`, {
       hint: `unmount it, or leave out --move`,
@@ -139,9 +141,12 @@ async function makeTree(
     progress({ phase: 'index', message: 'reading every file' });
     return { entries: checkEntries(await scanTree(source.path), source.path), leftOut: [] };
   }
-  const copy = (fd: number): Promise<string[]> => copyFrom(fd, tree, how === 'link' ? 'link' : 'copy', progress);
+  const copy = (fd: number): Promise<string[]> =>
+    copyFrom(fd, tree, how === 'link' ? 'link' : 'copy', progress);
   const leftOut =
-    source.kind === 'image' ? await withImage(source.path, source.type, copy) : await copyDirectory(source.path, copy);
+    source.kind === 'image'
+      ? await withImage(source.path, source.type, copy)
+      : await copyDirectory(source.path, copy);
   progress({ phase: 'index', message: 'reading every file' });
   return { entries: checkEntries(await scanTree(tree), source.path), leftOut };
 }
@@ -158,7 +163,12 @@ async function copyDirectory(path: string, copy: (fd: number) => Promise<string[
 /** Entries between two reports. */
 const REPORT = 4096;
 
-async function copyFrom(fd: number, tree: string, how: 'copy' | 'link', progress: Progress): Promise<string[]> {
+async function copyFrom(
+  fd: number,
+  tree: string,
+  how: 'copy' | 'link',
+  progress: Progress,
+): Promise<string[]> {
   const stat = sys.newStat();
   must(sys.fstat(fd, stat), 'stat');
   const leftOut: string[] = [];
@@ -168,7 +178,8 @@ async function copyFrom(fd: number, tree: string, how: 'copy' | 'link', progress
     skipXattr: (attribute) => !isTreeXattr(attribute, false),
     onLeftOut: (path) => leftOut.push(Buffer.from(path, 'latin1').toString()),
     onEntry: (entries, bytes) => {
-      if (entries % REPORT === 0) progress({ phase: 'import', message: `${entries} entries`, doneBytes: bytes });
+      if (entries % REPORT === 0)
+        progress({ phase: 'import', message: `${entries} entries`, doneBytes: bytes });
     },
   });
   return leftOut;
@@ -178,7 +189,11 @@ async function copyFrom(fd: number, tree: string, how: 'copy' | 'link', progress
 function checkEntries(entries: TreeEntry[], label: string): TreeEntry[] {
   const whiteout = entries.find(({ mode, rdev }) => (mode & sys.S_IFMT) === sys.S_IFCHR && (rdev ?? 0) === 0);
   if (whiteout === undefined) return entries;
-  throw new StrataError('BAD_FORMAT', `/${whiteout.path} in ${label} is a whiteout, which a root file system cannot hold`, {
-    hint: 'an upper directory of overlayfs is no root file system: import what its mount shows',
-  });
+  throw new StrataError(
+    'BAD_FORMAT',
+    `/${whiteout.path} in ${label} is a whiteout, which a root file system cannot hold`,
+    {
+      hint: 'an upper directory of overlayfs is no root file system: import what its mount shows',
+    },
+  );
 }

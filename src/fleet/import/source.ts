@@ -48,7 +48,9 @@ function fileAt(path: string): Source {
   try {
     const has = ({ offset, bytes }: { offset: number; bytes: number[] }): boolean => {
       const found = Buffer.alloc(bytes.length);
-      return readSync(fd, found, 0, found.length, offset) === found.length && found.equals(Buffer.from(bytes));
+      return (
+        readSync(fd, found, 0, found.length, offset) === found.length && found.equals(Buffer.from(bytes))
+      );
     };
     if (ARCHIVES.some(has)) return { kind: 'tar', path };
     const image = MAGIC.find(has);
@@ -56,7 +58,11 @@ function fileAt(path: string): Source {
   } finally {
     closeSync(fd);
   }
-  throw new StrataError('UNSUPPORTED', `${path} is no tar archive (plain, gzip, xz, zstd) and no ext4, XFS or btrfs`, {
-    hint: 'of a disk with partitions give the partition; other forms can be unpacked into a directory first',
-  });
+  throw new StrataError(
+    'UNSUPPORTED',
+    `${path} is no tar archive (plain, gzip, xz, zstd) and no ext4, XFS or btrfs`,
+    {
+      hint: 'of a disk with partitions give the partition; other forms can be unpacked into a directory first',
+    },
+  );
 }

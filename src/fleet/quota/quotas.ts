@@ -9,8 +9,8 @@ import {
   countAside,
   formatLimits,
   formatUsage,
-  quotaFile,
   type QuotaLimits,
+  quotaFile,
   readLimits,
   readUsage,
   replaceUsage,
@@ -29,7 +29,12 @@ import { tellDataPlane } from '../scan/scan.ts';
 const NONE: QuotaLimits = { bytes: null, inodes: null };
 
 /** Writes what the options say into the directory of an appliance that is being made; `inherited`: the limits that it has otherwise. */
-export function stageQuota(dir: string, options: QuotaOptions, inherited: QuotaLimits | null, sync: boolean): void {
+export function stageQuota(
+  dir: string,
+  options: QuotaOptions,
+  inherited: QuotaLimits | null,
+  sync: boolean,
+): void {
   const limits = changed(inherited ?? NONE, options);
   if (limits.bytes === null && limits.inodes === null) return;
   writeNewFile(join(dir, 'quota.json'), formatLimits(limits), sync);
@@ -41,13 +46,15 @@ export function stageUsage(dir: string, usage: Usage, sync: boolean): void {
 }
 
 function changed(limits: QuotaLimits, { quotaBytes, quotaInodes }: QuotaOptions): QuotaLimits {
-  return {
-    bytes: quotaBytes === undefined ? limits.bytes : quotaBytes,
-    inodes: quotaInodes === undefined ? limits.inodes : quotaInodes,
-  };
+  return { bytes: limitOf(quotaBytes, limits.bytes), inodes: limitOf(quotaInodes, limits.inodes) };
 }
 
-/** Sets, changes or (null) takes away limits; a mounted appliance obeys at once. What it takes already may be more. */
+function limitOf(wanted: number | 'none' | undefined, now: number | null): number | null {
+  if (wanted === undefined) return now;
+  return wanted === 'none' ? null : wanted;
+}
+
+/** Sets, changes or takes away limits; a mounted appliance obeys at once. What it takes already may be more. */
 export async function setQuota(
   context: FleetContext,
   { name, ...options }: { name: string } & QuotaOptions,

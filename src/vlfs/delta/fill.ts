@@ -110,9 +110,10 @@ export function takeFill(core: Core): SlowJob | null {
       continue;
     }
     if (partial.filling === null) {
-      const started = wantsFill(partial) && mayFill(core, partial)
-        ? beginFill(core, node, partial, RANGE_BYTES)
-        : beginSettling(core, node, partial);
+      const started =
+        wantsFill(partial) && mayFill(core, partial)
+          ? beginFill(core, node, partial, RANGE_BYTES)
+          : beginSettling(core, node, partial);
       if (started < 0) {
         partial.queued = false;
         core.fills.shift();

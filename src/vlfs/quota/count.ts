@@ -4,6 +4,7 @@
  * have been read already; when a directory moves, the counting begins anew.
  */
 import { close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../../sys/index.ts';
+import type { SlowJob } from '../contract.ts';
 import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { sourcesOf } from '../diff.ts';
@@ -12,9 +13,8 @@ import { releaseIfUnused } from '../nodes.ts';
 import { isWhiteoutEntry } from '../remove-ops.ts';
 import { slowJob } from '../slow-job.ts';
 import type { Steps } from '../steps.ts';
-import type { SlowJob } from '../contract.ts';
 import { type InodeSet, newInodeSet } from './inode-set.ts';
-import { bytesOf, DIRECTORY_BYTES, directoryInode, measure } from './quota.ts';
+import { bytesOf, DIRECTORY_BYTES, directoryInode, measure, storeUsage } from './quota.ts';
 
 /** Entries between two steps. */
 const ENTRIES_A_STEP = 64;
@@ -95,6 +95,7 @@ function newCount(core: Core): Count {
         }
         quota.bytes = Math.max(0, bytes);
         quota.inodes = Math.max(0, inodes);
+        storeUsage(quota);
         return true;
       } while (performance.now() < untilMs);
       return false;

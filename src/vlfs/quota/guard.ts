@@ -2,7 +2,7 @@
  * The operations of a VLFS with a quota: those that may take or give back space ask first, and tell afterwards. What comes to the private layer in other ways (copy-up,
  * new objects, the completion of partial files) does so where it happens. Each costs the same however much the appliance holds.
  */
-import { E, O_RDONLY, O_TRUNC, O_WRONLY, O_RDWR } from '../../sys/index.ts';
+import { E, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../../sys/index.ts';
 import type { VfsOperations } from '../contract.ts';
 import type { Core, Handle, Node } from '../core.ts';
 import { handleOf } from '../handles.ts';
@@ -80,8 +80,16 @@ export function withQuota(core: Core, plain: Operations): Operations {
   const either = <K extends keyof Operations>(name: K, limited: Operations[K]): Operations[K] => {
     const unlimited = plain[name] as (...args: unknown[]) => unknown;
     const other = limited as (...args: unknown[]) => unknown;
-    return ((a: unknown, b: unknown, c: unknown, d: unknown, e: unknown, f: unknown, g: unknown, h: unknown) =>
-      (core.quota === null ? unlimited : other)(a, b, c, d, e, f, g, h)) as Operations[K];
+    return ((
+      a: unknown,
+      b: unknown,
+      c: unknown,
+      d: unknown,
+      e: unknown,
+      f: unknown,
+      g: unknown,
+      h: unknown,
+    ) => (core.quota === null ? unlimited : other)(a, b, c, d, e, f, g, h)) as Operations[K];
   };
 
   return {
@@ -128,19 +136,22 @@ export function withQuota(core: Core, plain: Operations): Operations {
         return mayTake(core, needs, 0) || allocate();
       });
     }),
-    copyFileRange: either('copyFileRange', (caller, nodeIn, fhIn, offsetIn, nodeOut, fhOut, offsetOut, length) => {
-      const handle = writing(fhOut);
-      const copy = (size: number): number =>
-        plain.copyFileRange(caller, nodeIn, fhIn, offsetIn, nodeOut, fhOut, offsetOut, size);
-      if (handle === null) return copy(length);
-      return settled(handle.node, () => {
-        const room = roomOf(core.quota!);
-        if (room >= length + NEAR_BYTES || needed(handle, offsetOut, offsetOut + length) <= room)
-          return copy(length);
-        const fits = Math.floor(room / BLOCK) * BLOCK - (offsetOut % BLOCK);
-        return fits <= 0 ? -E.DQUOT : copy(Math.min(fits, length));
-      });
-    }),
+    copyFileRange: either(
+      'copyFileRange',
+      (caller, nodeIn, fhIn, offsetIn, nodeOut, fhOut, offsetOut, length) => {
+        const handle = writing(fhOut);
+        const copy = (size: number): number =>
+          plain.copyFileRange(caller, nodeIn, fhIn, offsetIn, nodeOut, fhOut, offsetOut, size);
+        if (handle === null) return copy(length);
+        return settled(handle.node, () => {
+          const room = roomOf(core.quota!);
+          if (room >= length + NEAR_BYTES || needed(handle, offsetOut, offsetOut + length) <= room)
+            return copy(length);
+          const fits = Math.floor(room / BLOCK) * BLOCK - (offsetOut % BLOCK);
+          return fits <= 0 ? -E.DQUOT : copy(Math.min(fits, length));
+        });
+      },
+    ),
     setxattr: either('setxattr', (caller, id, name, value, flags, clearSgid) =>
       settled(
         nodeOf(id),

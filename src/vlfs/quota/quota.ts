@@ -13,7 +13,15 @@ import { entryOf, topOf, unitOf } from '../merged-directory.ts';
 import { dropAllParked } from '../parked-files.ts';
 import type { Unit } from '../stack.ts';
 import type { Count } from './count.ts';
-import { endUsage, openUsage, type QuotaLimits, readLimits, readUsage, type Usage, writeUsage } from './usage-file.ts';
+import {
+  endUsage,
+  openUsage,
+  type QuotaLimits,
+  readLimits,
+  readUsage,
+  type Usage,
+  writeUsage,
+} from './usage-file.ts';
 
 export const DIRECTORY_BYTES = 4096;
 const XFS_MAGIC = 0x58465342;
@@ -46,7 +54,7 @@ export function openQuota(core: Core): Quota | null {
   const limits = core.readOnly ? null : readLimits(core.privateDir);
   if (limits === null) return null;
   const quota = newQuota(core, limits, readUsage(core.privateDir), openUsage(core.privateDir));
-  store(quota);
+  storeUsage(quota);
   return quota;
 }
 
@@ -102,7 +110,8 @@ export function recount(core: Core): void {
   quota.unsure = true;
 }
 
-function store({ fd, bytes, inodes }: Quota): void {
+/** Writes the numbers into the usage file. */
+export function storeUsage({ fd, bytes, inodes }: Quota): void {
   writeUsage(fd, { bytes, inodes, state: 'open' });
 }
 
@@ -126,7 +135,7 @@ export function charge(quota: Quota, ino: number, bytes: number, inodes: number,
   quota.bytes = Math.max(0, quota.bytes + bytes);
   quota.inodes = Math.max(0, quota.inodes + inodes);
   quota.count?.changed(ino, bytes, inodes, born);
-  store(quota);
+  storeUsage(quota);
 }
 
 /** Bytes that an object counts for. */
