@@ -186,8 +186,11 @@ async function copyExtents(source: number, target: number, size: number, state: 
     must(start, 'find data');
     const end = Math.min(size, must(sys.lseek(source, start, sys.SEEK_HOLE), 'find a hole'));
     for (at = start; at < end; ) {
+      const slice = Math.min(SLICE_BYTES, end - at);
+      const ranged = sys.copyFileRange(source, at, target, at, slice);
+      // Between file systems of two kinds the kernel copies nothing.
       const copied = must(
-        sys.copyFileRange(source, at, target, at, Math.min(SLICE_BYTES, end - at)),
+        ranged === -sys.E.XDEV ? copyByHand(source, target, at, slice) : ranged,
         'copy file data',
       );
       if (copied === 0) return;
@@ -199,6 +202,19 @@ async function copyExtents(source: number, target: number, size: number, state: 
       }
     }
   }
+}
+
+const chunk = Buffer.allocUnsafeSlow(1 << 20);
+
+/** As copy_file_range, with the same offset in both. */
+function copyByHand(source: number, target: number, at: number, size: number): number {
+  const got = sys.pread(source, chunk, Math.min(chunk.length, size), at);
+  for (let done = 0; done < got; ) {
+    const put = sys.pwrite(target, chunk.subarray(done, got), got - done, at + done);
+    if (put <= 0) return put === 0 ? -sys.E.IO : put;
+    done += put;
+  }
+  return got;
 }
 
 /** Owner, xattrs, mode, times (in this order: chown clears setuid and capabilities). */

@@ -6,9 +6,11 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { asStrataError, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
+import { must } from '../untrusted-tree.ts';
 import type { ImageType } from './source.ts';
 
 const run = promisify(execFile);
+const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC;
 
 /** RDONLY, NOSUID, NODEV, NOEXEC of linux/mount.h. */
 const ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8;
@@ -21,12 +23,15 @@ export async function withImage<T>(
 ): Promise<T> {
   const device = await attach(file);
   let mountFd = -1;
+  let rootFd = -1;
   try {
     mountFd = mountDetached(device, type, file);
     // From here on the mount holds the device, which goes with it.
     await detach(device);
-    return await use(mountFd);
+    rootFd = must(sys.openat(mountFd, '.', DIRECTORY), `open ${file}`);
+    return await use(rootFd);
   } finally {
+    if (rootFd >= 0) sys.close(rootFd);
     if (mountFd >= 0) sys.close(mountFd);
     else await detach(device);
   }

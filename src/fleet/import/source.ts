@@ -29,7 +29,8 @@ const ARCHIVES = [
 export function sourceAt(given: string): Source {
   const path = resolve(given);
   try {
-    const stat = lstatSync(path);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) throw new StrataError('NOT_FOUND', `there is no ${path}`);
     if (stat.isDirectory()) return { kind: 'directory', path };
     if (stat.isSymbolicLink()) {
       throw new StrataError('UNSUPPORTED', `${path} is a symbolic link`, { hint: 'give what it points to' });
