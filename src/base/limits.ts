@@ -27,6 +27,8 @@ export const LIMITS = {
   ldfDepth: 32,
   /** Bytes of an LDF. */
   ldfBytes: 16 * 2 ** 20,
+  /** Snapshots of one appliance. */
+  snapshots: 1000,
   /** Characters of the name of a repository, template or appliance. */
   objectNameChars: 128,
   /** Appliances of one create command. */

@@ -193,6 +193,38 @@ test('text for people: one line an entry, aligned tables, the LDF as it is', () 
   assert.equal(header!.indexOf('TEMPLATE'), first!.indexOf('web', 3));
 });
 
+test('families: branches for people, conflicts that exit with 3, durations', () => {
+  assert.equal(
+    strata(['tree']).stdout,
+    [
+      'web',
+      '├── web-1',
+      '│   ├── @before',
+      '│   └── test-1  (mounted)',
+      '│       └── test-2',
+      '└── web-2  (clone of web-0, deleted)',
+      '',
+    ].join('\n'),
+  );
+  const refused = strata(['merge', 'test-1', 'web-1', '--json']);
+  assert.equal(refused.status, 3);
+  assert.deepEqual(JSON.parse(refused.stdout).error.data.conflicts, [
+    { path: '/etc/motd', kind: 'changed', taken: null },
+  ]);
+  const merged = strata(['merge', 'test-1', 'web-1', '--theirs']);
+  assert.equal(
+    merged.stdout,
+    'M  /etc/motd\nC  /etc/motd  changed, theirs taken\n1 change of test-1 merged into web-1\n',
+  );
+  assert.equal(strata(['merge', 'test-1', 'web-1', '--theirs', '--ours']).status, 2);
+  for (const wrong of ['1', 'h', '-1h', '1y', ''])
+    assert.equal(strata(['ttl', 'web-1', wrong]).status, 2, wrong);
+  assert.equal(strata(['ttl', 'web-1', 'never']).stdout, 'appliance web-1 stays\n');
+  assert.match(strata(['ttl', 'web-1', '1d12h']).stdout, /^appliance web-1 ends 2026-/);
+  // Without a slash it may be either: an appliance that there is, else a path.
+  assert.equal(strata(['diff', 'web-1', 'web-2']).status, 0);
+});
+
 test("relative paths of this host are made absolute, the appliance's are not touched", () => {
   const cwd = mkdtempSync(join(tmpdir(), 'strata-cli-cwd-'));
   try {
@@ -269,7 +301,11 @@ test('completion knows commands, options and names', async () => {
   assert.deepEqual(await of('diff', ''), ['web-1', 'web-2']);
   assert.deepEqual(await of('delete', 'web-1', ''), ['web-2']);
   assert.deepEqual(await of('create', 'x', '--template', ''), ['web']);
-  assert.deepEqual(await of('create', 'x', '--t'), ['--template']);
+  assert.deepEqual(await of('create', 'x', '--t'), ['--template', '--ttl']);
+  const state = JSON.stringify({ snapshots: [{ name: 'before' }] });
+  writeFileSync(join(root, 'appliances/web-1/state.json'), state);
+  assert.deepEqual(await of('diff', 'web-1@'), ['web-1@before']);
+  assert.deepEqual(await of('restore', 'web-1', ''), ['before']);
   assert.deepEqual(await of('mount', 'web-1', '/', '--door', ''), ['fuse', 'sealed']);
   assert.deepEqual(await of('template', 'add', 'web', 'ma'), ['main/']);
   assert.deepEqual(await of('template', 'add', 'web', 'main/h'), ['main/hello']);

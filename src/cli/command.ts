@@ -7,6 +7,8 @@ import type { Context } from './context.ts';
 /** What kind of word is wanted, for completion. */
 export type WordKind =
   | 'appliance'
+  /** Of the appliance that is the first argument. */
+  | 'snapshot'
   | 'template'
   | 'policy'
   | 'repo'

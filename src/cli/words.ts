@@ -78,6 +78,27 @@ export function parseSize(what: string, value: string): number {
   throw new StrataError('USAGE', `${what} must be a size like 10G or 500M, not ${JSON.stringify(value)}`);
 }
 
+const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 } as const;
+
+/** A duration such as `90s`, `15m`, `2h`, `1d12h`, in seconds. Throws USAGE. */
+export function duration(what: string, value: string): number {
+  if (!/^(\d{1,9}[smhdw])+$/.test(value)) {
+    throw new StrataError('USAGE', `${what} must be a duration, not ${JSON.stringify(value)}`, {
+      hint: 'write it as 90s, 15m, 2h, 7d or 4w',
+    });
+  }
+  let seconds = 0;
+  for (const [, count, unit] of value.matchAll(/(\d+)([smhdw])/g))
+    seconds += Number(count) * SECONDS[unit as keyof typeof SECONDS];
+  return seconds;
+}
+
+/** An option whose value is a duration, in seconds. */
+export function durationOption(invocation: Invocation, key: string): number | undefined {
+  const value = text(invocation, key);
+  return value === undefined ? undefined : duration(`--${key}`, value);
+}
+
 /** A path inside an appliance: always absolute there. */
 export function insidePath(path: string): string {
   return path.startsWith('/') ? path : `/${path}`;

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { ErrorCode, ProgressEvent } from '../base/index.ts';
 import type { Fleet } from '../fleet/contract.ts';
 
-export type { PolicyGraft, PolicySource } from '../fleet/contract.ts';
+export type { FamilyMember, PolicyGraft, PolicySource } from '../fleet/contract.ts';
 export { OFFERED_POLICIES } from '../fleet/contract.ts';
 export type { RepositoryKind } from '../repository/contract.ts';
 export type { DiffEntry } from '../vlfs/contract.ts';
@@ -115,6 +115,14 @@ export interface Requests {
   list: Nothing;
   show: { name: string };
   delete: { names: string[] };
+  snapshot: First<'snapshot'>;
+  snapshots: { name: string };
+  restore: First<'restore'>;
+  merge: First<'merge'>;
+  promote: { name: string };
+  tree: First<'tree'>;
+  ttl: First<'ttl'>;
+  expire: First<'expire'>;
   mount: First<'mount'>;
   umount: First<'umount'>;
   prepareRun: First<'prepareRun'>;
@@ -301,7 +309,42 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
   },
   list: { verb: 'GET', path: '/v1/appliances', safe: true, summary: 'Lists the appliances.' },
   show: { verb: 'GET', path: '/v1/appliances/:name', safe: true, summary: 'One appliance.' },
-  delete: { verb: 'POST', path: '/v1/appliances/delete', summary: 'Deletes appliances.' },
+  delete: { verb: 'POST', path: '/v1/appliances/delete', summary: 'Deletes appliances and snapshots.' },
+  snapshot: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/snapshots',
+    summary: 'Keeps what an appliance is now under a name.',
+  },
+  snapshots: {
+    verb: 'GET',
+    path: '/v1/appliances/:name/snapshots',
+    safe: true,
+    summary: 'The snapshots of an appliance.',
+  },
+  restore: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/restore',
+    summary: 'Makes an appliance what it was at a snapshot.',
+  },
+  merge: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/merge',
+    stream: true,
+    summary: 'Brings what one appliance changed into another, three-way.',
+  },
+  promote: {
+    verb: 'POST',
+    path: '/v1/appliances/:name/promote',
+    summary: 'Puts a clone into the place of its parent.',
+  },
+  tree: {
+    verb: 'GET',
+    path: '/v1/tree',
+    safe: true,
+    summary: 'Appliances with their clones and snapshots, in tree order.',
+  },
+  ttl: { verb: 'POST', path: '/v1/appliances/:name/ttl', summary: 'Sets when an appliance ends.' },
+  expire: { verb: 'POST', path: '/v1/expire', summary: 'Deletes the appliances whose time is over.' },
   mount: { verb: 'POST', path: '/v1/appliances/:name/mount', summary: 'Mounts an appliance.' },
   umount: { verb: 'POST', path: '/v1/umount', summary: 'Unmounts by appliance or directory.' },
   prepareRun: {
@@ -314,7 +357,7 @@ export const ROUTES: { readonly [M in Method]: RouteSpec } = {
     verb: 'GET',
     path: '/v1/appliances/:name/diff',
     safe: true,
-    summary: 'What an appliance changed in its layers.',
+    summary: 'What an appliance changed in its layers, or what tells two appliances apart.',
   },
   revert: {
     verb: 'POST',

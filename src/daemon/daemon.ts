@@ -20,6 +20,9 @@ import { superviseDataPlane } from './supervisor.ts';
 /** How long a stop waits for running work; what is cut off then is rolled back or forward at the next start. */
 const FINISH_MS = 60_000;
 
+/** How long after its end an appliance may still be there. */
+const EXPIRE_EVERY_MS = 5_000;
+
 export interface DataPlaneParts {
   connect(root: string): Promise<DataPlane | null>;
   start(root: string): Promise<DataPlane>;
@@ -78,6 +81,7 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
   const jobs = createJobs();
   const stopped = Promise.withResolvers<void>();
   let stopping: Promise<void> | null = null;
+  let expiry: NodeJS.Timeout | undefined;
   try {
     await supervisor.adopt(hasMountRecords(root)).catch((error) => {
       // Appliances stay manageable while their file systems cannot be served.
@@ -87,6 +91,7 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
     const stop = (): Promise<void> => {
       stopping ??= (async () => {
         log('info', 'stratad stops', { running: jobs.running() });
+        clearInterval(expiry);
         const closing = app.close();
         if (!(await jobs.idle(FINISH_MS))) log('warn', 'stopped with work running', { jobs: jobs.running() });
         await Promise.race([closing, delay(2_000)]);
@@ -132,6 +137,7 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
       process.umask(umask);
     }
     chmodSync(instance.paths.socket, 0o600);
+    expiry = expireInTurn(fleet, log);
     log('info', 'stratad is ready', { ms: Math.round(performance.now() - begun) });
     return { info: info(), stop, stopped: stopped.promise };
   } catch (error) {
@@ -140,6 +146,24 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
     instance.release();
     throw error;
   }
+}
+
+/** Deletes the appliances whose time is over, every few seconds; a look at an index each. What is in use is looked at again. */
+function expireInTurn(fleet: Fleet, log: Log): NodeJS.Timeout {
+  let busy = false;
+  const look = async (): Promise<void> => {
+    if (busy) return;
+    busy = true;
+    try {
+      const { expired } = await fleet.expire({});
+      if (expired.length > 0) log('info', 'expired', { deleted: expired });
+    } catch (error) {
+      log('warn', 'expire', { error: asStrataError(error).message });
+    } finally {
+      busy = false;
+    }
+  };
+  return setInterval(() => void look(), EXPIRE_EVERY_MS).unref();
 }
 
 function hasMountRecords(root: string): boolean {

@@ -39,6 +39,10 @@ const appliance = Type.Object({
   mounts: texts,
   generation: count,
   held_back: Type.Union([text, Type.Null()]),
+  expires: Type.Optional(text),
+  created_at: Type.Optional(text),
+  parent: Type.Optional(Type.Union([text, Type.Null()])),
+  snapshots: Type.Optional(count),
   private_bytes: Type.Optional(count),
   layers: Type.Optional(count),
   frozen_layers: Type.Optional(count),
@@ -102,6 +106,13 @@ const progress = Type.Object({
   doneBytes: Type.Optional(count),
   totalBytes: Type.Optional(count),
 });
+
+const change = Type.Union([
+  Type.Literal('added'),
+  Type.Literal('changed'),
+  Type.Literal('deleted'),
+  Type.Literal('metadata'),
+]);
 
 const scanProblems = Type.Array(Type.Object({ holder: text, path: text, reason: text }));
 
@@ -174,6 +185,41 @@ export const RESULT_SCHEMAS = {
   list: Type.Object({ appliances: Type.Array(appliance) }),
   show: appliance,
   delete: Type.Object({ deleted: texts }),
+  snapshot: Type.Object({ name: text, snapshot: text, created_at: text, layers: count }),
+  snapshots: Type.Object({
+    snapshots: Type.Array(Type.Object({ name: text, created_at: text, layers: count })),
+  }),
+  restore: Type.Object({ name: text, snapshot: text, created_at: text }),
+  merge: Type.Object({
+    name: text,
+    into: text,
+    merged: Type.Boolean(),
+    changes: Type.Array(Type.Object({ path: text, change })),
+    conflicts: Type.Array(Type.Object({ path: text, kind: text, taken: Type.Union([text, Type.Null()]) })),
+    elapsed_ms: count,
+  }),
+  promote: Type.Object({ name: text, former_parent: text, parent: Type.Union([text, Type.Null()]) }),
+  tree: Type.Object({
+    appliances: Type.Array(
+      Type.Object({
+        name: text,
+        template: text,
+        depth: count,
+        parent: Type.Union([text, Type.Null()]),
+        deleted_parent: Type.Union([text, Type.Null()]),
+        created_at: text,
+        expires: Type.Union([text, Type.Null()]),
+        mounts: texts,
+        snapshots: Type.Array(Type.Object({ name: text, created_at: text })),
+      }),
+    ),
+  }),
+  ttl: Type.Object({ name: text, expires: Type.Union([text, Type.Null()]) }),
+  expire: Type.Object({
+    expired: texts,
+    kept: Type.Array(Type.Object({ name: text, reason: text })),
+    next: Type.Union([text, Type.Null()]),
+  }),
   mount: Type.Object({ name: text, dir: text }),
   umount: Type.Object({ unmounted: texts }),
   prepareRun: Type.Object({ argv: texts, runId: text, env: Type.Record(text, text) }),
@@ -182,12 +228,7 @@ export const RESULT_SCHEMAS = {
     entries: Type.Array(
       Type.Object({
         path: text,
-        change: Type.Union([
-          Type.Literal('added'),
-          Type.Literal('changed'),
-          Type.Literal('deleted'),
-          Type.Literal('metadata'),
-        ]),
+        change,
         layer: Type.Union([text, Type.Null()]),
         base_updated: Type.Boolean(),
       }),

@@ -10,6 +10,9 @@ import type { Method, Requests } from './contract.ts';
 const STRICT = { additionalProperties: false } as const;
 
 const name = Type.String({ minLength: 1, maxLength: LIMITS.objectNameChars });
+/** An appliance, or a snapshot as NAME@SNAPSHOT. */
+const place = Type.String({ minLength: 1, maxLength: 2 * LIMITS.objectNameChars + 1 });
+const ttl = Type.Number({ minimum: 1 });
 /** A layer as the user writes it: `nginx`, `main/nginx`, `=main/nginx=1.2`. */
 const layerWord = Type.String({ minLength: 1, maxLength: 4 * LIMITS.objectNameChars });
 const layerWords = Type.Array(layerWord, { maxItems: LIMITS.stackLayers });
@@ -138,6 +141,7 @@ export const REQUEST_SCHEMAS = {
       count: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.createCount })),
       layers: Type.Optional(layerWords),
       ...quota,
+      ttlSeconds: Type.Optional(ttl),
     },
     STRICT,
   ),
@@ -145,6 +149,7 @@ export const REQUEST_SCHEMAS = {
     {
       source: name,
       name,
+      ttlSeconds: Type.Optional(ttl),
       ...policy,
       ...quota,
     },
@@ -165,7 +170,25 @@ export const REQUEST_SCHEMAS = {
   quotaShow: named,
   list: nothing,
   show: named,
-  delete: Type.Object({ names: Type.Array(name, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),
+  delete: Type.Object({ names: Type.Array(place, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),
+  snapshot: Type.Object({ name, snapshot: Type.Optional(name) }, STRICT),
+  snapshots: named,
+  restore: Type.Object({ name, snapshot: name }, STRICT),
+  merge: Type.Object(
+    {
+      name,
+      into: name,
+      prefer: Type.Optional(Type.Union([Type.Literal('ours'), Type.Literal('theirs')])),
+      ours: Type.Optional(Type.Array(path, { maxItems: 100_000 })),
+      theirs: Type.Optional(Type.Array(path, { maxItems: 100_000 })),
+      dryRun: Type.Optional(Type.Boolean()),
+    },
+    STRICT,
+  ),
+  promote: named,
+  tree: Type.Object({ name: Type.Optional(name) }, STRICT),
+  ttl: Type.Object({ name, ttlSeconds: Type.Union([ttl, Type.Null()]) }, STRICT),
+  expire: Type.Object({ dryRun: Type.Optional(Type.Boolean()) }, STRICT),
   mount: Type.Object(
     {
       name,
@@ -189,7 +212,7 @@ export const REQUEST_SCHEMAS = {
     STRICT,
   ),
   finishRun: Type.Object({ runId: Type.String({ minLength: 1, maxLength: 512 }) }, STRICT),
-  diff: Type.Object({ name, path: Type.Optional(path) }, STRICT),
+  diff: Type.Object({ name: place, other: Type.Optional(place), path: Type.Optional(path) }, STRICT),
   revert: Type.Object({ name, paths: Type.Array(path, { minItems: 1, maxItems: 100_000 }) }, STRICT),
   reset: Type.Object({ name, keep: Type.Array(path, { maxItems: 100_000 }) }, STRICT),
   why: Type.Object({ name, what: path }, STRICT),

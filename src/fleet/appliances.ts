@@ -13,6 +13,8 @@ import { frozenDir, frozenList } from './clone/frozen.ts';
 import { dropUnusedFrozen } from './clone/trash.ts';
 import { type FleetContext, operationId, templateState } from './context.ts';
 import type { ApplianceInfo, Fleet } from './contract.ts';
+import { familyOf, parentOf } from './family/record.ts';
+import { endOf } from './family/ttl.ts';
 import {
   isThere,
   namesIn,
@@ -58,8 +60,14 @@ export interface ApplianceState {
   createdAt: string;
   /** Its frozen layers, newest first; none when it is missing. */
   frozen?: string[];
-  /** The appliance that it was cloned from. */
+  /** The appliance that it was cloned from, and when that one was created. */
   parent?: string;
+  parentCreatedAt?: string;
+  /** Frozen layers that both showed when they parted, or were last merged. */
+  base?: string[];
+  snapshots?: { name: string; createdAt: string; frozen: string[] }[];
+  /** When `strata expire` deletes it. */
+  expires?: string;
 }
 
 type CreateOptions = Parameters<Fleet['create']>[0];
@@ -88,6 +96,7 @@ export async function createAppliances(
 ): Promise<Created> {
   const started = performance.now();
   const names = namesFor(options);
+  endOf(options.ttlSeconds);
   const own = parseLayers(options.layers ?? []);
   const mac = options.mac === undefined ? null : normalizeMac(options.mac);
   if (mac !== null && names.length > 1)
@@ -151,6 +160,7 @@ async function stageAppliances(
   const { names, macs, stage, definitions } = o;
   const { template } = options;
   const createdAt = new Date().toISOString();
+  const expires = endOf(options.ttlSeconds);
   const ldf = formatLdf(createLdf({ refs: [template], explicit: [], implicit: [] }));
   const machines = join(stage, '.machines');
   mkdirSync(machines);
@@ -169,7 +179,16 @@ async function stageAppliances(
     stageQuota(dir, options, null, false);
     stageUsage(dir, { bytes: 0, inodes: 0, state: 'exact' }, false);
     const own = definition !== undefined;
-    const state: ApplianceState = { format: 1, name, mac, template, own, heldBack: null, createdAt };
+    const state: ApplianceState = {
+      format: 1,
+      name,
+      mac,
+      template,
+      own,
+      heldBack: null,
+      createdAt,
+      ...(expires === null ? {} : { expires }),
+    };
     writeNewFile(join(dir, 'state.json'), `${JSON.stringify(state)}\n`, false);
     symlinkSync(`../appliances/${name}`, join(machines, mac));
     rows.push({
@@ -180,6 +199,7 @@ async function stageAppliances(
       generation: definition?.record.generation ?? null,
       heldBack: null,
       frozen: [],
+      family: familyOf(state)!,
     });
   }
   syncFileSystem(stage);
@@ -227,7 +247,12 @@ export function* rowsOnDisk(
       notes.push(`appliance ${name} cannot be used: the list of its frozen layers is damaged`);
       continue;
     }
-    yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack, frozen };
+    const family = familyOf(state);
+    if (family === null) {
+      notes.push(`appliance ${name} cannot be used: what its state.json says of its family is damaged`);
+      continue;
+    }
+    yield { name, mac: state.mac, template: state.template, own, generation: null, heldBack, frozen, family };
   }
 }
 
@@ -258,6 +283,7 @@ function infoOf(context: FleetContext, row: CatalogRow, mounts: Map<string, stri
     generation: template?.definition.record.generation ?? 0,
     ...(own ? { generation: own.record.refs[0]?.generation ?? own.record.generation } : {}),
     held_back: row.heldBack ?? template?.heldBack ?? null,
+    ...(row.family.expires === null ? {} : { expires: row.family.expires }),
   };
 }
 
@@ -295,20 +321,25 @@ export async function showAppliance(context: FleetContext, name: string): Promis
     private_bytes: await ownBytes(context, row),
     layers: applianceDefinition(context, row).record.units.length,
     ...(row.frozen.length > 0 ? { frozen_layers: row.frozen.length } : {}),
+    ...(row.family.snapshots.length > 0 ? { snapshots: row.family.snapshots.length } : {}),
+    created_at: row.family.createdAt,
+    parent: parentOf(row, (parent) => context.catalog.get(parent))?.name ?? null,
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
     root: dir,
   };
 }
 
-/** Deletes appliances: all of those named, or none when one is missing or mounted. */
+/** Deletes appliances: all of those named, or none when one is missing, mounted, or not among `only`. */
 export async function deleteAppliances(
   context: FleetContext,
   names: string[],
+  { only = () => true }: { only?: (row: CatalogRow) => boolean } = {},
 ): Promise<{ deleted: string[] }> {
   const unique = [...new Set(names)];
   await refuseLingering(context, unique);
   return context.locks.with([...unique.map(applianceLock), COMMIT], async () => {
     const rows = unique.map((name) => applianceRow(context, name));
+    if (!rows.every(only)) return { deleted: [] };
     const mounts = await mountpoints(context);
     for (const { name } of rows) {
       const places = mounts.get(name);
@@ -328,7 +359,7 @@ export async function deleteAppliances(
     try {
       context.catalog.remove(unique);
       for (const name of unique) context.ownDefinitions.delete(name);
-      if (rows.some(({ frozen }) => frozen.length > 0)) dropUnusedFrozen(context);
+      dropUnusedFrozen(context);
       if (hadBase) dropUnusedBases(context);
     } finally {
       context.journal.finish(id);

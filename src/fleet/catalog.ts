@@ -7,6 +7,7 @@
 import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import type { Family } from './family/record.ts';
 
 export interface CatalogRow {
   name: string;
@@ -19,6 +20,7 @@ export interface CatalogRow {
   heldBack: string | null;
   /** Its frozen layers, newest first. */
   frozen: string[];
+  family: Family;
 }
 
 export interface Catalog {
@@ -34,18 +36,24 @@ export interface Catalog {
   ofTemplate(template: string): CatalogRow[];
   /** Rows of appliances with layers of their own. */
   withOwnLayers(): CatalogRow[];
+  /** Rows of appliances whose time is over at this instant (ISO 8601). */
+  endedBy(instant: string): CatalogRow[];
+  /** When the first one ends after that; null: none does. */
+  nextEnd(instant: string): string | null;
   count(): number;
   countByTemplate(): Map<string, number>;
   close(): void;
 }
 
-const FORMAT = '2';
+const FORMAT = '3';
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS appliances (
     name TEXT PRIMARY KEY, mac TEXT NOT NULL UNIQUE, template TEXT NOT NULL,
-    own INTEGER NOT NULL, generation INTEGER, held_back TEXT, frozen TEXT) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS appliances_template ON appliances (template);`;
+    own INTEGER NOT NULL, generation INTEGER, held_back TEXT, frozen TEXT, family TEXT NOT NULL,
+    expires TEXT) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS appliances_template ON appliances (template);
+  CREATE INDEX IF NOT EXISTS appliances_expires ON appliances (expires) WHERE expires IS NOT NULL;`;
 
 type Raw = {
   name: string;
@@ -55,6 +63,8 @@ type Raw = {
   generation: number | null;
   held_back: string | null;
   frozen: string | null;
+  /** JSON. */
+  family: string;
 };
 
 function toRow(raw: Raw): CatalogRow {
@@ -66,6 +76,7 @@ function toRow(raw: Raw): CatalogRow {
     generation: raw.generation,
     heldBack: raw.held_back,
     frozen: raw.frozen === null ? [] : raw.frozen.split(' '),
+    family: JSON.parse(raw.family) as Family,
   };
 }
 
@@ -78,7 +89,7 @@ function openDatabase(file: string): DatabaseSync {
       if (check.quick_check !== 'ok') throw new Error(check.quick_check);
       db.exec(SCHEMA);
       db.prepare(
-        'SELECT name, mac, template, own, generation, held_back, frozen FROM appliances LIMIT 1',
+        'SELECT name, mac, template, own, generation, held_back, frozen, family, expires FROM appliances LIMIT 1',
       ).get();
       return db;
     } catch (error) {
@@ -99,16 +110,20 @@ export function openCatalog(root: string): Catalog {
   const db = openDatabase(join(root, 'catalog.sqlite'));
   const applianceDir = join(root, 'appliances');
   const stamp = () => `${FORMAT} ${lstatSync(applianceDir, { bigint: true }).mtimeNs}`;
-  const columns = 'name, mac, template, own, generation, held_back, frozen';
+  const columns = 'name, mac, template, own, generation, held_back, frozen, family';
   const sql = {
     getMeta: db.prepare("SELECT value FROM meta WHERE key = 'stamp'"),
     setMeta: db.prepare("INSERT OR REPLACE INTO meta VALUES ('stamp', ?)"),
-    put: db.prepare(`INSERT OR REPLACE INTO appliances (${columns}) VALUES (?, ?, ?, ?, ?, ?, ?)`),
+    put: db.prepare(
+      `INSERT OR REPLACE INTO appliances (${columns}, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
     remove: db.prepare('DELETE FROM appliances WHERE name = ?'),
     get: db.prepare(`SELECT ${columns} FROM appliances WHERE name = ?`),
     byMac: db.prepare('SELECT name FROM appliances WHERE mac = ?'),
     all: db.prepare(`SELECT ${columns} FROM appliances ORDER BY name`),
     ofTemplate: db.prepare(`SELECT ${columns} FROM appliances WHERE template = ? ORDER BY name`),
+    ended: db.prepare(`SELECT ${columns} FROM appliances WHERE expires <= ? ORDER BY expires`),
+    nextEnd: db.prepare('SELECT min(expires) AS at FROM appliances WHERE expires > ?'),
     own: db.prepare(`SELECT ${columns} FROM appliances WHERE own = 1 ORDER BY name`),
     count: db.prepare('SELECT count(*) AS n FROM appliances'),
     byTemplate: db.prepare('SELECT template, count(*) AS n FROM appliances GROUP BY template'),
@@ -128,7 +143,18 @@ export function openCatalog(root: string): Catalog {
 
   function insert(row: CatalogRow): void {
     const frozen = row.frozen.length === 0 ? null : row.frozen.join(' ');
-    sql.put.run(row.name, row.mac, row.template, row.own ? 1 : 0, row.generation, row.heldBack, frozen);
+    const { name, mac, template, own, generation, heldBack, family } = row;
+    sql.put.run(
+      name,
+      mac,
+      template,
+      own ? 1 : 0,
+      generation,
+      heldBack,
+      frozen,
+      JSON.stringify(family),
+      family.expires,
+    );
   }
 
   return {
@@ -148,6 +174,8 @@ export function openCatalog(root: string): Catalog {
     all: () => (sql.all.all() as Raw[]).map(toRow),
     ofTemplate: (template) => (sql.ofTemplate.all(template) as Raw[]).map(toRow),
     withOwnLayers: () => (sql.own.all() as Raw[]).map(toRow),
+    endedBy: (instant) => (sql.ended.all(instant) as Raw[]).map(toRow),
+    nextEnd: (instant) => (sql.nextEnd.get(instant) as { at: string | null }).at,
     count: () => (sql.count.get() as { n: number }).n,
     countByTemplate: () =>
       new Map(

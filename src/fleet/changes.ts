@@ -3,13 +3,15 @@ import { parseUnitId, StrataError } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { SolvedUnit } from '../resolver/contract.ts';
 import type { DiffEntry, VlfsSpec } from '../vlfs/contract.ts';
-import { diffAside, ownerAside, resetAside, revertAside } from '../vlfs/index.ts';
+import { diffAside, diffPairAside, ownerAside, resetAside, revertAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
 import type { CatalogRow } from './catalog.ts';
 import { setFrozenList } from './clone/frozen-list.ts';
 import { type FleetContext, unitsInUse } from './context.ts';
 import type { WhyResult } from './contract.ts';
 import { layerNames, refExplicitLayers } from './definitions.ts';
+import { viewSpec } from './family/places.ts';
+import { snapshotOf, splitPlace } from './family/record.ts';
 import { syncFileSystemAside } from './files.ts';
 import { applianceDefinition, stackOfAppliance, vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
@@ -21,13 +23,28 @@ import { refuseSealed, settleSealed } from './sealed/settle.ts';
 
 export async function diffAppliance(
   context: FleetContext,
-  options: { name: string; path?: string | undefined },
+  options: { name: string; other?: string; path?: string },
 ): Promise<{ entries: DiffEntry[] }> {
-  const spec = await shownSpec(context, applianceRow(context, options.name));
   const path = options.path ?? '/';
+  const { snapshot } = splitPlace(options.name);
+  if (options.other !== undefined || snapshot !== null) {
+    // A snapshot alone is compared with what its appliance is now.
+    const other = options.other ?? splitPlace(options.name).name;
+    const specs = [await placeSpec(context, options.name), await placeSpec(context, other)] as const;
+    return { entries: await diffPairAside(...specs, path) };
+  }
+  const spec = await shownSpec(context, applianceRow(context, options.name));
   const entries = await diffAside(spec, path);
   if (entries.length === 0) await refuseUnknown(spec, [path]);
   return { entries };
+}
+
+/** What an appliance, or a snapshot of one, shows. */
+async function placeSpec(context: FleetContext, place: string): Promise<VlfsSpec> {
+  const { name, snapshot } = splitPlace(place);
+  const row = applianceRow(context, name);
+  if (snapshot === null) return shownSpec(context, row);
+  return viewSpec(context, row, snapshotOf(row, snapshot).frozen);
 }
 
 /** Throws NOT_FOUND for a path that neither the appliance nor a layer of it has: a slip of the hand. */

@@ -7,7 +7,7 @@ import type { UnitMetadata } from '../formats/contract.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { RepositoryConfig, RepositoryKind } from '../repository/contract.ts';
 import type { ScannerKind, ScanResult } from '../scan/contract.ts';
-import type { CacheMode, DiffEntry } from '../vlfs/contract.ts';
+import type { CacheMode, DiffEntry, MergeConflict } from '../vlfs/contract.ts';
 
 export interface LdfLine {
   repo: string;
@@ -64,13 +64,35 @@ export interface ApplianceInfo {
   mounts: string[];
   generation: number;
   held_back: string | null;
-  /** Only in show: bytes of the private layer and counts. */
+  /** When its time to live is over; missing: never. */
+  expires?: string;
+  /** Only in show, as all that follows. */
+  created_at?: string;
+  /** The appliance that it was cloned from, if that is still there. */
+  parent?: string | null;
+  snapshots?: number;
+  /** Bytes of the private layer and of frozen ones. */
   private_bytes?: number;
   layers?: number;
   /** Layers that it shares with its clones, or with what it was cloned from. */
   frozen_layers?: number;
   ldf?: string;
   root?: string;
+}
+
+/** An appliance in the tree of its family. */
+export interface FamilyMember {
+  name: string;
+  template: string;
+  /** Below the head of its tree. */
+  depth: number;
+  parent: string | null;
+  /** Whose clone it was, when that one is deleted. */
+  deleted_parent: string | null;
+  created_at: string;
+  expires: string | null;
+  mounts: string[];
+  snapshots: { name: string; created_at: string }[];
 }
 
 export interface UpdateResult {
@@ -329,12 +351,20 @@ export interface Fleet {
   rollback(o: { template: string; generation?: number }, progress: Progress): Promise<UpdateResult>;
 
   create(
-    o: { name: string; template: string; mac?: string; count?: number; layers?: string[] } & QuotaOptions,
+    o: {
+      name: string;
+      template: string;
+      mac?: string;
+      count?: number;
+      layers?: string[];
+      /** From now on; then `expire` deletes them. */
+      ttlSeconds?: number;
+    } & QuotaOptions,
     progress: Progress,
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
   /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
   clone(
-    o: { source: string; name: string } & PolicySource & QuotaOptions,
+    o: { source: string; name: string; ttlSeconds?: number } & PolicySource & QuotaOptions,
     progress: Progress,
   ): Promise<{
     name: string;
@@ -374,7 +404,60 @@ export interface Fleet {
   quotaShow(name: string): Promise<QuotaInfo>;
   list(): Promise<{ appliances: ApplianceInfo[] }>;
   show(name: string): Promise<ApplianceInfo>;
+  /** `NAME@SNAPSHOT` is a snapshot. */
   delete(names: string[]): Promise<{ deleted: string[] }>;
+
+  /** Keeps what an appliance is now under a name (default: the time). */
+  snapshot(o: {
+    name: string;
+    snapshot?: string;
+  }): Promise<{ name: string; snapshot: string; created_at: string; layers: number }>;
+  /** Oldest first. */
+  snapshots(name: string): Promise<{ snapshots: { name: string; created_at: string; layers: number }[] }>;
+  /** Makes an appliance what it was at a snapshot. */
+  restore(o: {
+    name: string;
+    snapshot: string;
+  }): Promise<{ name: string; snapshot: string; created_at: string }>;
+  /**
+   * Brings what `name` changed since it and `into` were alike into `into`. Throws CONFLICT, with all conflicts, and does nothing when one is left without an answer.
+   */
+  merge(
+    o: {
+      name: string;
+      into: string;
+      /** Whose version is taken in conflicts: that of `into` (ours) or that of `name` (theirs). */
+      prefer?: 'ours' | 'theirs';
+      /** The same for paths, with all below; the longest path counts. */
+      ours?: string[];
+      theirs?: string[];
+      /** Only tell. */
+      dryRun?: boolean;
+    },
+    progress: Progress,
+  ): Promise<{
+    name: string;
+    into: string;
+    merged: boolean;
+    /** What changes in \`into\`. */
+    changes: { path: string; change: DiffEntry['change'] }[];
+    conflicts: MergeConflict[];
+    elapsed_ms: number;
+  }>;
+  /** Makes a clone its parent's parent. */
+  promote(name: string): Promise<{ name: string; former_parent: string; parent: string | null }>;
+  /** The families as one list in tree order; `name`: only the one in which this appliance is. */
+  tree(o: { name?: string }): Promise<{ appliances: FamilyMember[] }>;
+  /** Sets when an appliance ends, from now on; null: never. */
+  ttl(o: { name: string; ttlSeconds: number | null }): Promise<{ name: string; expires: string | null }>;
+  /** Deletes the appliances whose time is over, unmounted first; stratad does it by itself. */
+  expire(o: { dryRun?: boolean }): Promise<{
+    expired: string[];
+    /** In use. */
+    kept: { name: string; reason: string }[];
+    /** When the next one ends. */
+    next: string | null;
+  }>;
 
   mount(o: {
     name: string;
@@ -395,7 +478,8 @@ export interface Fleet {
   }): Promise<RunPreparation>;
   finishRun(runId: string): Promise<void>;
 
-  diff(o: { name: string; path?: string }): Promise<{ entries: DiffEntry[] }>;
+  /** With `other`, what makes that of `name`; both may be `NAME@SNAPSHOT`, and a snapshot alone is compared with its appliance. */
+  diff(o: { name: string; other?: string; path?: string }): Promise<{ entries: DiffEntry[] }>;
   revert(o: { name: string; paths: string[] }): Promise<{ reverted: string[] }>;
   reset(o: { name: string; keep: string[] }): Promise<{ name: string; kept: string[] }>;
   why(o: { name: string; what: string }): Promise<WhyResult>;

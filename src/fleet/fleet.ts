@@ -1,7 +1,7 @@
 /** The fleet as one object: opens a state root, recovers it, and offers every command of contract.ts. */
 import { resolve } from 'node:path';
 import { asStrataError } from '../base/index.ts';
-import { createAppliances, deleteAppliances, listAppliances, showAppliance } from './appliances.ts';
+import { createAppliances, listAppliances, showAppliance } from './appliances.ts';
 import { openCatalog } from './catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
 import { cloneAppliance } from './clone/clone.ts';
@@ -9,6 +9,11 @@ import { dropLeftFrozen } from './clone/trash.ts';
 import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
 import { templateInfo } from './definitions.ts';
+import { mergeAppliances } from './family/merge.ts';
+import { promoteAppliance } from './family/promote.ts';
+import { deleteAll, listSnapshots, restoreSnapshot, takeSnapshot } from './family/snapshots.ts';
+import { familyTree } from './family/tree.ts';
+import { expireAppliances, setTtl } from './family/ttl.ts';
 import { freezeTemplate } from './freeze.ts';
 import { checkFleet } from './fsck/fsck.ts';
 import { collectGarbage } from './gc/gc.ts';
@@ -154,8 +159,16 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     show: (name) => showAppliance(context, name),
     async delete(names) {
       await endStaleRuns(context);
-      return deleteAppliances(context, names);
+      return deleteAll(context, names);
     },
+    snapshot: (o) => takeSnapshot(context, o),
+    snapshots: async (name) => listSnapshots(context, name),
+    restore: (o) => restoreSnapshot(context, o),
+    merge: (o) => mergeAppliances(context, o),
+    promote: (name) => promoteAppliance(context, name),
+    tree: (o) => familyTree(context, o),
+    ttl: (o) => setTtl(context, o),
+    expire: (o) => expireAppliances(context, o),
     mount: (o) => mountAppliance(context, o),
     async umount(o) {
       await endStaleRuns(context);

@@ -3,7 +3,9 @@ import { parentPort } from 'node:worker_threads';
 import { asStrataError, nameFromText } from '../base/index.ts';
 import { AT_FDCWD, close } from '../sys/index.ts';
 import type { AsideJob } from './aside.ts';
+import { diffPair } from './compare/diff-pair.ts';
 import { diffVlfs } from './diff.ts';
+import { mergeVlfs } from './merge/merge.ts';
 import { privateUsage, pruneWhiteouts, resetOffline, revertOffline, whoOwns } from './offline.ts';
 import { countUsage } from './quota/count-offline.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -12,6 +14,8 @@ function run(job: AsideJob): unknown {
   switch (job.kind) {
     case 'diff':
       return diffVlfs(job.spec, job.path);
+    case 'diff-pair':
+      return diffPair(job.spec, job.other, job.path);
     case 'owner':
       return whoOwns(job.spec, job.path);
     case 'usage':
@@ -27,12 +31,14 @@ function run(job: AsideJob): unknown {
       return revertOffline(job.spec, job.paths);
     case 'reset':
       return resetOffline(job.spec, job.keep);
+    case 'merge':
+      return mergeVlfs(job.input);
   }
 }
 
-parentPort!.on('message', (job: AsideJob) => {
+parentPort!.on('message', async (job: AsideJob) => {
   try {
-    parentPort!.postMessage({ result: run(job) });
+    parentPort!.postMessage({ result: await run(job) });
   } catch (error) {
     parentPort!.postMessage({ failure: asStrataError(error).toJSON() });
   }

@@ -5,18 +5,21 @@
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, StrataError } from '../base/index.ts';
 import type { DiffEntry, VlfsSpec } from './contract.ts';
+import type { MergeInput, MergeOutcome } from './merge/merge.ts';
 import type { PathOwner, PrivateUsage } from './offline.ts';
 import type { Usage } from './quota/usage-file.ts';
 
 export type AsideJob =
   | { kind: 'diff'; spec: VlfsSpec; path: string }
+  | { kind: 'diff-pair'; spec: VlfsSpec; other: VlfsSpec; path: string }
   | { kind: 'owner'; spec: VlfsSpec; path: string }
   | { kind: 'usage'; dir: string }
   | { kind: 'probe'; dirs: string[] }
   | { kind: 'prune'; spec: VlfsSpec }
   | { kind: 'count'; spec: VlfsSpec }
   | { kind: 'revert'; spec: VlfsSpec; paths: string[] }
-  | { kind: 'reset'; spec: VlfsSpec; keep: string[] };
+  | { kind: 'reset'; spec: VlfsSpec; keep: string[] }
+  | { kind: 'merge'; input: MergeInput };
 
 interface Answer {
   result?: unknown;
@@ -42,6 +45,11 @@ let threads = 0;
 /** Changes of an appliance; as diffVlfs. */
 export function diffAside(spec: VlfsSpec, path: string): Promise<DiffEntry[]> {
   return run({ kind: 'diff', spec, path }) as Promise<DiffEntry[]>;
+}
+
+/** As diffPair. */
+export function diffPairAside(left: VlfsSpec, right: VlfsSpec, path: string): Promise<DiffEntry[]> {
+  return run({ kind: 'diff-pair', spec: left, other: right, path }) as Promise<DiffEntry[]>;
 }
 
 /** As whoOwns. */
@@ -79,9 +87,21 @@ export async function resetAside(spec: VlfsSpec, keep: string[]): Promise<void> 
   await run({ kind: 'reset', spec, keep });
 }
 
+/** As mergeVlfs. */
+export function mergeAside(input: MergeInput): Promise<MergeOutcome> {
+  return run({ kind: 'merge', input }) as Promise<MergeOutcome>;
+}
+
+/** The private layer or directory that a job works on. */
+function placeOf(job: AsideJob): string {
+  if ('spec' in job) return job.spec.privateDir;
+  if (job.kind === 'merge') return job.input.parent.privateDir;
+  return job.kind === 'usage' ? job.dir : job.dirs[0]!;
+}
+
 function run(job: AsideJob): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const place = 'spec' in job ? job.spec.privateDir : job.kind === 'usage' ? job.dir : job.dirs[0]!;
+    const place = placeOf(job);
     const done = ({ result, failure }: Answer): void => {
       if (failure === undefined) resolve(result);
       else reject(new StrataError(failure.code, failure.message, { hint: failure.hint }));

@@ -352,6 +352,33 @@ export interface DiffEntry {
   base_updated: boolean;
 }
 
+/**
+ * Why a path is in conflict. `changed`, `added`, `metadata`: both did, and not alike; `deleted-by-child`: the parent changed it, or something below; `deleted-by-parent`: it, or
+ * the directory in which it was; `type`: one is a directory, or of another type; `hidden`: the parent has it, and its policy let the child not see it.
+ */
+export type ConflictKind =
+  | 'changed'
+  | 'added'
+  | 'metadata'
+  | 'deleted-by-child'
+  | 'deleted-by-parent'
+  | 'type'
+  | 'hidden';
+
+export interface MergeConflict {
+  path: string;
+  kind: ConflictKind;
+  /** Whose version was taken: the parent's (ours) or the child's (theirs); null: nobody said. */
+  taken: 'ours' | 'theirs' | null;
+}
+
+/** What to take where child and parent are in conflict. Paths hold for all below; the longest that fits counts. */
+export interface MergeChoice {
+  prefer: 'ours' | 'theirs' | null;
+  ours: string[];
+  theirs: string[];
+}
+
 /** A file that a relayer must replace in the private layer in the same step (the merged dpkg status). null content: remove. */
 export interface PrivateFile {
   path: string;

@@ -3,12 +3,15 @@ export {
   answersAside,
   countAside,
   diffAside,
+  diffPairAside,
+  mergeAside,
   ownerAside,
   pruneAside,
   resetAside,
   revertAside,
   usageAside,
 } from './aside.ts';
+export { diffPair } from './compare/diff-pair.ts';
 export type * from './contract.ts';
 export { PENDING } from './contract.ts';
 export {
@@ -26,6 +29,7 @@ export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
 export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
 export type { Revival } from './ledger/revive.ts';
+export { type MergeInput, type MergeOutcome, mergeVlfs } from './merge/merge.ts';
 export {
   copyRootAttributes,
   finishPrivate,

@@ -347,7 +347,7 @@ function stateIn(directory: MergedDirectory, ref: Reference): number {
 const withRedirects = new WeakMap<Unit, boolean>();
 
 /** Whether a config or frozen level has renamed directories, which show parts of the levels below at other places. */
-export function hasRedirects(stack: Stack): boolean {
+export function hasRedirects(stack: Pick<Stack, 'units'>): boolean {
   return stack.units.some((unit) => {
     if (!unit.overlay) return false;
     let found = withRedirects.get(unit);

@@ -3,6 +3,7 @@ import { type CommandSpec, GROUPS } from '../command.ts';
 import { APPLIANCE_COMMANDS } from './appliance.ts';
 import { CHANGES_COMMANDS } from './changes.ts';
 import { DAEMON_COMMANDS } from './daemon.ts';
+import { FAMILY_COMMANDS } from './family.ts';
 import { HELP_COMMANDS } from './help.ts';
 import { IMPORT_COMMAND } from './import.ts';
 import { LAYER_COMMANDS } from './layer.ts';
@@ -27,6 +28,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   ...MOUNT_COMMANDS,
   RUN_COMMAND,
   ...CHANGES_COMMANDS,
+  ...FAMILY_COMMANDS,
   ...POLICY_COMMANDS,
   QUOTA_COMMAND,
   STATUS_COMMAND,

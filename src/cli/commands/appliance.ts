@@ -1,7 +1,8 @@
 /** `strata create|clone|list|show|delete`: appliances. */
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
-import { maybe, number, text, word, wordList } from '../words.ts';
+import { durationOption, maybe, number, text, word, wordList } from '../words.ts';
+import { endsIn, localTime, TTL_OPTION } from './family.ts';
 import { POLICY_OPTIONS, policyOptions } from './policy.ts';
 import { QUOTA_OPTIONS, quotaOptions } from './quota.ts';
 
@@ -31,6 +32,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       { long: '--mac', value: 'MAC', description: 'hardware address by which a booting machine finds it' },
       { long: '--count', value: 'N', minimum: 1, description: 'create N of them' },
       ...QUOTA_OPTIONS,
+      TTL_OPTION,
     ],
     examples: [
       ['strata create web-1 --template web', 'one appliance'],
@@ -47,6 +49,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         ...maybe('count', number(invocation, 'count')),
         ...(layers.length > 0 ? { layers } : {}),
         ...quotaOptions(invocation),
+        ...maybe('ttlSeconds', durationOption(invocation, 'ttl')),
       });
       return {
         json: result,
@@ -69,9 +72,10 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       { name: 'SOURCE', description: 'the appliance to clone', kind: 'appliance' },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
     ],
-    options: [...POLICY_OPTIONS, ...QUOTA_OPTIONS],
+    options: [TTL_OPTION, ...POLICY_OPTIONS, ...QUOTA_OPTIONS],
     examples: [
       ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
+      ['strata clone web-1 test-3 --ttl 2h', 'deleted in two hours'],
       [
         "strata clone web-1 test-2 --secrets --exclude '/srv/keys/'",
         'without well-known secrets, and without these',
@@ -81,6 +85,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       const result = await invocation.context.call('clone', {
         source: word(invocation, 0),
         name: word(invocation, 1),
+        ...maybe('ttlSeconds', durationOption(invocation, 'ttl')),
         ...policyOptions(invocation),
         ...quotaOptions(invocation),
       });
@@ -113,7 +118,12 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
               String(a.generation),
               a.mac,
               a.mounts.join(' ') || '-',
-              a.held_back === null ? '' : `held back: ${a.held_back}`,
+              [
+                a.held_back === null ? [] : `held back: ${a.held_back}`,
+                a.expires === undefined ? [] : `ends ${endsIn(a.expires)}`,
+              ]
+                .flat()
+                .join('; '),
             ]),
             'no appliances; `strata create` makes one',
           ),
@@ -136,6 +146,10 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
             ['mac', a.mac],
             ['mounts', a.mounts.join(' ') || 'none'],
             ['held back', a.held_back ?? undefined],
+            ['created', a.created_at === undefined ? undefined : localTime(a.created_at)],
+            ['ends', a.expires === undefined ? undefined : `${localTime(a.expires)} (${endsIn(a.expires)})`],
+            ['clone of', a.parent ?? undefined],
+            ['snapshots', a.snapshots === undefined ? undefined : String(a.snapshots)],
             ['layers', a.layers === undefined ? undefined : String(a.layers)],
             ['frozen layers', a.frozen_layers === undefined ? undefined : String(a.frozen_layers)],
             ['private', a.private_bytes === undefined ? undefined : formatBytes(a.private_bytes)],
@@ -152,10 +166,13 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
   },
   {
     path: 'delete',
-    summary: 'Delete appliances with their private layers',
-    details: 'Refused for an appliance that is mounted or runs.',
-    args: [{ name: 'NAME', description: 'the appliances', kind: 'appliance', variadic: true }],
-    examples: [['strata delete web-1 web-2', 'all of them, or none when one cannot be deleted']],
+    summary: 'Delete appliances with their private layers, or snapshots',
+    details: 'Refused for an appliance that is mounted or runs. NAME@SNAPSHOT is a snapshot.',
+    args: [{ name: 'NAME', description: 'the appliances, or snapshots', kind: 'appliance', variadic: true }],
+    examples: [
+      ['strata delete web-1 web-2', 'all of them, or none when one cannot be deleted'],
+      ['strata delete web-1@before-upgrade', 'one snapshot'],
+    ],
     run: async (invocation) => {
       const result = await invocation.context.call('delete', { names: wordList(invocation, 0) });
       return {
@@ -163,8 +180,8 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         human: (print) =>
           print.line(
             result.deleted.length === 1
-              ? `appliance ${result.deleted[0]} deleted`
-              : `${result.deleted.length} appliances deleted`,
+              ? `${result.deleted[0]!.includes('@') ? 'snapshot' : 'appliance'} ${result.deleted[0]} deleted`
+              : `${result.deleted.length} ${result.deleted.some((one) => one.includes('@')) ? 'objects' : 'appliances'} deleted`,
           ),
       };
     },

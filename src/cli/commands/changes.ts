@@ -1,29 +1,58 @@
 /** `strata diff|revert|reset|why`: what an appliance changed, and where its files come from. */
-import type { CommandSpec } from '../command.ts';
+import { StrataError } from '../../base/index.ts';
+import type { Result } from '../../daemon/contract.ts';
+import type { CommandSpec, Invocation } from '../command.ts';
 import { countOf } from '../format.ts';
 import { insidePath, maybe, optionalWord, texts, word, wordList } from '../words.ts';
 
 const name = { name: 'NAME', description: 'the appliance', kind: 'appliance' } as const;
 
-const LETTERS = { added: 'A', changed: 'M', deleted: 'D', metadata: 'm' } as const;
+export const CHANGE_LETTERS = { added: 'A', changed: 'M', deleted: 'D', metadata: 'm' } as const;
+
+/** The second word is an appliance unless there is none of that name: then it is a path. */
+async function callDiff(invocation: Invocation): Promise<Result<'diff'>> {
+  const first = word(invocation, 0);
+  const second = optionalWord(invocation, 1);
+  const third = optionalWord(invocation, 2);
+  const { context } = invocation;
+  const below = (path: string | undefined): { path?: string } =>
+    maybe('path', path === undefined ? undefined : insidePath(path));
+  if (second === undefined) return context.call('diff', { name: first });
+  if (third === undefined && second.includes('/'))
+    return context.call('diff', { name: first, ...below(second) });
+  try {
+    return await context.call('diff', { name: first, other: second, ...below(third) });
+  } catch (error) {
+    const isNoName = error instanceof StrataError && ['NOT_FOUND', 'USAGE'].includes(error.code);
+    if (!isNoName || third !== undefined || second.includes('@')) throw error;
+    return context.call('diff', { name: first, ...below(second) });
+  }
+}
 
 export const CHANGES_COMMANDS: CommandSpec[] = [
   {
     path: 'diff',
-    summary: 'List what an appliance changed in its layers',
+    summary: 'List what an appliance changed in its layers, or what tells two apart',
     details:
-      'One line for each path: A added, M changed, D deleted, m only owner, mode or other metadata; then the unit that owns the original. `!` marks a private copy that hides a newer original: the layer was updated since.',
-    args: [name, { name: 'PATH', description: 'only below this path', kind: 'text', optional: true }],
+      'One line for each path: A added, M changed, D deleted, m only owner, mode or other metadata; then the unit that owns the original. `!` marks a private copy that hides a newer original: the layer was updated since. With OTHER, what makes OTHER of NAME (a snapshot alone is compared with its appliance); the cost is that of what differs, and what the policy of one of them excludes is not shown.',
+    args: [
+      { name: 'NAME', description: 'the appliance, or NAME@SNAPSHOT', kind: 'appliance' },
+      {
+        name: 'OTHER|PATH',
+        description: 'another appliance or NAME@SNAPSHOT; or only below this path',
+        kind: 'appliance',
+        optional: true,
+      },
+      { name: 'PATH', description: 'only below this path', kind: 'text', optional: true },
+    ],
     examples: [
       ['strata diff web-1', 'everything that stands apart from the layers'],
       ['strata diff web-1 /etc', 'only configuration'],
+      ['strata diff web-1 test-1', 'what the clone test-1 has otherwise than web-1'],
+      ['strata diff web-1@before-upgrade web-1 /etc', 'what has changed since the snapshot'],
     ],
     run: async (invocation) => {
-      const path = optionalWord(invocation, 1);
-      const result = await invocation.context.call('diff', {
-        name: word(invocation, 0),
-        ...maybe('path', path === undefined ? undefined : insidePath(path)),
-      });
+      const result = await callDiff(invocation);
       return {
         json: result,
         human: (print) => {
@@ -33,7 +62,7 @@ export const CHANGES_COMMANDS: CommandSpec[] = [
             const owner = entry.layer === null ? '' : `  ${entry.layer}`;
             const note = entry.base_updated ? ' (updated since)' : '';
             print.line(
-              `${LETTERS[entry.change]}${mark} ${entry.path.padEnd(widest)}${owner}${note}`.trimEnd(),
+              `${CHANGE_LETTERS[entry.change]}${mark} ${entry.path.padEnd(widest)}${owner}${note}`.trimEnd(),
             );
           }
           if (result.entries.length === 0) print.line('no changes');

@@ -3,7 +3,7 @@
  * word being the one to complete. Prints `candidate<TAB>description` lines, then `:files`, `:dirs` or `:none` for what the shell
  * should add. Names are read from the state root's directories: fast, and without starting a daemon.
  */
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createClient } from '../../client/index.ts';
 import { OFFERED_POLICIES } from '../../daemon/contract.ts';
@@ -150,9 +150,18 @@ async function ofKind(kind: WordKind, query: KindQuery): Promise<Candidates> {
     );
   switch (kind) {
     case 'appliance': {
+      if (current.includes('@')) {
+        const [owner] = current.split('@') as [string];
+        return named(
+          snapshotsOf(root, owner).map((one) => `${owner}@${one}`),
+          'snapshot',
+        );
+      }
       const found = named(directoriesOf(join(root, 'appliances')), 'appliance');
       return current.includes('/') ? { ...found, fill: 'dirs' } : found;
     }
+    case 'snapshot':
+      return named(snapshotsOf(root, taken[0] ?? ''), 'snapshot');
     case 'template':
       return named(directoriesOf(join(root, 'templates')), 'template');
     case 'policy':
@@ -211,6 +220,16 @@ function matching(words: Candidates['words'], current: string): Candidates {
 
 function oneLine(text: string): string {
   return text.replace(/[\x00-\x1f\x7f]+/g, ' ').slice(0, 80);
+}
+
+function snapshotsOf(root: string, appliance: string): string[] {
+  try {
+    const file = join(root, 'appliances', appliance.replaceAll('/', ''), 'state.json');
+    const { snapshots } = JSON.parse(readFileSync(file, 'utf8')) as { snapshots?: { name: string }[] };
+    return (snapshots ?? []).map(({ name }) => name);
+  } catch {
+    return [];
+  }
 }
 
 function directoriesOf(dir: string): string[] {

@@ -1,6 +1,23 @@
 /** A Fleet in memory for tests of daemon, client and command line: remembers names, and fails where a name says so. */
 import { StrataError } from '../../base/index.ts';
-import type { ApplianceInfo, Fleet, TemplateInfo } from '../../fleet/contract.ts';
+import type { ApplianceInfo, FamilyMember, Fleet, TemplateInfo } from '../../fleet/contract.ts';
+
+const EPOCH = '2026-01-02T03:04:05.000Z';
+
+function member(name: string, depth: number, more: Partial<FamilyMember>): FamilyMember {
+  return {
+    name,
+    template: 'web',
+    depth,
+    parent: null,
+    deleted_parent: null,
+    created_at: EPOCH,
+    expires: null,
+    mounts: [],
+    snapshots: [],
+    ...more,
+  };
+}
 
 export interface FakeFleet extends Fleet {
   /** Every call with its arguments, without progress functions. */
@@ -179,6 +196,34 @@ export function createFakeFleet(root: string): FakeFleet {
       for (const name of names) appliances.delete(name);
       return { deleted: names };
     },
+    snapshot: async ({ name, snapshot = 'now' }) => ({ name, snapshot, created_at: EPOCH, layers: 1 }),
+    snapshots: async (name) => {
+      need(appliances, 'appliance', name);
+      return { snapshots: [{ name: 'before', created_at: EPOCH, layers: 1 }] };
+    },
+    restore: async ({ name, snapshot }) => ({ name, snapshot, created_at: EPOCH }),
+    merge: async ({ name, into, prefer }) => {
+      const conflicts = [{ path: '/etc/motd', kind: 'changed' as const, taken: prefer ?? null }];
+      if (prefer === undefined) {
+        throw new StrataError('CONFLICT', `${name} and ${into} both changed /etc/motd`, {
+          hint: '--theirs takes the version of the child, --ours that of the parent',
+          data: { conflicts },
+        });
+      }
+      const changes = [{ path: '/etc/motd', change: 'changed' as const }];
+      return { name, into, merged: true, changes, conflicts, elapsed_ms: 1 };
+    },
+    promote: async (name) => ({ name, former_parent: 'web', parent: null }),
+    tree: async () => ({
+      appliances: [
+        member('web-1', 0, { snapshots: [{ name: 'before', created_at: EPOCH }] }),
+        member('test-1', 1, { parent: 'web-1', mounts: ['/mnt/test'] }),
+        member('test-2', 2, { parent: 'test-1' }),
+        member('web-2', 0, { deleted_parent: 'web-0' }),
+      ],
+    }),
+    ttl: async ({ name, ttlSeconds }) => ({ name, expires: ttlSeconds === null ? null : EPOCH }),
+    expire: async () => ({ expired: ['old'], kept: [], next: null }),
     mount: async (o) => {
       need(appliances, 'appliance', o.name).mounts.push(o.dir);
       return { name: o.name, dir: o.dir };

@@ -18,6 +18,8 @@ import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
+import { familyOf } from '../family/record.ts';
+import { endOf } from '../family/ttl.ts';
 import {
   isThere,
   namesIn,
@@ -60,10 +62,11 @@ interface Staged {
 /** Makes the appliance `name` from what `source` is at one instant. */
 export async function cloneAppliance(
   context: FleetContext,
-  options: { source: string; name: string } & PolicySource & QuotaOptions,
+  options: Parameters<Fleet['clone']>[0],
 ): Promise<Cloned> {
   const started = performance.now();
   const name = checkObjectName('appliance', options.name);
+  endOf(options.ttlSeconds);
   await refuseLingering(context, [options.source]);
   const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
   const locked = [...new Set([options.source, name, ...grafted])].map(applianceLock);
@@ -77,7 +80,7 @@ export async function cloneAppliance(
       // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
       await completePrivate(applianceDirs(context.paths, row.name).privateDir);
       return await context.locks.with([COMMIT], () =>
-        cloneNow(context, { source: row.name, name, policy, quota: options, started }),
+        cloneNow(context, { source: row.name, name, policy, options, started }),
       );
     } finally {
       policy.discard();
@@ -85,7 +88,8 @@ export async function cloneAppliance(
   });
 }
 
-async function refuseMounted(context: FleetContext, name: string): Promise<void> {
+/** Throws BUSY for an appliance that is mounted, by whatever door. */
+export async function refuseMounted(context: FleetContext, name: string): Promise<void> {
   refuseSealed(context, name);
   const plane = await context.runningDataPlane();
   const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
@@ -104,14 +108,20 @@ async function policyFor(context: FleetContext, row: CatalogRow, options: Policy
 /** Under the locks of source and clone, and the commit lock. */
 async function cloneNow(
   context: FleetContext,
-  o: { source: string; name: string; policy: Stricter; quota: QuotaOptions; started: number },
+  o: {
+    source: string;
+    name: string;
+    policy: Stricter;
+    options: QuotaOptions & { ttlSeconds?: number };
+    started: number;
+  },
 ): Promise<Cloned> {
   const { name, policy, started } = o;
   const row = applianceRow(context, o.source);
   refuseExisting(context, [name], null);
   await refuseMounted(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
-  const staged = await stage(context, row, name, policy, o.quota);
+  const staged = await stage(context, row, { name, policy, options: o.options });
   try {
     await commit(context, staged);
   } catch (error) {
@@ -132,10 +142,9 @@ async function cloneNow(
 async function stage(
   context: FleetContext,
   row: CatalogRow,
-  name: string,
-  policy: Stricter,
-  quota: QuotaOptions,
+  o: { name: string; policy: Stricter; options: QuotaOptions & { ttlSeconds?: number } },
 ): Promise<Staged> {
+  const { name, policy } = o;
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   const dir = join(paths.appliances, `.tmp-${operationId()}`);
@@ -146,8 +155,9 @@ async function stage(
     const frozen = id === null ? row.frozen : [id, ...row.frozen];
     const [mac] = allocateMacs(1, (one) => context.catalog.nameOfMac(one) !== null) as [string];
     const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
-    stageAppliance(context, row, { name, mac, frozen, dir });
-    stageQuota(join(dir, 'appliance'), quota, readLimits(privateDir), true);
+    const expires = endOf(o.options.ttlSeconds);
+    const state = stageAppliance(context, row, { name, mac, frozen, expires, dir });
+    stageQuota(join(dir, 'appliance'), o.options, readLimits(privateDir), true);
     // What a policy hides of it is found when the clone is first mounted.
     const usage = readUsage(privateDir);
     if (usage !== null) stageUsage(join(dir, 'appliance'), { ...usage, state: 'stale' }, true);
@@ -162,7 +172,8 @@ async function stage(
     steps.push(...policy.steps, policyStep(join('appliances', name), policy.record));
     steps.push({ do: 'remove', path: from });
     for (const one of [join(dir, 'appliance'), dir, paths.frozen]) syncDirectory(one);
-    const target = { ...row, name, mac, frozen, generation: definition?.record.generation ?? null };
+    const family = familyOf(state)!;
+    const target = { ...row, name, mac, frozen, family, generation: definition?.record.generation ?? null };
     return { dir, id, source: { ...row, frozen }, target, definition, steps };
   } catch (error) {
     removeTree(dir);
@@ -186,8 +197,8 @@ function textOf(state: ApplianceState): string {
 function stageAppliance(
   context: FleetContext,
   row: CatalogRow,
-  o: { name: string; mac: string; frozen: FrozenId[]; dir: string },
-): void {
+  o: { name: string; mac: string; frozen: FrozenId[]; expires: string | null; dir: string },
+): ApplianceState {
   const { dir: source, privateDir } = applianceDirs(context.paths, row.name);
   const at = join(o.dir, 'appliance');
   if (!row.own) {
@@ -196,13 +207,17 @@ function stageAppliance(
   }
   mkdirSync(join(at, 'private'), { mode: 0o755 });
   copyRootAttributes(privateDir, join(at, 'private'));
+  const { snapshots: _, expires: __, ...kept } = stateOf(context, row);
   const state: ApplianceState = {
-    ...stateOf(context, row),
+    ...kept,
     name: o.name,
     mac: o.mac,
     createdAt: new Date().toISOString(),
     parent: row.name,
+    parentCreatedAt: row.family.createdAt,
+    base: o.frozen,
     ...(o.frozen.length > 0 ? { frozen: o.frozen } : {}),
+    ...(o.expires === null ? {} : { expires: o.expires }),
   };
   writeNewFile(join(at, 'state.json'), textOf(state));
   stageBase(at, baseOf(context.paths, row.name));
@@ -210,10 +225,16 @@ function stageAppliance(
   const onOpen = readTextIfThere(onOpenFile(privateDir));
   if (onOpen !== null) writeNewFile(onOpenFile(join(at, 'private')), onOpen);
   symlinkSync(`../appliances/${o.name}`, join(o.dir, 'machine'));
+  return state;
 }
 
 /** The source's private layer and whiteouts become the frozen layer `id`; empty ones take their places. */
-function freezeSteps(context: FleetContext, row: CatalogRow, id: FrozenId, dir: string): JournalStep[] {
+export function freezeSteps(
+  context: FleetContext,
+  row: CatalogRow,
+  id: FrozenId,
+  dir: string,
+): JournalStep[] {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   const state = stateOf(context, row);

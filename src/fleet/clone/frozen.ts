@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
 import { stackOfLevels } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
+import { frozenNeeds } from '../family/record.ts';
 import { namesIn } from '../files.ts';
 import { mountedDirs } from '../gc/references.ts';
 import type { FleetPaths } from '../paths.ts';
@@ -52,9 +53,9 @@ export function unusedFrozen(context: FleetContext): FrozenId[] {
   const there = namesIn(paths.frozen).filter((name) => ID.test(name));
   if (there.length === 0) return [];
   const rows = catalog.all();
-  const known = new Set(rows.map(({ name }) => name));
-  if (namesIn(paths.appliances).some((name) => !name.startsWith('.') && !known.has(name))) return [];
-  const used = new Set(rows.flatMap(({ frozen }) => frozen));
+  const byName = new Map(rows.map((row) => [row.name, row]));
+  if (namesIn(paths.appliances).some((name) => !name.startsWith('.') && !byName.has(name))) return [];
+  const used = new Set(rows.flatMap((row) => frozenNeeds(row, (name) => byName.get(name) ?? null)));
   const shown = mountedDirs(context.root);
   return there.filter((id) => !used.has(id) && !shown.has(frozenDir(paths, id)));
 }

@@ -6,6 +6,7 @@ import { quotaFile, readLimits } from '../../vlfs/index.ts';
 import type { ApplianceState } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import { frozenDir, frozenList } from '../clone/frozen.ts';
+import { familyOf } from '../family/record.ts';
 import {
   isThere,
   namesIn,
@@ -52,6 +53,7 @@ function stateOf(run: FsckRun, name: string): ApplianceState | string {
       return 'its state.json is not one of this version';
     if (state.name !== name) return `its state.json is that of ${JSON.stringify(state.name)}`;
     if (frozenList(state.frozen) === null) return 'the list of its frozen layers is damaged';
+    if (familyOf(state) === null) return 'what its state.json says of its family is damaged';
     if (normalizeMac(state.mac) !== state.mac) return `its MAC address ${state.mac} is not in the usual form`;
     return state;
   } catch (error) {
@@ -95,10 +97,15 @@ function checkAppliance(run: FsckRun, name: string): Finding[] {
     );
   if (!isDirectory(join(dir, 'private')))
     add('its private layer is missing', `mkdir -m 755 ${join(dir, 'private')}`);
-  for (const id of frozenList(state.frozen) ?? []) {
-    if (!isDirectory(join(frozenDir(paths, id), 'private')))
-      add(`its frozen layer ${id} is missing`, 'restore it from a backup; what it held is not shown');
-  }
+  const isMissing = (id: string): boolean => !isDirectory(join(frozenDir(paths, id), 'private'));
+  for (const id of (frozenList(state.frozen) ?? []).filter(isMissing))
+    add(`its frozen layer ${id} is missing`, 'restore it from a backup; what it held is not shown');
+  for (const { name: snapshot, frozen } of state.snapshots ?? [])
+    for (const id of frozen.filter(isMissing))
+      add(
+        `its snapshot ${snapshot} lacks the frozen layer ${id}`,
+        `restore it from a backup, or: strata delete ${name}@${snapshot}`,
+      );
   for (const problem of baseProblems(paths, name))
     add(problem, 'restore it from a backup: without it the appliance cannot be shown');
   if (isThere(quotaFile(join(dir, 'private'))) && readLimits(join(dir, 'private')) === null)
@@ -228,8 +235,18 @@ function checkMachine(run: FsckRun, mac: string): Finding[] {
 
 function describe(row: CatalogRow | null): string {
   if (row === null) return 'nothing';
-  return `${row.mac} @${row.template}${row.own ? ' with layers of its own' : ''}${row.heldBack === null ? '' : ', held back'}${row.frozen.map((id) => ` +${id}`).join('')}`;
+  const { createdAt: _, ...family } = row.family;
+  const isAlone = JSON.stringify(family) === JSON.stringify(NO_FAMILY);
+  return [
+    `${row.mac} @${row.template}`,
+    row.own ? ' with layers of its own' : '',
+    row.heldBack === null ? '' : ', held back',
+    ...row.frozen.map((id) => ` +${id}`),
+    isAlone ? '' : ` ${JSON.stringify(family)}`,
+  ].join('');
 }
+
+const NO_FAMILY = { parent: null, base: null, snapshots: [], expires: null };
 
 /** The catalog shows what the files show. Appliances whose state cannot be read are reported for themselves. */
 async function checkCatalog(run: FsckRun): Promise<void> {
@@ -281,5 +298,5 @@ function rowOf(run: FsckRun, name: string): CatalogRow | null {
   const own = isThere(join(run.context.paths.appliances, name, 'current'));
   const { mac, template, heldBack } = state;
   const frozen = frozenList(state.frozen) ?? [];
-  return { name, mac, template, own, generation: null, heldBack, frozen };
+  return { name, mac, template, own, generation: null, heldBack, frozen, family: familyOf(state)! };
 }

@@ -7,15 +7,11 @@ import { nameFromText, StrataError } from '../../base/index.ts';
 import {
   AT_FDCWD,
   close,
-  copyFileRange,
   E,
   errnoName,
   fchmodat,
   fchownat,
-  ficlone,
-  ftruncate,
   linkat,
-  lseek,
   mkdirat,
   mknodat,
   O_CLOEXEC,
@@ -31,8 +27,6 @@ import {
   S_IFLNK,
   S_IFMT,
   S_IFREG,
-  SEEK_DATA,
-  SEEK_HOLE,
   setxattrAt,
   splitXattrList,
   symlinkat,
@@ -40,6 +34,7 @@ import {
 } from '../../sys/index.ts';
 import { fillAttr, newAttr } from '../attributes.ts';
 import type { Attr, DirectorySink, VlfsSpec } from '../contract.ts';
+import { copySparse } from '../copy-sparse.ts';
 import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { openShown } from '../delta/outside.ts';
@@ -210,7 +205,8 @@ async function copyChild(
   releaseIfUnused(state.core, child);
 }
 
-function namesShown(core: Core, node: Node): string[] {
+/** The names that a directory shows. */
+export function namesShown(core: Core, node: Node): string[] {
   const names: string[] = [];
   let cookie = 0;
   const sink: DirectorySink = {
@@ -239,28 +235,13 @@ function targetOf(core: Core, node: Node): string {
   return target as string;
 }
 
-const SLICE_BYTES = 8 << 20;
-
 async function copyContent(core: Core, node: Node, size: number, { fd, name, path }: Target): Promise<void> {
   const source = must(openContent(core, node), `open ${path}`);
   try {
     const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     const copy = must(openat(fd, name, flags, 0o600), `make ${path}`);
     try {
-      if (size === 0 || ficlone(copy, source) >= 0) return;
-      must(ftruncate(copy, size), `write ${path}`);
-      for (let at = 0; at < size; ) {
-        const start = lseek(source, at, SEEK_DATA);
-        if (start === -E.NXIO) return;
-        const end = must(lseek(source, must(start, `read ${path}`), SEEK_HOLE), `read ${path}`);
-        for (at = start; at < Math.min(end, size); ) {
-          const slice = Math.min(SLICE_BYTES, Math.min(end, size) - at);
-          const got = must(copyFileRange(source, at, copy, at, slice), `write ${path}`);
-          if (got === 0) return;
-          at += got;
-          if (got === SLICE_BYTES) await breathe();
-        }
-      }
+      await copySparse(source, copy, size, path);
     } finally {
       close(copy);
     }
@@ -269,8 +250,13 @@ async function copyContent(core: Core, node: Node, size: number, { fd, name, pat
   }
 }
 
-/** Owner, attributes, mode, times, in this order: chown clears set-user-id and capabilities. */
-function copyAttributes(core: Core, node: Node, attr: Attr, { fd, name, path }: Target): void {
+/** Gives a copy owner, attributes, mode, times, in this order: chown clears set-user-id and capabilities. */
+export function copyAttributes(
+  core: Core,
+  node: Node,
+  attr: Attr,
+  { fd, name, path }: Omit<Target, 'below'>,
+): void {
   must(fchownat(fd, name, attr.uid, attr.gid), `own ${path}`);
   const list = listxattr(core, node);
   for (const attribute of typeof list === 'number' ? [] : splitXattrList(list)) {

@@ -1,0 +1,32 @@
+/** Appliances and snapshots as something to look at: `NAME` is what an appliance shows now, `NAME@SNAPSHOT` what it wrote until then over what its template brings now. */
+import { join } from 'node:path';
+import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { CatalogRow } from '../catalog.ts';
+import { type FrozenId, withFrozen } from '../clone/frozen.ts';
+import { stackOf } from '../compose.ts';
+import type { FleetContext } from '../context.ts';
+import { makeDirectory } from '../files.ts';
+import { applianceDefinition } from '../follow.ts';
+import { policedStack } from '../policy/record.ts';
+
+/** What an appliance shows with these frozen layers and nothing above them. Only to be looked at. */
+export function viewSpec(context: FleetContext, row: CatalogRow, frozen: readonly FrozenId[]): VlfsSpec {
+  const { paths } = context;
+  const empty = join(paths.root, 'run', 'empty');
+  const privateDir = join(empty, 'private');
+  makeDirectory(privateDir);
+  return {
+    name: row.name,
+    privateDir,
+    whiteoutsDir: join(empty, 'whiteouts'),
+    stack: stackWith(context, row, frozen),
+    readOnly: true,
+  };
+}
+
+/** The stack that an appliance would have with these frozen layers. */
+export function stackWith(context: FleetContext, row: CatalogRow, frozen: readonly FrozenId[]): StackSpec {
+  const { paths, repositories } = context;
+  const layers = stackOf(paths, repositories, applianceDefinition(context, row).record);
+  return policedStack(paths, row.name, withFrozen(paths, layers, frozen));
+}

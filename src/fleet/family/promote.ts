@@ -1,0 +1,44 @@
+/**
+ * Promotion: a clone takes its parent's place in the family, and the parent becomes its clone. Frozen layers belong to all who list them, so no file moves and nothing
+ * that either shows changes; what changes is whom the tree shows as the head, and what `merge` and `diff` call parent and clone.
+ */
+import { StrataError } from '../../base/index.ts';
+import { applianceLock, applianceRow } from '../appliances.ts';
+import type { CatalogRow } from '../catalog.ts';
+import type { FleetContext } from '../context.ts';
+import type { Fleet } from '../contract.ts';
+import { COMMIT } from '../locks.ts';
+import { commitRows } from './change.ts';
+import { parentOf } from './record.ts';
+
+export async function promoteAppliance(context: FleetContext, name: string): ReturnType<Fleet['promote']> {
+  const first = parentFor(context, applianceRow(context, name));
+  return context.locks.with([applianceLock(name), applianceLock(first.name), COMMIT], async () => {
+    const clone = applianceRow(context, name);
+    const parent = parentFor(context, clone);
+    if (parent.name !== first.name)
+      throw new StrataError('BUSY', `the family of ${name} has just changed`, { hint: 'try again' });
+    const { family } = clone;
+    const rows: CatalogRow[] = [
+      { ...clone, family: { ...family, parent: parent.family.parent, base: parent.family.base } },
+      {
+        ...parent,
+        family: { ...parent.family, parent: { name, createdAt: family.createdAt }, base: family.base },
+      },
+    ];
+    await commitRows(context, 'promote', rows);
+    return {
+      name,
+      former_parent: parent.name,
+      parent: parentOf(rows[0]!, (one) => context.catalog.get(one))?.name ?? null,
+    };
+  });
+}
+
+function parentFor(context: FleetContext, row: CatalogRow): CatalogRow {
+  const parent = parentOf(row, (name) => context.catalog.get(name));
+  if (parent !== null) return parent;
+  throw new StrataError('UNSUPPORTED', `appliance ${row.name} has no parent: it is the head of its family`, {
+    hint: 'strata tree shows the families',
+  });
+}

@@ -1,0 +1,38 @@
+/** The differences between two VLFSs for people and programs, in the form of `diffVlfs`. */
+import { compareNames, nameToText } from '../../base/index.ts';
+import type { DiffEntry, VlfsSpec } from '../contract.ts';
+import type { Core, Node } from '../core.ts';
+import { candidatesAt } from '../lookup.ts';
+import { unitOf } from '../merged-directory.ts';
+import { closeCore, openCore } from '../open-core.ts';
+import { splitPath } from '../split-path.ts';
+import { compare } from './compare.ts';
+
+/** What makes `right` of `left`, at and below `path` (default: all), ordered by path. Throws when either cannot be read. */
+export function diffPair(left: VlfsSpec, right: VlfsSpec, path = '/'): DiffEntry[] {
+  const cores: Core[] = [];
+  try {
+    for (const spec of [left, right]) cores.push(openCore(spec, { inspect: true }));
+    const [one, two] = cores as [Core, Core];
+    const found: { path: string; change: DiffEntry['change']; layer: string | null }[] = [];
+    compare(one, two, {
+      within: splitPath(path).join('/'),
+      visit: ({ path: at, name, change, leftParent, rightParent }) => {
+        if (change === 'same') return;
+        const layer = ownerAt(two, rightParent, name) ?? ownerAt(one, leftParent, name);
+        found.push({ path: at, change, layer });
+      },
+    });
+    return found
+      .sort((a, b) => compareNames(a.path, b.path))
+      .map((entry) => ({ ...entry, path: `/${nameToText(entry.path)}`, base_updated: false }));
+  } finally {
+    for (const core of cores) closeCore(core);
+  }
+}
+
+/** The layer that holds an original there. */
+function ownerAt(core: Core, parent: Node | null, name: string): string | null {
+  const refs = parent === null ? [] : candidatesAt(parent, name);
+  return refs.length === 0 ? null : unitOf(core.stack, refs[0]!).id;
+}
