@@ -101,7 +101,9 @@ export async function createAppliances(
   const mac = options.mac === undefined ? null : normalizeMac(options.mac);
   if (mac !== null && names.length > 1)
     throw new StrataError('USAGE', '--mac and --count do not go together');
-  return context.locks.with([templateLock(options.template), ...names.map(applianceLock)], async () => {
+  // An update may wait long for a repository: only who resolves layers anew waits for it. Whether the template is there is looked at again at the commit.
+  const locked = [...(own.length > 0 ? [templateLock(options.template)] : []), ...names.map(applianceLock)];
+  return context.locks.with(locked, async () => {
     templateState(context, options.template);
     refuseExisting(context, names, mac);
     const stage = join(context.paths.appliances, `.tmp-${operationId()}`);
@@ -118,6 +120,7 @@ export async function createAppliances(
             })
           : new Map<string, Definition>();
       return await context.locks.with([COMMIT], async () => {
+        templateState(context, options.template);
         refuseExisting(context, names, mac);
         const macs =
           mac === null ? allocateMacs(names.length, (m) => context.catalog.nameOfMac(m) !== null) : [mac];

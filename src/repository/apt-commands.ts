@@ -4,6 +4,8 @@
  * through, so that APT_CONFIG works. Output is bounded; no shell is involved.
  */
 import { spawn } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
 
 const APT_HELPER = '/usr/lib/apt/apt-helper';
@@ -16,9 +18,32 @@ interface CommandResult {
   status: number;
   stdout: Buffer;
   stderr: string;
+  /** It was ended because too little came. */
+  isStalled: boolean;
 }
 
-function run(file: string, args: string[], maxBytes: number): Promise<CommandResult> {
+/** A command that fetches is ended when less than `leastBytes` come in `windowMs`. */
+interface Watch {
+  /** Bytes that have come so far. */
+  received(): number;
+  windowMs: number;
+  leastBytes: number;
+}
+
+/** Looks at what has come; calls `stalled` once when it is too little. Returns what ends it. */
+function watchProgress({ received, windowMs, leastBytes }: Watch, stalled: () => void): () => void {
+  let before = received();
+  const timer = setInterval(() => {
+    const now = received();
+    // What becomes less was started again.
+    if (now >= before && now - before < leastBytes) stalled();
+    before = now;
+  }, windowMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+function run(file: string, args: string[], maxBytes: number, watch?: Watch): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -27,6 +52,13 @@ function run(file: string, args: string[], maxBytes: number): Promise<CommandRes
     const out: Buffer[] = [];
     let bytes = 0;
     let message = '';
+    let isStalled = false;
+    const end =
+      watch &&
+      watchProgress(watch, () => {
+        isStalled = true;
+        child.kill('SIGKILL');
+      });
     child.stdout.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
       if (bytes <= maxBytes) out.push(chunk);
@@ -45,9 +77,11 @@ function run(file: string, args: string[], maxBytes: number): Promise<CommandRes
       );
     });
     child.on('close', (status, signal) => {
+      end?.();
       if (bytes > maxBytes)
         return reject(new StrataError('LIMIT', `${file}: more than ${maxBytes} bytes of output`));
-      resolve({ status: status ?? (signal ? 128 : 1), stdout: Buffer.concat(out), stderr: message });
+      const how = { status: status ?? (signal ? 128 : 1), isStalled };
+      resolve({ ...how, stdout: Buffer.concat(out), stderr: message });
     });
   });
 }
@@ -130,14 +164,55 @@ export async function readPackageList(file: string): Promise<Buffer> {
   return result.stdout;
 }
 
+/** Seconds that apt waits for a server that sends nothing, unless Acquire::http::Timeout says otherwise. */
+const APT_TIMEOUT_S = 30;
+/** Less than this a second, for twice as long as apt waits for the first byte, is as good as nothing: apt itself waits for ever while single bytes come. */
+const LEAST_BYTES_A_SECOND = 1024;
+
+/** How long a command that fetches may get next to nothing. */
+export async function fetchPatience(): Promise<Pick<Watch, 'windowMs' | 'leastBytes'>> {
+  const result = await run('apt-config', ['shell', 'T', 'Acquire::http::Timeout'], 4096);
+  const seconds = Number(/^T='(\d+)'/.exec(result.stdout.toString('latin1'))?.[1] ?? APT_TIMEOUT_S);
+  const windowSeconds = Math.max(1, seconds) * 2;
+  return { windowMs: windowSeconds * 1000, leastBytes: windowSeconds * LEAST_BYTES_A_SECOND };
+}
+
+/** What the user is told of a server that was given up. */
+export function stallText(windowMs: number): string {
+  return `the server sent next to nothing for ${Math.round(windowMs / 1000)} s`;
+}
+
+function sizeOf(file: string): number {
+  try {
+    return statSync(file).size;
+  } catch {
+    return 0;
+  }
+}
+
+/** Bytes in the files of a directory. */
+function bytesIn(dir: string): number {
+  let names: string[];
+  try {
+    names = readdirSync(dir);
+  } catch {
+    return 0;
+  }
+  return names.reduce((sum, name) => sum + sizeOf(join(dir, name)), 0);
+}
+
 /** Fetches the package lists of all configured sources. */
 export async function updatePackageLists(): Promise<void> {
-  const result = await run(APT_GET, ['update', '-q'], 16 * 2 ** 20);
-  if (result.status !== 0) {
-    throw new StrataError('FETCH', `apt-get update failed: ${aptErrors(result.stderr).join('; ')}`, {
-      hint: "check the network and the host's apt sources",
-    });
-  }
+  const patience = await fetchPatience();
+  const places = await run('apt-config', ['shell', 'D', 'Dir::State::lists/d'], 4096);
+  const dir = /^D='(.*)'$/m.exec(places.stdout.toString('utf8'))?.[1] ?? '/var/lib/apt/lists';
+  const received = (): number => bytesIn(dir) + bytesIn(join(dir, 'partial'));
+  const result = await run(APT_GET, ['update', '-q'], 16 * 2 ** 20, { ...patience, received });
+  if (result.status === 0) return;
+  const why = result.isStalled ? stallText(patience.windowMs) : aptErrors(result.stderr).join('; ');
+  throw new StrataError('FETCH', `apt-get update failed: ${why}`, {
+    hint: "check the network and the host's apt sources",
+  });
 }
 
 export interface Download {
@@ -148,14 +223,24 @@ export interface Download {
   sha256: string;
 }
 
-/** Fetches files. What fails is missing afterwards; returns apt's error lines (none when all went well). Never throws for a failed download. */
-export async function downloadFiles(downloads: readonly Download[]): Promise<string[]> {
+export interface DownloadFailures {
+  /** apt's error lines; none when all went well. */
+  errors: string[];
+  /** The server was given up: asking once more would take as long. */
+  isStalled: boolean;
+}
+
+/** Fetches files. What fails is missing afterwards. Never throws for a failed download. */
+export async function downloadFiles(downloads: readonly Download[]): Promise<DownloadFailures> {
   const args = ['-q', '-o', 'APT::Sandbox::User=root', 'download-file'];
   for (const { uri, file, sha256 } of downloads) args.push(uri, file, `SHA256:${sha256}`);
-  const result = await run(APT_HELPER, args, 16 * 2 ** 20);
-  if (result.status === 0) return [];
-  const errors = aptErrors(result.stderr);
-  return errors.length > 0 ? errors : [`apt-helper exited with status ${result.status}`];
+  const patience = await fetchPatience();
+  const received = (): number => downloads.reduce((sum, { file }) => sum + sizeOf(file), 0);
+  const { status, stderr, isStalled } = await run(APT_HELPER, args, 16 * 2 ** 20, { ...patience, received });
+  if (status === 0) return { errors: [], isStalled };
+  if (isStalled) return { errors: [stallText(patience.windowMs)], isStalled };
+  const errors = aptErrors(stderr);
+  return { errors: errors.length > 0 ? errors : [`apt-helper exited with status ${status}`], isStalled };
 }
 
 /** A package's URI, quoted as apt quotes it. */

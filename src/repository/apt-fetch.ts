@@ -9,7 +9,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asStrataError, type Progress, StrataError } from '../base/index.ts';
 import { type LayerUnit, makeDurable, sharedImportPool } from '../layer/index.ts';
-import { downloadFiles } from './apt-commands.ts';
+import { type Download, downloadFiles } from './apt-commands.ts';
 import type { UnitRef } from './contract.ts';
 
 export interface FetchJob {
@@ -173,16 +173,17 @@ export async function fetchUnits(jobs: readonly FetchJob[], options: FetchOption
 
   async function fetchBatch(batch: FetchJob[]): Promise<void> {
     for (const job of batch) running.add(job);
-    let errors = await downloadFiles(
-      batch.map((job) => ({ uri: job.uri, file: fileOf(job), sha256: job.sha256 })),
-    );
+    const downloadOf = (job: FetchJob): Download => ({ uri: job.uri, file: fileOf(job), sha256: job.sha256 });
+    const { errors, isStalled } = await downloadFiles(batch.map(downloadOf));
     for (const job of batch) {
+      // What a server that was given up had begun to send has no right size.
+      if (isStalled && sizeOf(fileOf(job)) !== job.sizeBytes) rmSync(fileOf(job), { force: true });
       let problem = await problemOf(job, fileOf(job), errors, repoName);
-      if (problem !== null && problem.code !== 'NO_SPACE' && failure === null) {
+      if (problem !== null && problem.code !== 'NO_SPACE' && !isStalled && failure === null) {
         // Once more, alone: a connection may have broken, or another's failure stopped the batch.
         rmSync(fileOf(job), { force: true });
-        errors = await downloadFiles([{ uri: job.uri, file: fileOf(job), sha256: job.sha256 }]);
-        problem = await problemOf(job, fileOf(job), errors, repoName);
+        const again = await downloadFiles([downloadOf(job)]);
+        problem = await problemOf(job, fileOf(job), again.errors, repoName);
       }
       running.delete(job);
       if (problem !== null) {
