@@ -57,6 +57,7 @@ export const XATTR_REPLACE = 2;
 export const UTIME_NOW = 0x3fffffff;
 export const UTIME_OMIT = 0x3ffffffe;
 
+export const DT_UNKNOWN = 0;
 export const DT_FIFO = 1;
 export const DT_CHR = 2;
 export const DT_DIR = 4;

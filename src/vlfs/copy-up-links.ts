@@ -1,19 +1,33 @@
 /**
  * Copy-up of hard-linked files: every visible name of the shared inode gets a link to the one private copy. More than one link needs
- * a journal: the finished copy stands in the work directory as `l*` with its names in `trusted.strata.links`; from that rename on the change
- * will be finished, after a crash by `finishLinkJournals` at the next opening.
+ * a journal: the finished copy stands in the work directory as `l*` with its names in `trusted.strata.links` (those of many names in a file that the attribute
+ * names); from that rename on the change will be finished, after a crash by `finishLinkJournals` at the next opening. The journal itself becomes
+ * the last name, so that a file with as many names as the file system allows can be copied up.
  */
 import {
   close,
   E,
+  fsync,
   getxattrAt,
   linkat,
   newStat,
+  O_CLOEXEC,
+  O_CREAT,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_RDWR,
+  O_TRUNC,
+  openat,
+  pread,
+  RENAME_NOREPLACE,
   readDirectory,
+  removexattrAt,
   renameat2,
+  type Stat,
   setxattrAt,
   statAt,
   unlinkat,
+  write,
 } from '../sys/index.ts';
 import { attributesMoved, type Core, type Node, step } from './core.ts';
 import { nodeAt, resolve, SHARED } from './lookup.ts';
@@ -89,24 +103,75 @@ export function linkEverywhere(
     if (path === null) return -E.STALE;
     paths.push(path);
   }
-  const recorded = setxattrAt(work, temporary, LINKS_XATTR, Buffer.from(paths.join('\0'), 'latin1'));
-  if (recorded < 0) return recorded;
   const journal = `l${temporaryName(core)}`;
+  const recorded = record(work, temporary, `n${journal}`, paths);
+  if (recorded < 0) return recorded;
   step(core, 'copy-up links: journal');
   const committed = renameat2(work, temporary, work, journal);
   if (committed < 0) return committed;
+  let kept: Stat | null = null;
   for (const [i, place] of places.entries()) {
     const fd = privateDirectory(core, place.parent);
-    const kept = keepTimes(fd);
+    // Names that come one after the other are mostly in one directory: its times are looked at and restored once.
+    if (place.parent !== places[i - 1]?.parent) kept = keepTimes(fd);
     step(core, 'copy-up links: link');
-    const linked = fd < 0 ? fd : linkat(work, journal, fd, place.name);
+    const linked = fd < 0 ? fd : giveName(work, journal, fd, place.name, i === places.length - 1);
     if (linked < 0) return undo(core, work, temporary, journal, places.slice(0, i), linked);
+    if (place.parent === places[i + 1]?.parent) continue;
     restoreTimes(fd, kept);
     attributesMoved(core, place.parent);
   }
   step(core, 'copy-up links: done');
-  unlinkat(work, journal);
+  unlinkat(work, `n${journal}`);
+  // Its space is for the attributes of programs.
+  const last = places.at(-1)!;
+  removexattrAt(privateDirectory(core, last.parent), last.name, LINKS_XATTR);
   return 0;
+}
+
+function giveName(work: number, journal: string, fd: number, name: string, isLast: boolean): number {
+  return isLast ? renameat2(work, journal, fd, name, RENAME_NOREPLACE) : linkat(work, journal, fd, name);
+}
+
+/** Notes the paths at the copy; in `namesFile` when an attribute cannot hold them. 0 or a negative errno. */
+function record(work: number, temporary: string, namesFile: string, paths: readonly string[]): number {
+  const text = Buffer.from(paths.join('\0'), 'latin1');
+  const noted = setxattrAt(work, temporary, LINKS_XATTR, text);
+  if (![-E.NOSPC, -E.TOOBIG, -E.RANGE].includes(noted)) return noted;
+  const fd = openat(work, namesFile, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0o600);
+  if (fd < 0) return fd;
+  let result = 0;
+  for (let done = 0; done < text.length && result >= 0; done += Math.max(0, result))
+    result = write(fd, text.subarray(done), text.length - done);
+  // What the attribute refers to must not be empty after a power cut.
+  if (result >= 0) result = fsync(fd);
+  close(fd);
+  if (result >= 0) result = setxattrAt(work, temporary, LINKS_XATTR, Buffer.from(`\0${namesFile}`, 'latin1'));
+  if (result < 0) unlinkat(work, namesFile);
+  return result;
+}
+
+/** The paths that a journal notes; none when it cannot be read. */
+function recorded(work: number, journal: string): string[] {
+  const value = getxattrAt(work, journal, LINKS_XATTR);
+  if (typeof value === 'number') return [];
+  const text = Buffer.from(value).toString('latin1');
+  return (text.startsWith('\0') ? namesIn(work, text.slice(1)) : text).split('\0');
+}
+
+function namesIn(work: number, file: string): string {
+  const fd = openat(work, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return '';
+  const parts: Buffer[] = [];
+  for (let at = 0; ; ) {
+    const part = Buffer.alloc(1 << 16);
+    const got = pread(fd, part, part.length, at);
+    if (got <= 0) break;
+    parts.push(part.subarray(0, got));
+    at += got;
+  }
+  close(fd);
+  return Buffer.concat(parts).toString('latin1');
 }
 
 function undo(
@@ -122,6 +187,7 @@ function undo(
     if (fd >= 0) unlinkat(fd, place.name);
   }
   renameat2(work, journal, work, temporary);
+  unlinkat(work, `n${journal}`);
   return errno;
 }
 
@@ -136,10 +202,8 @@ export function finishLinkJournals(rootFd: number, work: number): void {
   if (typeof entries === 'number') return;
   for (const { name } of entries) {
     if (!name.startsWith('l')) continue;
-    const value = getxattrAt(work, name, LINKS_XATTR);
-    if (typeof value !== 'number') {
-      for (const path of Buffer.from(value).toString('latin1').split('\0')) linkAt(rootFd, work, name, path);
-    }
+    for (const path of recorded(work, name)) linkAt(rootFd, work, name, path);
+    removexattrAt(work, name, LINKS_XATTR);
     unlinkat(work, name);
   }
 }
@@ -156,6 +220,7 @@ function linkAt(rootFd: number, work: number, journal: string, path: string): vo
     fd = next;
   }
   if (fd < 0) return;
-  if (statAt(fd, name, stat) === -E.NOENT) linkat(work, journal, fd, name);
+  if (statAt(fd, name, stat) === -E.NOENT && linkat(work, journal, fd, name) === -E.MLINK)
+    renameat2(work, journal, fd, name, RENAME_NOREPLACE);
   close(fd);
 }

@@ -95,6 +95,17 @@ test('revert and reset of what was frozen are those of the same private layer', 
   }
 });
 
+test('a reset that keeps everything, after one that kept nothing, hides no place of what frozen layers had renamed', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    const exchange: Operation = { op: 'rename', path: 'e/a', to: 'd', flags: 2 };
+    play(box, box.spec('kept', levels), [[exchange]], [{ reset: [] }, { reset: ['/'] }, { revert: '/' }]);
+  } finally {
+    box.remove();
+  }
+});
+
 test(
   'an opaque directory that was frozen: a revert shows the layer in it, and what was added stays',
   sandboxed(async (box) => {

@@ -14,7 +14,9 @@ export interface ListedEntry {
 
 /** All entries of a directory at one moment, sorted by cookie. */
 export interface Listing {
-  entries: ListedEntry[];
+  readonly count: number;
+  cookie(i: number): number;
+  entry(i: number): ListedEntry;
   /** The VLFS's generation at that moment. */
   generation: number;
   /** Made for a request that begins at the first entry and comes next. */
@@ -34,7 +36,7 @@ export function keptListing(node: Node): Listing | undefined {
 export function keepListing(node: Node, listing: Listing): void {
   dropListing(node);
   listings.set(node, listing);
-  entries += listing.entries.length;
+  entries += listing.count;
   while (listings.size > MOST_LISTINGS || (entries > MOST_ENTRIES && listings.size > 1)) {
     dropListing(listings.keys().next().value!);
   }
@@ -45,5 +47,5 @@ export function dropListing(node: Node): void {
   const listing = listings.get(node);
   if (listing === undefined) return;
   listings.delete(node);
-  entries -= listing.entries.length;
+  entries -= listing.count;
 }

@@ -115,8 +115,8 @@ const A_STEP_BYTES = 8192;
 /** What was renamed in frozen layers, the lowest first; found once, since they never change. */
 const movedInFrozen = new WeakMap<Unit, MovedDirectory[]>();
 
-function frozenMoves(core: Core): MovedDirectory[][] {
-  const found: MovedDirectory[][] = [];
+function frozenMoves(core: Core): [Unit, MovedDirectory[]][] {
+  const found: [Unit, MovedDirectory[]][] = [];
   if (!core.hasFrozen) return found;
   for (const unit of core.stack.units) {
     if (unit.frozen === null || !unit.frozen.xattrs(0).has(REDIRECTS_XATTR as Name)) continue;
@@ -130,22 +130,39 @@ function frozenMoves(core: Core): MovedDirectory[][] {
       }
       movedInFrozen.set(unit, moves);
     }
-    found.unshift(moves);
+    found.unshift([unit, moves]);
   }
   return found;
 }
 
-/** Where redirects of frozen layers lead that stand at these paths, above or below them. */
+/** Whether a whiteout of the appliance hides a frozen layer's path, or a directory above it. */
+function isHiddenIn(core: Core, unit: Unit, path: string): boolean {
+  const hidden = core.hidden.levels[core.stack.units.indexOf(unit)];
+  if (hidden === undefined) return false;
+  let entry = 0;
+  for (const name of path.split('/')) {
+    entry = unit.index.child(entry, name as Name);
+    if (entry < 0) return false;
+    if (hidden.has(entry)) return true;
+  }
+  return false;
+}
+
+/** Where redirects of frozen layers lead that stand at these paths, above or below them, and show. */
 export function frozenTargets(core: Core, paths: readonly string[]): string[] {
   const reach = (to: string): boolean =>
     paths.some((path) => path === '' || `${to}/`.startsWith(`${path}/`) || `${path}/`.startsWith(`${to}/`));
-  return frozenMoves(core).flatMap((moves) => moves.filter(({ to }) => reach(to)).map(({ from }) => from));
+  const found: string[] = [];
+  for (const [unit, moves] of frozenMoves(core))
+    for (const { from, to } of moves) if (reach(to) && !isHiddenIn(core, unit, to)) found.push(from);
+  return found;
 }
 
 /** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
 export function placesOfLayerPath(core: Core, path: string): string[][] {
   const places = [path];
-  for (const moves of [...frozenMoves(core), movedDirectories(core)]) {
+  const frozen = frozenMoves(core).map(([, moves]) => moves);
+  for (const moves of [...frozen, movedDirectories(core)]) {
     for (const { from, to } of moves)
       for (const at of [...places])
         if (at.startsWith(`${from}/`)) places.push(`${to}${at.slice(from.length)}`);

@@ -6,11 +6,13 @@
  */
 
 import type { Name } from '../base/index.ts';
-import { close, type DirectoryEntry, DT_DIR, E, getxattrAt, readSomeEntries } from '../sys/index.ts';
+import { close, DT_DIR, E, getxattrAt } from '../sys/index.ts';
 import { fillFound, newAttr } from './attributes.ts';
 import { type Caller, type DirectorySink, type EntryOut, PENDING, type SlowJob } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { eachEntries } from './entries-steps.ts';
+import { createGathered, type Gathered } from './gathered-entries.ts';
 import { decodeIno, INO_XATTR } from './ino-xattr.ts';
 import { privateIno } from './inode-numbers.ts';
 import { dropListing, keepListing, keptListing, type ListedEntry, type Listing } from './listings.ts';
@@ -28,7 +30,6 @@ import { movedKnownFor } from './moved-directories.ts';
 import { releaseIfUnused } from './nodes.ts';
 import { isWhiteoutEntry } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
-import { sortSteps } from './sort-steps.ts';
 import { sharedIno } from './stack.ts';
 import type { Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
@@ -65,13 +66,13 @@ export function readdir(core: Core, caller: Caller, node: Node, cookie: number, 
   const listing = listingFor(core, caller, node, cookie);
   if (typeof listing === 'number') return listing;
   core.listed.add(node.id);
-  const { entries } = listing;
-  const from = firstBehind(entries, cookie);
-  if (from === entries.length) dropListing(node);
+  const { count } = listing;
+  const from = firstBehind(listing, cookie);
+  if (from === count) dropListing(node);
   const most = sink.plus ? MOST_PLUS : MOST_PLAIN;
   let sent = 0;
-  for (let i = from; i < entries.length && sent < most; i++) {
-    const listed = entries[i]!;
+  for (let i = from; i < count && sent < most; i++) {
+    const listed = listing.entry(i);
     const name = listed.name as Name;
     if (!sink.plus) {
       if (!sink.add(name, shownIno(core, node, listed), listed.type, listed.cookie)) return 0;
@@ -127,12 +128,12 @@ function goOn(core: Core, node: Node, steps: Steps<Listing | number>, untilMs: n
 }
 
 /** The first entry with a greater cookie. */
-function firstBehind(entries: readonly ListedEntry[], cookie: number): number {
+function firstBehind(listing: Listing, cookie: number): number {
   let low = 0;
-  let high = entries.length;
+  let high = listing.count;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (entries[middle]!.cookie <= cookie) low = middle + 1;
+    if (listing.cookie(middle) <= cookie) low = middle + 1;
     else high = middle;
   }
   return low;
@@ -170,42 +171,41 @@ function fillPlus(
 function* makeListing(core: Core, node: Node): Steps<Listing | number> {
   const present = refresh(core, node) >= 0;
   const { generation } = core;
-  const entries: ListedEntry[] = [
-    { name: '.', cookie: DOT, type: DT_DIR, ino: node.ino, priv: false },
-    { name: '..', cookie: DOT_DOT, type: DT_DIR, ino: (node.parent ?? node).ino, priv: false },
-  ];
-  if (present) {
-    const seen = new Set<string>();
-    if (node.priv) {
-      const result = yield* addPrivate(core, node, entries, seen);
-      if (result < 0) return result;
+  const gathered = createGathered();
+  try {
+    gathered.entries.push(
+      { name: '.', cookie: DOT, type: DT_DIR, ino: node.ino, priv: false },
+      { name: '..', cookie: DOT_DOT, type: DT_DIR, ino: (node.parent ?? node).ino, priv: false },
+    );
+    if (present) {
+      const seen = new Set<string>();
+      if (node.priv) {
+        const result = yield* addPrivate(core, node, gathered, seen);
+        if (result < 0) return result;
+      }
+      if (node.merged !== null) yield* addShared(core, node.merged, gathered, seen);
     }
-    if (node.merged !== null) yield* addShared(core, node.merged, entries, seen);
+    return { ...(yield* gathered.finish()), generation, unread: false };
+  } finally {
+    gathered.end();
   }
-  const sorted = yield* sortSteps(entries, inOrder);
-  for (let i = 1; i < sorted.length; i++) {
-    if (i % A_STEP === 0) yield;
-    if (sorted[i]!.cookie <= sorted[i - 1]!.cookie) sorted[i]!.cookie = sorted[i - 1]!.cookie + 1;
-  }
-  return { entries: sorted, generation, unread: false };
 }
-
-const inOrder = (a: ListedEntry, b: ListedEntry): number => a.cookie - b.cookie || (a.name < b.name ? -1 : 1);
 
 /** Entries between two steps. */
 const A_STEP = 512;
-/** Of a private directory: about 250 entries. */
-const A_STEP_BYTES = 8192;
 
 function* addShared(
   core: Core,
   merged: MergedDirectory,
-  entries: ListedEntry[],
+  gathered: Gathered,
   seen: ReadonlySet<string>,
 ): Steps<void> {
   let looked = 0;
   for (const [name, candidates] of yield* nameSteps(merged)) {
-    if (++looked % A_STEP === 0) yield;
+    if (++looked % A_STEP === 0) {
+      yield* gathered.makeRoom();
+      yield;
+    }
     const ref = visibleOf(candidates, core.hidden);
     if (ref < 0 || seen.has(name)) continue;
     const unit = unitOf(core.stack, ref);
@@ -214,26 +214,25 @@ function* addShared(
       type === DT_DIR
         ? mergedIno(childDirectory(merged, name, core.hidden) ?? merged)
         : sharedIno(unit, unit.index.hardLinkLeader(entryOf(ref)));
-    entries.push({ name, cookie: cookieOf(name), type, ino, priv: false });
+    gathered.entries.push({ name, cookie: cookieOf(name), type, ino, priv: false });
   }
 }
 
-function* addPrivate(core: Core, node: Node, entries: ListedEntry[], seen: Set<string>): Steps<number> {
+/** `seen` gets the names that a layer has too. */
+function* addPrivate(core: Core, node: Node, gathered: Gathered, seen: Set<string>): Steps<number> {
   const base = directoryFd(core, node);
   const fd = base < 0 ? base : openDirectory(base, '.');
   if (fd < 0) return fd;
   try {
-    for (;;) {
-      const found: DirectoryEntry[] = [];
-      const more = readSomeEntries(fd, found, A_STEP_BYTES);
-      if (more <= 0) return more;
+    const shared = node.merged === null ? null : yield* nameSteps(node.merged);
+    return yield* eachEntries(fd, function* (found) {
       for (const { name, type, ino } of found) {
-        if (node.merged !== null) seen.add(name);
+        if (shared?.has(name)) seen.add(name);
         if (isWhiteoutEntry(fd, name, type)) continue;
-        entries.push({ name, cookie: cookieOf(name), type, ino, priv: true });
+        gathered.entries.push({ name, cookie: cookieOf(name), type, ino, priv: true });
       }
-      yield;
-    }
+      yield* gathered.makeRoom();
+    });
   } finally {
     close(fd);
   }
