@@ -1,6 +1,6 @@
 /**
  * What is huge in one appliance's private layer does not make its neighbours wait: files whose space takes long to free, directories of very many entries,
- * and renamed directories over many private ones. Other work on the machine delays a neighbour too, so the best of a few rounds counts, and it is
+ * renamed directories over many private ones, reverts and resets. Other work on the machine delays a neighbour too, so the best of a few rounds counts, and it is
  * compared with how long the whole thing took.
  */
 import assert from 'node:assert/strict';
@@ -11,6 +11,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -30,6 +31,7 @@ const PART = 0.4;
 const PIECES = 5000;
 const ENTRIES = Number(process.env['STRATA_TEST_ENTRIES'] ?? 40_000);
 const DIRECTORIES = ENTRIES / 16;
+const CHANGED = ENTRIES / 16;
 
 async function mounted(
   t: TestPlane,
@@ -72,13 +74,19 @@ async function beside(
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     out += text;
   });
+  const exit = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  const worst = await longestWait(neighbour, exit);
+  assert.equal(await exit, 0);
+  return { worst, took: Number(out) };
+}
+
+/** The longest that a neighbour waits until `done`, in milliseconds. */
+async function longestWait(neighbour: string, done: Promise<unknown>): Promise<number> {
   let ended = false;
-  const exit = new Promise<number | null>((resolve) => {
-    child.once('exit', (code) => {
-      ended = true;
-      resolve(code);
-    });
-  });
+  const end = (): void => {
+    ended = true;
+  };
+  done.then(end, end);
   let worst = 0;
   while (!ended) {
     // A request that needs the serving thread and no disk: the disk is busy with the other one.
@@ -87,8 +95,7 @@ async function beside(
     worst = Math.max(worst, performance.now() - began);
     await delay(1);
   }
-  assert.equal(await exit, 0);
-  return { worst, took: Number(out) };
+  return worst;
 }
 
 /** A file in many pieces. */
@@ -215,6 +222,48 @@ test('renamed directories over many private ones are found between the requests 
       }
       context.diagnostic(`${took.toFixed(0)} ms, a neighbour waited ${best.toFixed(1)} ms`);
       assert.ok(best < Math.max(100, took * PART), `${best} ms of ${took} ms`);
+    },
+    { layered: true },
+  );
+});
+
+test('a revert and a reset of very many files go on between the requests of a neighbour', async (context) => {
+  await withDataPlane(
+    async (t) => {
+      const tree = t.makeDir('repo/many_1/filesystem');
+      mkdirSync(join(tree, 'd'));
+      for (let i = 0; i < CHANGED; i++) writeFileSync(join(tree, 'd', `file-${i}`), 'shared');
+      const indexFile = join(t.dir, 'repo/many_1/index');
+      await writeTreeIndex(indexFile, tree);
+      const id = 'main/many 1';
+      const level: LevelSpec = { kind: 'software', id, treeDir: tree, indexFile, whiteoutsDir: null };
+      const neighbour = await mounted(t, 'neighbour');
+      const changes: Record<string, (name: string) => Promise<unknown>> = {
+        revert: (name) => t.plane.revert(name, ['/']),
+        reset: (name) => t.plane.reset(name, ['/d']),
+      };
+      for (const [name, change] of Object.entries(changes)) {
+        let best = Number.POSITIVE_INFINITY;
+        let took = 0;
+        for (let round = 0; round < ROUNDS && best > Math.max(20, took * PART); round++) {
+          const victim = await mounted(t, `${name}-${round}`, [level], (dir) => {
+            mkdirSync(join(dir, 'd'));
+            for (let i = 0; i < CHANGED; i++) writeFileSync(join(dir, 'd', `file-${i}`), 'mine');
+          });
+          assert.equal(readdirSync(join(victim, 'd')).length, CHANGED);
+          const began = performance.now();
+          const done = change(`${name}-${round}`).then(() => {
+            took = performance.now() - began;
+          });
+          best = Math.min(best, await longestWait(neighbour, done));
+          await done;
+          const shown = name === 'revert' ? 'shared' : 'mine';
+          for (const i of [0, CHANGED - 1])
+            assert.equal(readFileSync(join(victim, 'd', `file-${i}`), 'utf8'), shown);
+        }
+        context.diagnostic(`${name}: ${took.toFixed(0)} ms, a neighbour waited ${best.toFixed(1)} ms`);
+        assert.ok(best <= Math.max(20, took * PART), `${name}: ${best} ms of ${took} ms`);
+      }
     },
     { layered: true },
   );

@@ -246,10 +246,18 @@ export interface RelayerWork {
   step(untilMs: number): 'more' | 'ready' | SlowJob;
   /** Once ready: all names in directories known to the kernel that will show something else (also absent ones). */
   names(): StaleName[];
+  /** Once ready: node ids of directories that show the same as before, so that their listings stay right. */
+  unchanged(): ReadonlySet<number>;
   /** Once ready: the exchange, in one turn. */
   commit(): void;
   /** Before commit(): gives up. */
   abort(): void;
+}
+
+/** A revert or reset of a VLFS that is served: between its steps no request of this VLFS may be carried out. */
+export interface ChangeWork<T> {
+  /** Goes on until `untilMs` (performance.now()), and ends soon after. Throws StrataError; the work is over then. */
+  step(untilMs: number): 'more' | { result: T };
 }
 
 /**
@@ -264,17 +272,17 @@ export interface VlfsControl {
   beginRelayer(stack: StackSpec, privateFiles?: PrivateFile[]): RelayerWork;
   /** Exchanges the stack at once, after everything that can fail. Throws StrataError and changes nothing when it fails. */
   relayer(stack: StackSpec, privateFiles?: PrivateFile[]): void;
-  /** Returns what was reverted; the names that changed are in takeStaleNames. */
-  revert(paths: string[]): string[];
-  reset(keep: string[]): void;
+  /** Ends with what was reverted; the names that changed are in takeStaleNames. */
+  beginRevert(paths: string[]): ChangeWork<string[]>;
+  beginReset(keep: string[]): ChangeWork<void>;
   /** Reads anew whether contents are judged before they are opened (`on-open.json` beside the private layer). */
   readScanOnOpen(): void;
   /** Reads the limits of what the appliance may take anew (`quota.json` beside the private layer). */
   readQuota(): void;
   /** Names changed by revert and reset since the last call. */
   takeStaleNames(): StaleName[];
-  /** Node ids of directories that were listed since the last call: the kernel may keep their listings. */
-  takeListed(): number[];
+  /** Node ids of directories that were listed since the last call, but for some, which stay for a later one: the kernel may keep their listings. */
+  takeListed(but?: ReadonlySet<number>): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
   /** Work that nobody waits for, or null: to be run once, one after the other. Requests may come to wait for it too. */

@@ -22,7 +22,7 @@ export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[
   forgetUsage(spec.privateDir);
   const core = openCore(spec);
   try {
-    return revert(core, paths);
+    return finished(revert(core, paths));
   } finally {
     closeCore(core);
   }
@@ -33,7 +33,7 @@ export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
   forgetUsage(spec.privateDir);
   const core = openCore(spec);
   try {
-    reset(core, keep);
+    finished(reset(core, keep));
   } finally {
     closeCore(core);
   }

@@ -24,6 +24,7 @@ import { finishReset } from './reset.ts';
 import { readScanOnOpen } from './scan-on-open.ts';
 import { countHandles, countNodes, nodeCapacity } from './shares.ts';
 import { closeStack, hasFrozenLayers, openStack } from './stack.ts';
+import { finished } from './steps.ts';
 import { giveUpUnfinished } from './unfinished.ts';
 import { loadAllHidden, openDirectory } from './whiteout-sets.ts';
 import { RELAYER_FILES, removeTree, workDirOf } from './work-dir.ts';
@@ -163,7 +164,7 @@ export function closeCore(core: Core): void {
   giveUpUnfinished(core);
   closeQuota(core);
   core.denials?.close();
-  dropAllParked(core);
+  finished(dropAllParked(core));
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null) continue;
     handle.backing.opens--;

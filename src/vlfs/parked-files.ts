@@ -56,6 +56,10 @@ export function* dropParkedOf(core: Core, stay: ReadonlySet<Unit>): Steps<void> 
 }
 
 /** Closes all parked files of a VLFS. */
-export function dropAllParked(core: Core): void {
-  for (const [node, owner] of parked) if (owner === core) dropParked(core, node);
+export function* dropAllParked(core: Core): Steps<void> {
+  let looked = 0;
+  for (const [node, owner] of parked) {
+    if (++looked % A_STEP === 0) yield;
+    if (owner === core) dropParked(core, node);
+  }
 }

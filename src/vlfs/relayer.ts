@@ -24,7 +24,7 @@ import {
   unlinkat,
   write,
 } from '../sys/index.ts';
-import type { PrivateFile, RelayerWork, StackSpec, StaleName } from './contract.ts';
+import type { PrivateFile, RelayerWork, StackSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
@@ -39,7 +39,7 @@ import { lastAttr, loseName } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { splitPath } from './split-path.ts';
 import { closeStack, hasFrozenLayers, openStackSteps, type Stack } from './stack.ts';
-import { staleNames } from './stale-names.ts';
+import { type Changes, staleNames } from './stale-names.ts';
 import { finished, type Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
 import { loadAllHidden } from './whiteout-sets.ts';
@@ -60,8 +60,10 @@ interface StagedFile {
 interface Prepared {
   next: Stack;
   staged: StagedFile[];
-  names: StaleName[];
+  changes: Changes;
 }
+
+const NO_CHANGES: Changes = { names: [], unchanged: new Set() };
 
 /** Exchanges the stack at once. Throws before anything changed when the new one cannot be opened or a file cannot be written. */
 export function relayer(core: Core, spec: StackSpec, privateFiles: readonly PrivateFile[] = []): void {
@@ -85,7 +87,8 @@ export function beginRelayer(
       prepared ??= went.result;
       return 'ready';
     },
-    names: () => prepared!.names,
+    names: () => prepared!.changes.names,
+    unchanged: () => prepared!.changes.unchanged,
     commit() {
       exchange(core, prepared!);
       steps = tidy(core);
@@ -112,10 +115,10 @@ function* prepare(
       staged.push(yield* stage(core, file));
       yield;
     }
-    const names = wantsNames ? yield* staleNames(core, next, privateFiles) : [];
+    const changes = wantsNames ? yield* staleNames(core, next, privateFiles) : NO_CHANGES;
     yield* holdOpenContent(core);
     done = true;
-    return { next, staged, names };
+    return { next, staged, changes };
   } finally {
     if (!done) drop(core, next, staged);
   }

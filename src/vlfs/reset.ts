@@ -25,7 +25,6 @@ import {
   O_CLOEXEC,
   O_CREAT,
   openat,
-  readDirectory,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
@@ -35,6 +34,7 @@ import {
 import { type Core, step } from './core.ts';
 import { deleteAside } from './delete-aside.ts';
 import { dropDirectoryFd } from './directory-fds.ts';
+import { eachEntries } from './entries-steps.ts';
 import { systemFailure } from './failure.ts';
 import { confirm } from './lookup.ts';
 import { OPAQUE } from './merged-directory.ts';
@@ -43,6 +43,7 @@ import { detachName, forgetInode } from './nodes.ts';
 import { openPrivateDir } from './private-layer.ts';
 import { hideOldPlaces, redirectOf } from './reset-places.ts';
 import { splitPath } from './split-path.ts';
+import type { Steps } from './steps.ts';
 import { eachSet, loadAllHidden, OPENED, openDirectory, WHOLE } from './whiteout-sets.ts';
 import { makeWhole, openBelow } from './whiteouts.ts';
 import { removeTree, workFd } from './work-dir.ts';
@@ -50,9 +51,14 @@ import { removeTree, workFd } from './work-dir.ts';
 const STAGED = 'reset-private';
 const BUILDING = 'reset-private.new';
 const STAGED_WHITEOUTS = 'reset-whiteouts';
+/** Entries between two steps. */
+const A_STEP = 32;
 
-/** Gives the VLFS a fresh private layer, keeping the given paths (directories with all below). Throws before the decision, never after. */
-export function reset(core: Core, keep: readonly string[]): void {
+/**
+ * Gives the VLFS a fresh private layer, keeping the given paths (directories with all below), in steps between which nothing else may change the VLFS. Throws before
+ * the decision, never after.
+ */
+export function* reset(core: Core, keep: readonly string[]): Steps<void> {
   if (core.readOnly) throw systemFailure(-E.ROFS, 'reset');
   const kept = keep.map(splitPath);
   must(makeWhole(core), 'reset');
@@ -66,14 +72,14 @@ export function reset(core: Core, keep: readonly string[]): void {
   try {
     copyDirectoryAttributes(core.rootFd, fresh);
     const targets = new Set<string>();
-    for (const parts of kept) keepPath(core.rootFd, fresh, parts, targets);
+    for (const parts of kept) yield* keepPath(core.rootFd, fresh, parts, targets);
     for (const target of frozenTargets(
       core,
       kept.map((parts) => parts.join('/')),
     ))
       targets.add(target);
-    keepWhiteouts(core, whiteouts, kept, targets);
-    hideFrozenBut(core, whiteouts, kept);
+    yield* keepWhiteouts(core, whiteouts, kept, targets);
+    yield* hideFrozenBut(core, whiteouts, kept);
     const [privateDir, whiteoutsDir] = [BUILDING, STAGED_WHITEOUTS].map((name) => join(core.workDir, name));
     hideOldPlaces(
       {
@@ -95,7 +101,7 @@ export function reset(core: Core, keep: readonly string[]): void {
   // A journalling file system keeps the order of all that is done here. Waiting for the disk is the caller's on a serving thread.
   if (!core.background) fsync(work);
   const trash = placeReset(core.privateDir, core.whiteoutsDir, core.workDir, core.onStep);
-  reopen(core);
+  yield* reopen(core);
   if (trash !== null) deleteAside(trash, core.background);
 }
 
@@ -130,7 +136,7 @@ function placeReset(
 }
 
 /** The open VLFS goes over to the new directories. */
-function reopen(core: Core): void {
+function* reopen(core: Core): Steps<void> {
   close(core.rootFd);
   if (core.whiteoutsFd >= 0) close(core.whiteoutsFd);
   core.rootFd = openPrivateDir(core.privateDir);
@@ -138,8 +144,13 @@ function reopen(core: Core): void {
   core.hidden = loadAllHidden(core.whiteoutsDir, core.stack);
   core.moved = null;
   core.generation++;
-  for (const node of core.nodes.values()) if (node.children !== null) dropDirectoryFd(node);
+  let looked = 0;
+  for (const node of core.nodes.values()) {
+    if (++looked % A_STEP === 0) yield;
+    if (node.children !== null) dropDirectoryFd(node);
+  }
   for (const node of [...core.nodes.values()]) {
+    if (++looked % A_STEP === 0) yield;
     if (node.children !== null || !node.priv || node.parent === null || confirm(core, node) === 0) continue;
     while (node.parent !== null) {
       const { parent, name } = node as { parent: NonNullable<typeof node.parent>; name: string };
@@ -167,46 +178,53 @@ export function copyDirectoryAttributes(from: number, to: number): void {
 }
 
 /** Links one kept path of the old private tree into the new one. A path that the private layer does not have is kept by being shared. */
-function keepPath(from: number, to: number, parts: readonly string[], targets: Set<string>): void {
+function* keepPath(from: number, to: number, parts: readonly string[], targets: Set<string>): Steps<void> {
   const [name, ...rest] = parts;
   if (name === undefined) {
-    keepChildren(from, to, targets);
+    yield* keepChildren(from, to, targets);
     return;
   }
   if (statAt(from, name, stat) !== 0) return;
   if (rest.length === 0 || (stat.mode & S_IFMT) !== S_IFDIR) {
-    if (rest.length === 0) keepEntry(from, to, name, targets);
+    if (rest.length === 0) yield* keepEntry(from, to, name, targets);
     return;
   }
-  withBoth(from, to, name, targets, (below, fresh) => keepPath(below, fresh, rest, targets));
+  yield* withBoth(from, to, name, targets, (below, fresh) => keepPath(below, fresh, rest, targets));
 }
 
-function keepEntry(from: number, to: number, name: string, targets: Set<string>): void {
+function* keepEntry(from: number, to: number, name: string, targets: Set<string>): Steps<void> {
   must(statAt(from, name, stat), `keep ${nameToText(name)}`);
   if ((stat.mode & S_IFMT) === S_IFDIR) {
-    withBoth(from, to, name, targets, (below, fresh) => keepChildren(below, fresh, targets));
+    yield* withBoth(from, to, name, targets, (below, fresh) => keepChildren(below, fresh, targets));
     return;
   }
   const linked = linkat(from, name, to, name);
   if (linked !== -E.EXIST) must(linked, `keep ${nameToText(name)}`);
 }
 
-function keepChildren(from: number, to: number, targets: Set<string>): void {
+function* keepChildren(from: number, to: number, targets: Set<string>): Steps<void> {
   const listing = must(openDirectory(from, '.'), 'reset');
-  const entries = readDirectory(listing);
-  close(listing);
-  if (typeof entries === 'number') throw systemFailure(entries, 'reset');
-  for (const { name } of entries) keepEntry(from, to, name, targets);
+  try {
+    const read = yield* eachEntries(listing, function* (entries) {
+      for (const [i, { name }] of entries.entries()) {
+        if (i % A_STEP === 0) yield;
+        yield* keepEntry(from, to, name, targets);
+      }
+    });
+    must(read, 'reset');
+  } finally {
+    close(listing);
+  }
 }
 
 /** `targets` gets where redirects lead. */
-function withBoth(
+function* withBoth(
   from: number,
   to: number,
   name: string,
   targets: Set<string>,
-  use: (below: number, fresh: number) => void,
-): void {
+  use: (below: number, fresh: number) => Steps<void>,
+): Steps<void> {
   const below = must(openDirectory(from, name), `keep ${nameToText(name)}`);
   const made = mkdirat(to, name, 0o700);
   if (made !== -E.EXIST) must(made, `keep ${nameToText(name)}`);
@@ -214,7 +232,7 @@ function withBoth(
   const target = redirectOf(below);
   if (target !== null) targets.add(target);
   try {
-    use(below, fresh);
+    yield* use(below, fresh);
     copyDirectoryAttributes(below, fresh);
   } finally {
     close(below);
@@ -223,23 +241,28 @@ function withBoth(
 }
 
 /** What frozen layers hold goes out of sight, but for the kept paths; they stay as long as somebody shows them. */
-function hideFrozenBut(core: Core, to: number, kept: readonly string[][]): void {
+function* hideFrozenBut(core: Core, to: number, kept: readonly string[][]): Steps<void> {
   const units = core.stack.units.filter((unit) => unit.frozen !== null);
   if (units.length === 0) return;
   close(must(openat(to, WHOLE, O_CREAT | O_CLOEXEC, 0o600), 'reset'));
   for (const { setDir, index } of units) {
-    const visit = (entry: number, place: readonly string[], keeps: readonly (readonly string[])[]): void => {
+    const visit = function* (
+      entry: number,
+      place: readonly string[],
+      keeps: readonly (readonly string[])[],
+    ): Steps<void> {
       if (keeps.some((parts) => parts.length === 0)) return;
       const first = index.firstChild(entry);
       for (let child = first; child < first + index.childCount(entry); child++) {
+        if (child % A_STEP === 0) yield;
         const name = index.name(child);
         const below = keeps.filter((parts) => parts[0] === name).map((parts) => parts.slice(1));
         const leads = index.kind(child) === S_IFDIR || below.some((parts) => parts.length === 0);
-        if (below.length > 0 && leads) visit(child, [...place, name], below);
+        if (below.length > 0 && leads) yield* visit(child, [...place, name], below);
         else hideName(core, to, place, name);
       }
     };
-    visit(0, setDir.split('/'), kept);
+    yield* visit(0, setDir.split('/'), kept);
   }
 }
 
@@ -253,29 +276,33 @@ function hideName(core: Core, to: number, place: readonly string[], name: string
 }
 
 /** Copies the whiteouts at and below the kept paths, in every set; and those below what kept redirects lead to. */
-function keepWhiteouts(
+function* keepWhiteouts(
   core: Core,
   to: number,
   kept: readonly string[][],
   targets: ReadonlySet<string>,
-): void {
+): Steps<void> {
   if (core.whiteoutsFd < 0 || kept.length === 0) return;
+  const sets: string[] = [];
   eachSet(core.whiteoutsFd, core.stack.levelOfSet, (setDir, level) => {
-    if (level < 0) return;
-    for (const parts of kept) copyWhiteouts(core.whiteoutsFd, to, [...setDir.split('/'), ...parts], 0);
+    if (level >= 0) sets.push(setDir);
+  });
+  for (const setDir of sets) {
+    for (const parts of kept) yield* copyWhiteouts(core.whiteoutsFd, to, [...setDir.split('/'), ...parts], 0);
     for (const target of targets) {
       const parts = `${setDir}/${target}`.split('/');
-      copyWhiteouts(core.whiteoutsFd, to, parts, parts.length);
+      yield* copyWhiteouts(core.whiteoutsFd, to, parts, parts.length);
     }
-  });
+  }
 }
 
 /** `plain`: marks of so many directories on the way do not count. */
-function copyWhiteouts(from: number, to: number, parts: readonly string[], plain: number): void {
+function* copyWhiteouts(from: number, to: number, parts: readonly string[], plain: number): Steps<void> {
   const [name, ...rest] = parts;
   if (name === undefined) {
-    const entries = readDirectory(from);
-    if (typeof entries !== 'number') for (const entry of entries) copyWhiteouts(from, to, [entry.name], 0);
+    yield* eachEntries(from, function* (entries) {
+      for (const entry of entries) yield* copyWhiteouts(from, to, [entry.name], 0);
+    });
     return;
   }
   if (statAt(from, name, stat) !== 0) return;
@@ -293,7 +320,7 @@ function copyWhiteouts(from: number, to: number, parts: readonly string[], plain
     const value = mark === OPAQUE && plain > 0 ? -E.NODATA : fgetxattr(below, mark);
     if (typeof value !== 'number') must(fsetxattr(fresh, mark, value), 'reset');
   }
-  copyWhiteouts(below, fresh, rest, Math.max(0, plain - 1));
+  yield* copyWhiteouts(below, fresh, rest, Math.max(0, plain - 1));
   close(below);
   close(fresh);
 }

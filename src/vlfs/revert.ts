@@ -1,11 +1,14 @@
 /**
  * Revert: shows the shared originals again, by removing private copies and whiteouts (paper, section 6); frozen ones are hidden. What the appliance added has no original
- * and stays, unless its own path is asked for where an original lies below. Each path flips in one step.
+ * and stays, unless its own path is asked for where an original lies below. Each path flips at once; between them, in steps, nothing else may change the VLFS.
  */
 import { type Name, nameToText, StrataError } from '../base/index.ts';
 import {
   AT_REMOVEDIR,
   close,
+  DT_CHR,
+  DT_DIR,
+  DT_UNKNOWN,
   E,
   fchmod,
   fchown,
@@ -14,7 +17,6 @@ import {
   fsetxattr,
   futimens,
   newStat,
-  readDirectory,
   S_IFDIR,
   S_IFMT,
   splitXattrList,
@@ -24,6 +26,7 @@ import {
 import { directoryByPath } from './copy-up-links.ts';
 import { type Core, type Node, step } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { eachEntries } from './entries-steps.ts';
 import { systemFailure } from './failure.ts';
 import { isInternal } from './internal-xattrs.ts';
 import { keepApart } from './keep-apart.ts';
@@ -38,7 +41,7 @@ import {
   levelOf,
   type MergedDirectory,
   mergedTimes,
-  namesOf,
+  nameSteps,
   OPAQUE,
   originalOf,
   REDIRECT,
@@ -52,22 +55,29 @@ import { pathOf } from './nodes.ts';
 import { keepTimes, privateDirectory, restoreTimes } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { splitPath } from './split-path.ts';
+import type { Steps } from './steps.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide, openOpaque, uncover } from './whiteouts.ts';
 import { discard } from './work-dir.ts';
+
+/** Names that are reverted, and that are looked at, between two steps. */
+const A_STEP = 16;
+const LOOKS_A_STEP = 512;
+/** A directory, a whiteout, or what the file system does not tell. */
+const MAY_HIDE: readonly number[] = [DT_DIR, DT_CHR, DT_UNKNOWN];
 
 /**
  * Reverts paths (directories with all below). Returns the paths that changed, absolute, as text. Throws NOT_FOUND for a path that has no
  * original, before anything is changed.
  */
-export function revert(core: Core, paths: readonly string[]): string[] {
+export function* revert(core: Core, paths: readonly string[]): Steps<string[]> {
   if (core.readOnly) throw systemFailure(-E.ROFS, `revert ${paths[0] ?? ''}`);
   core.moved = null;
   const ends = paths.map((path) => checked(core, path));
   const reverted: string[] = [];
   for (const end of ends) {
-    if (end.name === null) revertChildren(core, end.parent, reverted);
-    else revertName(core, end.parent, end.name, reverted);
+    if (end.name === null) yield* revertChildren(core, end.parent, reverted);
+    else yield* revertName(core, end.parent, end.name, reverted);
   }
   core.generation++;
   return [...new Set(reverted)];
@@ -105,7 +115,7 @@ function checked(core: Core, path: string): { parent: Node; name: string | null 
   );
 }
 
-function revertName(core: Core, parent: Node, name: string, reverted: string[]): void {
+function* revertName(core: Core, parent: Node, name: string, reverted: string[]): Steps<void> {
   const shared = candidatesAt(parent, name);
   const path = pathOf(core, parent, name) ?? name;
   separate(core, parent, name, shared, path);
@@ -116,15 +126,15 @@ function revertName(core: Core, parent: Node, name: string, reverted: string[]):
   if (where === PRIVATE) {
     const isDir = (core.stat.mode & S_IFMT) === S_IFDIR;
     if (isDir && (shared.length === 0 || isDirectory(core.stack, shared[0]!))) {
-      revertDirectory(core, parent, name, shared, reverted);
-    } else if (shared.length > 0) removePrivate(core, parent, name, shared, isDir, path, reverted);
+      yield* revertDirectory(core, parent, name, shared, reverted);
+    } else if (shared.length > 0) yield* removePrivate(core, parent, name, shared, isDir, path, reverted);
     return;
   }
   if (where === SHARED && unitOf(core.stack, ref).frozen !== null) {
     const isDir = isDirectory(core.stack, ref);
     if (isDir && (shared.length === 0 || isDirectory(core.stack, shared[0]!)))
-      revertDirectory(core, parent, name, shared, reverted);
-    else if (shared.length > 0) hideOwn(core, parent, name, shared, path, reverted);
+      yield* revertDirectory(core, parent, name, shared, reverted);
+    else if (shared.length > 0) yield* hideOwn(core, parent, name, shared, path, reverted);
     return;
   }
   const count = uncover(core, shared);
@@ -142,7 +152,7 @@ function revertName(core: Core, parent: Node, name: string, reverted: string[]):
     return;
   }
   const node = nodeAt(core, parent, name);
-  if (typeof node !== 'number' && node.children !== null) revertChildren(core, node, reverted);
+  if (typeof node !== 'number' && node.children !== null) yield* revertChildren(core, node, reverted);
 }
 
 /** A directory of the layers that will be shown again may show elsewhere already: what was deleted there is kept apart. */
@@ -174,14 +184,14 @@ function hideFrozen(
 }
 
 /** A frozen copy (of a whole hard-link group) makes way for the original. */
-function hideOwn(
+function* hideOwn(
   core: Core,
   parent: Node,
   name: string,
   shared: readonly Reference[],
   path: string,
   reverted: string[],
-): void {
+): Steps<void> {
   const own = unitOf(core.stack, core.ref);
   const leader = own.index.hardLinkLeader(entryOf(core.ref));
   const uncovered = uncover(core, shared);
@@ -193,12 +203,19 @@ function hideOwn(
   for (const place of linkPlaces(core, shared[0]!)) {
     if (resolve(core, place.parent, place.name) !== SHARED || unitOf(core.stack, core.ref) !== own) continue;
     if (own.index.hardLinkLeader(entryOf(core.ref)) === leader)
-      hideOwn(core, place.parent, place.name, candidatesAt(place.parent, place.name), place.path, reverted);
+      yield* hideOwn(
+        core,
+        place.parent,
+        place.name,
+        candidatesAt(place.parent, place.name),
+        place.path,
+        reverted,
+      );
   }
 }
 
 /** Removes a private copy (of a whole hard-link group) and uncovers what it hides. */
-function removePrivate(
+function* removePrivate(
   core: Core,
   parent: Node,
   name: string,
@@ -206,7 +223,7 @@ function removePrivate(
   isDir: boolean,
   path: string,
   reverted: string[],
-): void {
+): Steps<void> {
   const { ino, nlink } = core.stat;
   const uncovered = uncover(core, shared);
   if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
@@ -222,19 +239,19 @@ function removePrivate(
   if (known !== undefined) loseName(core, known, parent, name, last);
   if (isDir) core.generation++;
   reverted.push(absolute(path));
-  if (!isDir && nlink > 1) revertLinks(core, shared[0]!, ino, reverted);
+  if (!isDir && nlink > 1) yield* revertLinks(core, shared[0]!, ino, reverted);
 }
 
 const linkStat = newStat();
 
 /** The other names of the group that the private inode had taken over. */
-function revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]): void {
+function* revertLinks(core: Core, ref: Reference, ino: number, reverted: string[]): Steps<void> {
   for (const { parent, name, path } of linkPlaces(core, ref)) {
     if (!parent.priv) continue;
     const fd = directoryFd(core, parent);
     if (fd < 0 || statAt(fd, name, linkStat) !== 0 || linkStat.ino !== ino) continue;
     if (resolve(core, parent, name) !== PRIVATE) continue;
-    removePrivate(core, parent, name, candidatesAt(parent, name), false, path, reverted);
+    yield* removePrivate(core, parent, name, candidatesAt(parent, name), false, path, reverted);
   }
 }
 
@@ -256,13 +273,13 @@ function* linkPlaces(core: Core, ref: Reference): Generator<{ parent: Node; name
 }
 
 /** A private or frozen directory over a shared one: its children, then its own attributes. */
-function revertDirectory(
+function* revertDirectory(
   core: Core,
   parent: Node,
   name: string,
   shared: readonly Reference[],
   reverted: string[],
-): void {
+): Steps<void> {
   const path = pathOf(core, parent, name) ?? name;
   const uncovered = uncover(core, shared);
   if (uncovered < 0) throw systemFailure(uncovered, `revert ${path}`);
@@ -281,7 +298,7 @@ function revertDirectory(
     }
   }
   if (changed) core.generation++;
-  revertChildren(core, node, reverted);
+  yield* revertChildren(core, node, reverted);
   const isRedirected = node.redirect !== null || contributors.some((ref) => frozenXattr(core, ref, REDIRECT));
   if (!isRedirected && shared.length > 0) changed = restoreDirectory(core, parent, name) || changed;
   if (changed) reverted.push(absolute(path));
@@ -305,25 +322,41 @@ function openDirectories(core: Core, refs: readonly Reference[], path: string): 
   return closed.length > 0;
 }
 
-function revertChildren(core: Core, node: Node, reverted: string[]): void {
+function* revertChildren(core: Core, node: Node, reverted: string[]): Steps<void> {
   const fresh = nodeAtItself(core, node);
   if (fresh === null) return;
   const names = new Set<string>();
+  if (fresh.merged !== null) yield* nameSteps(fresh.merged);
   if (fresh.priv) {
     const fd = openDirectory(directoryFd(core, fresh), '.');
-    const entries = fd < 0 ? fd : readDirectory(fd);
-    if (fd >= 0) close(fd);
-    if (typeof entries === 'number') throw systemFailure(entries, `read ${fresh.name}`);
-    for (const entry of entries) names.add(entry.name);
+    if (fd < 0) throw systemFailure(fd, `read ${fresh.name}`);
+    let read: number;
+    try {
+      read = yield* eachEntries(fd, (entries) => {
+        // What the appliance added has no original; there may be more of it than memory should hold.
+        for (const { name, type } of entries)
+          if (MAY_HIDE.includes(type) || candidatesAt(fresh, name).length > 0) names.add(name);
+        return undefined;
+      });
+    } finally {
+      close(fd);
+    }
+    if (read < 0) throw systemFailure(read, `read ${fresh.name}`);
   }
   if (fresh.merged !== null) {
-    for (const [name, candidates] of namesOf(fresh.merged)) {
+    let looked = 0;
+    for (const [name, candidates] of yield* nameSteps(fresh.merged)) {
+      if (++looked % LOOKS_A_STEP === 0) yield;
       const list = typeof candidates === 'number' ? [candidates] : candidates;
       if (list.some((ref) => isHidden(core.hidden, ref) || isOwn(core, ref))) names.add(name);
       else if (hidesBelow(core, list)) names.add(name);
     }
   }
-  for (const name of names) revertName(core, fresh, name, reverted);
+  let looked = 0;
+  for (const name of names) {
+    if (++looked % A_STEP === 0) yield;
+    yield* revertName(core, fresh, name, reverted);
+  }
 }
 
 /** An entry, or whiteout, of a frozen layer. */

@@ -4,22 +4,23 @@
  * directories that the kernel knows, not with the stack.
  */
 import type { Name } from '../base/index.ts';
-import { close, readDirectory } from '../sys/index.ts';
+import { close, DT_CHR, DT_UNKNOWN } from '../sys/index.ts';
 import type { PrivateFile, StaleName } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { directoryFd } from './directory-fds.ts';
+import { eachEntries } from './entries-steps.ts';
 import { refresh } from './lookup.ts';
 import {
   childDirectory,
   directoryAt,
   entryOf,
-  levelOf,
   type MergedDirectory,
   NOTHING_HIDDEN,
   nameSteps,
   namesOf,
   originalOf,
   type Reference,
+  reference,
   shareNames,
   unitOf,
   visibleOf,
@@ -36,10 +37,6 @@ function add(names: Names, directory: Node, name: string): void {
   const known = names.get(directory);
   if (known === undefined) names.set(directory, new Set([name]));
   else known.add(name);
-}
-
-function listed(names: Names): StaleName[] {
-  return finished(listSteps(names));
 }
 
 /** Nodes, names and contributors that are looked at between two steps. */
@@ -69,6 +66,13 @@ function knownDirectories(core: Core): Node[] {
   return found;
 }
 
+/** What a relayer changes of what the kernel may hold. */
+export interface Changes {
+  names: StaleName[];
+  /** Node ids of directories that show the same as before. */
+  unchanged: ReadonlySet<number>;
+}
+
 /**
  * Names that show something else once the VLFS has this stack and these private files, in steps. Requests may come between them: what the kernel is told
  * from the first step on must have no validity.
@@ -77,8 +81,9 @@ export function* staleNames(
   core: Core,
   next: Stack,
   privateFiles: readonly PrivateFile[] = [],
-): Steps<StaleName[]> {
+): Steps<Changes> {
   const names: Names = new Map();
+  const unchanged = new Set<number>();
   const blocked = changedBlocks(core.stack, next);
   const targets = new Map<Node, MergedDirectory | null>([[core.root, next.root]]);
   shareNames(core.stack.root, next.root);
@@ -90,11 +95,12 @@ export function* staleNames(
     if (++looked % A_STEP === 0) yield;
     if (node.children === null || !isKnown(core, node) || refresh(core, node) < 0) continue;
     const target = yield* targetOf(core, next, node, targets);
-    yield* compare(core, names, node, target, blocked);
+    if (yield* compare(core, names, node, target, blocked)) unchanged.add(node.id);
     yield;
   }
   for (const file of privateFiles) addPath(core, names, file.path);
-  return yield* listSteps(names);
+  for (const directory of names.keys()) unchanged.delete(directory.id);
+  return { names: yield* listSteps(names), unchanged };
 }
 
 /** What will be merged at a directory, without the appliance's whiteouts and opaque marks: at least what it will show. */
@@ -133,20 +139,21 @@ function shows(core: Core, directory: Node, merged: MergedDirectory | null, name
   return !directory.priv && merged !== null && visibleOf(namesOf(merged).get(name), core.hidden) >= 0;
 }
 
+/** Gathers the names of a directory that change. Returns whether it shows the same as before. */
 function* compare(
   core: Core,
   names: Names,
   directory: Node,
   after: MergedDirectory | null,
   blocked: Map<Unit, Map<number, string[]>>,
-): Steps<void> {
+): Steps<boolean> {
   const before = directory.merged;
-  if (before === after) return;
+  if (before === after) return true;
   if (before !== null) yield* nameSteps(before);
   shareNames(before, after);
   if (after !== null) yield* nameSteps(after);
   // Shared: the same levels of the same units contribute.
-  if (before !== null && before.names === after?.names) return;
+  if (before !== null && before.names === after?.names) return true;
   const old = contributors(before);
   const fresh = contributors(after);
   const inOrder = [...old.keys()].filter((unit) => fresh.has(unit));
@@ -173,7 +180,7 @@ function* compare(
   };
   yield* addMissing(old, fresh);
   yield* addMissing(fresh, old);
-  if (core.stack.policy === after?.stack.policy) return;
+  if (core.stack.policy === after?.stack.policy) return false;
   // Another policy: the same levels may show other names.
   for (const [one, other] of [
     [before, after],
@@ -184,6 +191,7 @@ function* compare(
       if (other?.denied?.has(name) !== true) add(names, directory, name);
     }
   }
+  return false;
 }
 
 /** Entries of units in both stacks that whiteouts of upper levels hide in only one of them: unit -> directory entry -> names. */
@@ -225,19 +233,28 @@ function addPath(core: Core, names: Names, path: string): void {
 }
 
 /** After a revert: the paths that changed, and what lies in those that are directories (they may have become transparent). */
-export function namesOfPaths(core: Core, paths: readonly string[]): StaleName[] {
+export function* namesOfPaths(core: Core, paths: readonly string[]): Steps<StaleName[]> {
   const names: Names = new Map();
-  for (const path of paths) {
+  for (const [i, path] of paths.entries()) {
+    if (i % A_STEP === 0) yield;
     addPath(core, names, path);
     const node = knownAt(core, splitPath(path));
-    if (node !== null) addShared(core, names, node);
+    if (node !== null) yield* addShared(core, names, node);
   }
-  return listed(names);
+  return yield* listSteps(names);
 }
 
-function addShared(core: Core, names: Names, node: Node): void {
+function* addShared(core: Core, names: Names, node: Node): Steps<void> {
   if (node.children === null || refresh(core, node) < 0 || node.merged === null) return;
-  for (const name of namesOf(node.merged).keys()) add(names, node, name);
+  yield* addNames(names, node, (yield* nameSteps(node.merged)).keys());
+}
+
+function* addNames(names: Names, directory: Node, of: Iterable<string>): Steps<void> {
+  let looked = 0;
+  for (const name of of) {
+    if (++looked % A_STEP === 0) yield;
+    add(names, directory, name);
+  }
 }
 
 /**
@@ -245,56 +262,79 @@ function addShared(core: Core, names: Names, node: Node): void {
  * shared now, which it may know to be absent.
  */
 export function everyName(core: Core): StaleName[] {
+  return finished(everyNameSteps(core));
+}
+
+function* everyNameSteps(core: Core): Steps<StaleName[]> {
   const names: Names = new Map();
   for (const directory of knownDirectories(core)) {
-    for (const name of directory.children!.keys()) add(names, directory, name);
-    addShared(core, names, directory);
+    yield* addNames(names, directory, directory.children!.keys());
+    yield* addShared(core, names, directory);
   }
-  return listed(names);
+  return yield* listSteps(names);
 }
 
 /** Before a reset: every name that the private layer or a whiteout decides, in directories that the kernel knows. */
-export function privateNames(core: Core): { names: StaleName[]; closed: Node[] } {
+export function* privateNames(core: Core): Steps<{ names: StaleName[]; closed: Node[] }> {
   const names: Names = new Map();
   /** Directories that hide what is shared. */
   const closed: Node[] = [];
+  const hidden = yield* hiddenByDirectory(core);
   for (const directory of knownDirectories(core)) {
+    yield;
     if (refresh(core, directory) < 0) continue;
     if (directory.priv) {
-      for (const name of privateEntries(core, directory)) add(names, directory, name);
+      yield* addPrivate(core, names, directory);
       if (directory.merged === null || directory.redirect !== null) closed.push(directory);
     }
     if (directory.merged === null) continue;
     if (originalOf(directory.merged) !== directory.merged) {
-      for (const name of namesOf(directory.merged).keys()) add(names, directory, name);
+      yield* addNames(names, directory, (yield* nameSteps(directory.merged)).keys());
       closed.push(directory);
     }
-    if (core.hidden.count === 0) continue;
-    for (const ref of directory.merged.contributors) addHidden(core, names, directory, ref);
+    for (const ref of directory.merged.contributors)
+      for (const name of hidden.get(ref) ?? []) add(names, directory, name);
   }
-  return { names: listed(names), closed };
+  return { names: yield* listSteps(names), closed };
 }
 
 /** After a reset: what directories show that hid it before. */
-export function uncoveredNames(core: Core, closed: readonly Node[]): StaleName[] {
+export function* uncoveredNames(core: Core, closed: readonly Node[]): Steps<StaleName[]> {
   const names: Names = new Map();
-  for (const directory of closed) addShared(core, names, directory);
-  return listed(names);
+  for (const directory of closed) yield* addShared(core, names, directory);
+  return yield* listSteps(names);
 }
 
-function addHidden(core: Core, names: Names, directory: Node, ref: Reference): void {
-  const hidden = core.hidden.levels[levelOf(ref)];
-  if (hidden === undefined || hidden.size === 0) return;
-  const { index } = unitOf(core.stack, ref);
-  const parent = entryOf(ref);
-  for (const entry of hidden) if (index.parent(entry) === parent) add(names, directory, index.name(entry));
+/** The names that whiteouts of the appliance hide, by the directory of the layer that has them. */
+function* hiddenByDirectory({ stack, hidden }: Core): Steps<Map<Reference, string[]>> {
+  const found = new Map<Reference, string[]>();
+  let looked = 0;
+  for (const [level, entries] of hidden.levels.entries()) {
+    const { index } = stack.units[level]!;
+    for (const entry of entries ?? []) {
+      if (++looked % A_STEP === 0) yield;
+      const directory = reference(level, index.parent(entry));
+      const known = found.get(directory);
+      if (known === undefined) found.set(directory, [index.name(entry)]);
+      else known.push(index.name(entry));
+    }
+  }
+  return found;
 }
 
-function privateEntries(core: Core, directory: Node): string[] {
+/** Private names that the kernel knows; of whiteouts, which it may know as absent, all. */
+function* addPrivate(core: Core, names: Names, directory: Node): Steps<void> {
   const pathFd = directoryFd(core, directory);
   const fd = pathFd < 0 ? pathFd : openDirectory(pathFd, '.');
-  if (fd < 0) return [];
-  const entries = readDirectory(fd);
-  close(fd);
-  return typeof entries === 'number' ? [] : entries.map((entry) => entry.name);
+  if (fd < 0) return;
+  try {
+    yield* eachEntries(fd, (entries) => {
+      for (const { name, type } of entries)
+        if (type === DT_CHR || type === DT_UNKNOWN || directory.children!.has(name))
+          add(names, directory, name);
+      return undefined;
+    });
+  } finally {
+    close(fd);
+  }
 }

@@ -1,6 +1,7 @@
 import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
 import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
 import type {
+  ChangeWork,
   PrivateFile,
   RelayerWork,
   SlowJob,
@@ -38,6 +39,8 @@ import { readScanOnOpen } from './scan-on-open.ts';
 import { setattr } from './set-attributes.ts';
 import { takePrunable } from './shares.ts';
 import { everyName, namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
+import { finished, type Steps } from './steps.ts';
+import { carryOn } from './unfinished.ts';
 import * as xattrs from './xattrs.ts';
 
 export interface VlfsStats {
@@ -58,8 +61,8 @@ export interface Vlfs extends VfsOperations {
   everyName(): StaleName[];
   /** After a takeover, when the requests that the kernel sent again have been answered. */
   resentAnswered(): void;
-  /** Node ids of directories whose listing the kernel may keep, since the last call. */
-  takeListed(): number[];
+  /** Node ids of directories whose listing the kernel may keep, since the last call; those of `but` stay for a later one. */
+  takeListed(but?: ReadonlySet<number>): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
   /** Work that nobody waits for, or null. */
@@ -79,6 +82,9 @@ export interface Vlfs extends VfsOperations {
   revert(paths: readonly string[]): string[];
   /** A fresh private layer but for `keep`; who acknowledges it to a user syncs the file system first. The server must make the kernel look names up again. */
   reset(keep: readonly string[]): void;
+  /** The same in steps, between which the server carries out no request of this VLFS. */
+  beginRevert(paths: readonly string[]): ChangeWork<string[]>;
+  beginReset(keep: readonly string[]): ChangeWork<void>;
   stats(): VlfsStats;
 }
 
@@ -285,8 +291,37 @@ function statfs(core: Core, out: Parameters<VfsOperations['statfs']>[2]): number
   return 0;
 }
 
+/** Nothing in it waits for the blocking pool. */
+function inSteps<T>(core: Core, steps: Steps<T>): ChangeWork<T> {
+  return {
+    step(untilMs) {
+      const went = carryOn(core, steps, untilMs);
+      if (went === 'more' || 'result' in went) return went;
+      throw new Error(`${went.kind} in a change`);
+    },
+  };
+}
+
 function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
   let stale: StaleName[] = [];
+  function* revertSteps(paths: readonly string[]): Steps<string[]> {
+    yield* dropAllParked(core);
+    let reverted: string[] = [];
+    try {
+      reverted = yield* revert(core, paths);
+      return reverted;
+    } finally {
+      recount(core);
+      stale = stale.concat(yield* namesOfPaths(core, [...paths, ...reverted]));
+    }
+  }
+  function* resetSteps(keep: readonly string[]): Steps<void> {
+    yield* dropAllParked(core);
+    const { names, closed } = yield* privateNames(core);
+    yield* reset(core, keep);
+    recount(core);
+    stale = stale.concat(names, yield* uncoveredNames(core, closed));
+  }
   return {
     everyName: () => everyName(core),
     resentAnswered: () => reuseHandles(core),
@@ -295,9 +330,9 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       stale = [];
       return taken;
     },
-    takeListed: () => {
-      const taken = [...core.listed];
-      core.listed = new Set();
+    takeListed: (but) => {
+      const taken = [...core.listed].filter((id) => but?.has(id) !== true);
+      for (const id of taken) core.listed.delete(id);
       return taken;
     },
     takePrunable: () => takePrunable(core),
@@ -308,24 +343,10 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       core.scanOnOpen = readScanOnOpen(core.privateDir);
     },
     readQuota: () => readQuota(core),
-    revert: (paths) => {
-      let reverted: string[] = [];
-      dropAllParked(core);
-      try {
-        reverted = revert(core, paths);
-        return reverted;
-      } finally {
-        recount(core);
-        stale = stale.concat(namesOfPaths(core, [...paths, ...reverted]));
-      }
-    },
-    reset: (keep) => {
-      dropAllParked(core);
-      const { names, closed } = privateNames(core);
-      reset(core, keep);
-      recount(core);
-      stale = stale.concat(names, uncoveredNames(core, closed));
-    },
+    revert: (paths) => finished(revertSteps(paths)),
+    reset: (keep) => finished(resetSteps(keep)),
+    beginRevert: (paths) => inSteps(core, revertSteps(paths)),
+    beginReset: (keep) => inSteps(core, resetSteps(keep)),
     stats: () => ({
       name: core.name,
       stackKey: core.stack.spec.key,

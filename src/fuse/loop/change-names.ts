@@ -5,16 +5,30 @@
  * Relayer: (1) entries are answered with validity 0, (2) between requests the names that will change are found, (3) another thread expires them, while requests go on being
  * answered from the old stack (they may hold the locks it waits for), (4) in one turn the stack is exchanged, (5) the names that were
  * answered last before (1) are expired once more: a revalidation may have put its answer in place after (3). From (4) on nobody gets an old name.
- * Listings that the kernel keeps are dropped with the names.
+ * Listings that the kernel keeps of directories that change are dropped with the names.
  */
 import { asStrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import type { PrivateFile, RelayerWork, SlowJob, StackSpec, StaleName } from '../../vlfs/contract.ts';
+import type {
+  ChangeWork,
+  PrivateFile,
+  RelayerWork,
+  SlowJob,
+  StackSpec,
+  StaleName,
+} from '../../vlfs/contract.ts';
 import type { PoolJob } from '../pool/jobs.ts';
 import { stackName } from '../stack-name.ts';
 import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
-import { closeAside, finishIfIdle, type ServeContext, type ServedMount } from './served-mount.ts';
+import {
+  closeAside,
+  finishIfIdle,
+  goOnWithRequests,
+  holdRequests,
+  type ServeContext,
+  type ServedMount,
+} from './served-mount.ts';
 
 export function failureOf(error: unknown): LoopFailure {
   const { code, message, hint } = asStrataError(error);
@@ -161,7 +175,8 @@ interface Exchange {
 }
 
 function exchange(ctx: ServeContext, m: ServedMount, { work, recent, stackKey, finish }: Exchange): void {
-  const listings = m.vlfs.takeListed?.() ?? [];
+  const unchanged = work.unchanged();
+  const listings = m.vlfs.takeListed?.(unchanged) ?? [];
   expire(ctx, m, work.names(), listings, () => {
     try {
       work.commit();
@@ -171,39 +186,51 @@ function exchange(ctx: ServeContext, m: ServedMount, { work, recent, stackKey, f
     m.stackKey = stackKey;
     m.server.shortLived = false;
     // Who opened a directory before may have filled its listing again meanwhile.
-    const again = [...new Set([...listings, ...(m.vlfs.takeListed?.() ?? [])])];
+    const again = [...new Set([...listings, ...(m.vlfs.takeListed?.(unchanged) ?? [])])];
     expire(ctx, m, recent, again, () => stepwise(ctx, m, work, () => finish(null)));
   });
 }
 
-/** Runs revert or reset of a served VLFS, then expires what it changed. */
-export function changeMount(
+/**
+ * Runs revert or reset of a served VLFS in steps, then expires what it changed. Until the last step no request of this mount is carried out: its programs wait,
+ * those of other mounts go on.
+ */
+export function changeMount<T>(
   ctx: ServeContext,
   m: ServedMount,
-  change: () => unknown,
-  done: (value: unknown, failure: LoopFailure | null) => void,
+  begin: () => ChangeWork<T>,
+  done: (value: T | undefined, failure: LoopFailure | null) => void,
 ): void {
   inTurn(m, (next) => {
-    let value: unknown;
-    let failure: LoopFailure | null = null;
     m.ledger?.setChanging(true);
-    try {
-      value = change();
-    } catch (error) {
-      failure = failureOf(error);
-    }
-    if (m.closing.length > 0) closeAside(ctx, m, null);
-    let names: StaleName[] = [];
-    try {
-      if (m.vlfs.takeStaleNames === undefined) dropAllNames(m);
-      else names = m.vlfs.takeStaleNames();
-    } catch (error) {
-      failure ??= failureOf(error);
-    }
-    expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
-      m.ledger?.setChanging(false);
-      done(value, failure);
-      next();
+    holdRequests(ctx, m);
+    let work: ChangeWork<T> | null = null;
+    const end = (value: T | undefined, failure: LoopFailure | null): void => {
+      if (m.closing.length > 0) closeAside(ctx, m, null);
+      let names: StaleName[] = [];
+      try {
+        if (m.vlfs.takeStaleNames === undefined) dropAllNames(m);
+        else names = m.vlfs.takeStaleNames();
+      } catch (error) {
+        failure ??= failureOf(error);
+      }
+      expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
+        m.ledger?.setChanging(false);
+        done(value, failure);
+        next();
+      });
+      goOnWithRequests(ctx, m);
+    };
+    ctx.later((untilMs) => {
+      try {
+        work ??= begin();
+        const went = work.step(untilMs);
+        if (went === 'more') return false;
+        end(went.result, null);
+      } catch (error) {
+        end(undefined, failureOf(error));
+      }
+      return true;
     });
   });
 }

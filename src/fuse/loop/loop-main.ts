@@ -16,6 +16,7 @@ import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
 import { changeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
+import { createLongWork } from './long-work.ts';
 import type {
   LoopCommand,
   LoopData,
@@ -30,6 +31,7 @@ import {
   createServedMount,
   describe,
   noteFeatures,
+  requestsByKind,
   runBackground,
   type ServeContext,
   type ServedMount,
@@ -42,8 +44,6 @@ import { askAgain, continueServer, type FormerMount, type FormerState, readForme
 const COMMANDS = 0;
 const RESULTS = 1;
 const FIRST_TAG = 2;
-/** One turn of long work: requests wait as long. */
-const TASK_MS = 0.5;
 /** Of the processor, when others want it too; the shortest there are. */
 const TURN_US = 100;
 /** Requests of one mount before the others get their turn. */
@@ -72,8 +72,7 @@ const stacks = new Map<string, StackSpec>();
 /** Processes whose end is awaited: what each tag's answer is. */
 const ends = new Map<number, () => void>();
 const awake = data.spinUs > 0 ? createAwake() : createAwake(null);
-/** Long work, done a little at a time. */
-const tasks: ((untilMs: number) => boolean)[] = [];
+const longWork = createLongWork();
 let nextTag = FIRST_TAG;
 let stopping = false;
 
@@ -82,7 +81,9 @@ const ctx: ServeContext = {
   buffers: createFuseBuffers(),
   pool: createPoolClient(data.pool, (thread) => post({ event: 'pool', thread })),
   log: (line) => post({ event: 'log', line }),
-  later: (work) => void tasks.push(work),
+  later: longWork.add,
+  hold: (m) => void sys.epollRemove(epoll, m.fd),
+  release: (m) => void sys.epollAdd(epoll, m.fd, sys.EPOLLIN, tags.get(m)!),
   // A closed connection stays ready for ever, which would keep this thread awake until its last job ends.
   disconnected: (m) => void sys.epollRemove(epoll, m.fd),
   finished(m) {
@@ -233,6 +234,7 @@ function status(): ServedStatus[] {
     id: m.id,
     stackKey: m.stackKey,
     requests: m.requests,
+    kinds: requestsByKind(m),
     openFiles: m.vlfs.stats().openFiles,
     passthroughOpens: m.server.backing.passthroughOpens,
     features: m.server.features,
@@ -297,12 +299,12 @@ function execute(seq: number, command: LoopCommand): void {
       break;
     case 'revert': {
       const mount = served(command.id);
-      changeMount(ctx, mount, () => mount.vlfs.revert(command.paths), answer);
+      changeMount(ctx, mount, () => mount.vlfs.beginRevert(command.paths), answer);
       break;
     }
     case 'reset': {
       const mount = served(command.id);
-      changeMount(ctx, mount, () => mount.vlfs.reset(command.keep), answer);
+      changeMount(ctx, mount, () => mount.vlfs.beginReset(command.keep), answer);
       break;
     }
     case 'quarantine':
@@ -394,7 +396,7 @@ function run(): void {
   while (!stopping) {
     let found = 0;
     if (busy?.gone) busy = null;
-    if (busy !== null && tasks.length === 0 && resting-- <= 0) {
+    if (busy !== null && longWork.sleepMs() !== 0 && resting-- <= 0) {
       found = look(busy, spinMs);
       hits += found;
       if (found < LOOKS) {
@@ -403,12 +405,13 @@ function run(): void {
         hits = 0;
       }
     }
-    const timeout = found === LOOKS || tasks.length > 0 ? 0 : awake.held ? AWAKE_MS : -1;
+    const sleepMs = found === LOOKS ? 0 : longWork.sleepMs();
+    const timeout = sleepMs >= 0 ? sleepMs : awake.held ? AWAKE_MS : -1;
     const ready = sys.epollWait(epoll, timeout);
-    if (ready > 0) busy = serveReady(ready) ?? busy;
-    else if (timeout !== 0) awake.release();
-    const task = tasks.shift();
-    if (task !== undefined && !task(performance.now() + TASK_MS)) tasks.push(task);
+    const served = ready > 0 ? serveReady(ready) : null;
+    if (served !== null) busy = served;
+    else if (ready <= 0 && timeout !== 0) awake.release();
+    longWork.turn(found > 0 || served !== null);
   }
 }
 

@@ -51,6 +51,8 @@ export interface ServedStatus {
   id: string;
   stackKey: string;
   requests: number;
+  /** The same by kind (FUSE_OPCODE). */
+  kinds: Record<string, number>;
   openFiles: number;
   passthroughOpens: number;
   features: Features | null;

@@ -22,6 +22,9 @@ import type { ServedVlfs } from './served-vlfs.ts';
 /** What one mount may take of the thread before the others get their turn, however costly its requests are. */
 export const TURN_MS = 1;
 
+/** Above all opcodes. */
+const OPCODES_END = 64;
+
 export interface ServedMount {
   readonly id: string;
   readonly vlfs: ServedVlfs;
@@ -32,8 +35,13 @@ export interface ServedMount {
   readonly ledger: Ledger | null;
   readonly ledgerFd: number;
   requests: number;
+  /** The same by opcode. */
+  readonly kinds: Uint32Array;
   /** Jobs and notifies under way. */
   underWay: number;
+  /** Its VLFS is being changed: requests stay in the kernel, and jobs that ended wait. */
+  held: boolean;
+  readonly afterHold: (() => void)[];
   /** The kernel closed the connection. */
   gone: boolean;
   /** The kernel is being asked to forget nodes; when it may be asked again. */
@@ -60,6 +68,9 @@ export interface ServeContext {
   log(line: string): void;
   /** Calls `work` between requests, with the time at which it should stop, until it returns true. */
   later(work: (untilMs: number) => boolean): void;
+  /** Requests of this mount are left in the kernel, until `release`. */
+  hold(mount: ServedMount): void;
+  release(mount: ServedMount): void;
   /** Called when the kernel closed the connection: nothing more is read from it. */
   disconnected(mount: ServedMount): void;
   /** Called when a mount that is gone has nothing under way any more. */
@@ -80,7 +91,10 @@ export function createServedMount(
       onException: (opcode, error) => ctx.log(`${o.id}: ${opcode} failed: ${describe(error)}`),
     }),
     requests: 0,
+    kinds: new Uint32Array(OPCODES_END),
     underWay: 0,
+    held: false,
+    afterHold: [],
     gone: false,
     forgetting: false,
     forgetAfter: 0,
@@ -100,7 +114,7 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
   const { requestAddress, request } = ctx.buffers;
   const end = performance.now() + TURN_MS;
   for (let served = 0; served < budget; ) {
-    if (m.gone || (served > 0 && performance.now() >= end)) return served;
+    if (m.gone || m.held || (served > 0 && performance.now() >= end)) return served;
     const length = sys.readAddress(m.fd, requestAddress, request.length);
     if (length > 0) {
       if (served === 0) ctx.arrivedMs = performance.now();
@@ -121,10 +135,32 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
   return budget;
 }
 
+/** How many requests of each kind there were, without the kinds that did not come. */
+export function requestsByKind({ kinds }: ServedMount): Record<string, number> {
+  const counted = Object.entries(FUSE_OPCODE).filter(([, opcode]) => kinds[opcode]! > 0);
+  return Object.fromEntries(counted.map(([kind, opcode]) => [kind, kinds[opcode]!]));
+}
+
+/** Until `goOnWithRequests` nothing is done for this mount's programs. */
+export function holdRequests(ctx: ServeContext, m: ServedMount): void {
+  m.held = true;
+  m.underWay++;
+  if (!m.gone) ctx.hold(m);
+}
+
+export function goOnWithRequests(ctx: ServeContext, m: ServedMount): void {
+  m.held = false;
+  if (!m.gone) ctx.release(m);
+  for (const ended of m.afterHold.splice(0)) ended();
+  m.underWay--;
+  finishIfIdle(ctx, m);
+}
+
 /** The request in the buffer: answers it, or puts it aside. */
 function handle(ctx: ServeContext, m: ServedMount, length: number): void {
   const { ledger } = m;
   const opcode = ctx.buffers.requestView.getUint32(IN_HEADER.opcode, true);
+  if (opcode < OPCODES_END) m.kinds[opcode]!++;
   if (m.awaitsResent) endResent(ctx, m, opcode);
   if (ledger !== null && isJournaled(opcode)) {
     handleOnce(ctx, m, length, ledger);
@@ -240,7 +276,7 @@ function defer(ctx: ServeContext, m: ServedMount, length: number): void {
 function run(ctx: ServeContext, m: ServedMount, job: SlowJob, ended: (result: number) => void): void {
   if (job.kind === 'steps') {
     ctx.later((untilMs) => {
-      const result = advance(ctx, m, job, untilMs);
+      const result = m.held ? null : advance(ctx, m, job, untilMs);
       if (result === null) return false;
       ended(result);
       return true;
@@ -280,6 +316,10 @@ export function runBackground(ctx: ServeContext, m: ServedMount): void {
 
 /** Wakes all requests that waited for a job: a failed job is their answer, a successful one answers or is followed by a second try. */
 function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: number): void {
+  if (m.held) {
+    m.afterHold.push(() => jobEnded(ctx, m, job, result));
+    return;
+  }
   const requests = m.waiting.get(job) ?? [];
   m.waiting.delete(job);
   m.underWay--;

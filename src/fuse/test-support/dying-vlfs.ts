@@ -44,13 +44,15 @@ export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOpti
   };
   return {
     ...vlfs,
-    revert(paths) {
+    beginRevert(paths) {
       begin();
-      return within(() => vlfs.revert(paths));
+      const work = vlfs.beginRevert(paths);
+      return { step: () => within(() => work.step(Number.POSITIVE_INFINITY)) };
     },
-    reset(keep) {
+    beginReset(keep) {
       begin();
-      within(() => vlfs.reset(keep));
+      const work = vlfs.beginReset(keep);
+      return { step: () => within(() => work.step(Number.POSITIVE_INFINITY)) };
     },
     beginRelayer(stack, files) {
       begin();
@@ -64,6 +66,6 @@ export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOpti
       } satisfies RelayerWork;
     },
     takeStaleNames: () => within(() => vlfs.takeStaleNames()),
-    takeListed: () => within(() => vlfs.takeListed()),
+    takeListed: (but) => within(() => vlfs.takeListed(but)),
   };
 }

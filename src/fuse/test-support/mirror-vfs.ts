@@ -343,12 +343,13 @@ export function openVlfs(spec: VlfsSpec): ServedVlfs {
         }
         return names;
       },
+      unchanged: () => new Set(),
       commit: () => relayer(stack),
       abort() {},
     }),
     takeStaleNames: () => [],
-    revert: (paths) => paths,
-    reset() {},
+    beginRevert: (paths) => ({ step: () => ({ result: paths }) }),
+    beginReset: () => ({ step: () => ({ result: undefined }) }),
     stats: () => ({ openFiles: files.size }),
   };
 }

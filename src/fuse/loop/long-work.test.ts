@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createLongWork } from './long-work.ts';
+
+test('long work takes a third of the time while requests come, and all of it when none do', () => {
+  let clock = 0;
+  const work = createLongWork(() => clock);
+  let worked = 0;
+  let left = 10;
+  work.add((untilMs) => {
+    const spent = Math.min(untilMs - clock, left);
+    clock += spent;
+    worked += spent;
+    left -= spent;
+    return left <= 0;
+  });
+
+  // A request every 20 us: the next one comes as soon as the last is answered.
+  for (; clock < 6; clock += 0.02) work.turn(true);
+  assert.ok(worked > 1.5 && worked < 2.6, `${worked} of 6 ms`);
+
+  // Nobody asks: after a millisecond it goes on to its end.
+  clock += 1;
+  let turns = 0;
+  for (; work.sleepMs() === 0; turns++) work.turn(false);
+  assert.equal(left, 0);
+  assert.ok(turns <= 20, `${turns} turns`);
+  assert.equal(work.sleepMs(), -1);
+});
+
+test('a thread with work that rests sleeps a millisecond at most', () => {
+  let clock = 0;
+  const work = createLongWork(() => clock);
+  work.add(() => {
+    clock += 5;
+    return false;
+  });
+  work.turn(true);
+  work.turn(true);
+  assert.equal(work.sleepMs(), 1);
+  clock += 1;
+  assert.equal(work.sleepMs(), 0);
+});
