@@ -17,6 +17,7 @@ function fakeWorld() {
     revert: async () => [String(pid)],
     reset: async () => {},
     readScanState: async () => {},
+    find: async () => ({ pid, mounts: [], isLingering: false }),
     status: async () => ({
       pid,
       uptimeMs: 1,

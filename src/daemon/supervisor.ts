@@ -124,6 +124,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),
       readScanState: () => again((plane) => plane.readScanState()),
       status: () => again((plane) => plane.status()),
+      find: (what) => again((plane) => plane.find(what)),
       close: () => {},
     },
     adopt: async (hasMounts) => {

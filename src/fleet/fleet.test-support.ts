@@ -34,6 +34,7 @@ export function fakePlane(): FakePlane {
         readOnly,
         cache: vlfs.cache ?? 'shared',
         requests: 0,
+        kinds: {},
         openFiles: 0,
       });
     },
@@ -49,6 +50,11 @@ export function fakePlane(): FakePlane {
     revert: async (_, paths) => paths,
     reset: async () => {},
     readScanState: async () => {},
+    find: async ({ id, mountpoint }) => ({
+      pid: process.pid,
+      mounts: plane.mounts.filter((mount) => mount.id === id || mount.mountpoint === mountpoint),
+      isLingering: plane.lingering.includes(id),
+    }),
     status: async () => ({
       pid: process.pid,
       uptimeMs: 0,

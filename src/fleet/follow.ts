@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
-import type { DataPlane } from '../fuse/contract.ts';
+import type { DataPlane, FoundMounts } from '../fuse/contract.ts';
 import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 import { pruneAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
@@ -159,11 +159,31 @@ export async function reconcileMounts(context: FleetContext): Promise<void> {
   const plane = await context.runningDataPlane();
   if (!plane) return;
   const relayers: { id: string; stack: StackSpec }[] = [];
-  for (const [id, key] of await mountedStacks(plane)) {
+  const { mounts, pid } = await plane.status();
+  for (const [id, key] of new Map(mounts.map((mount) => [mount.id, mount.stackKey]))) {
     const row = context.catalog.get(id);
     if (row === null) continue;
     const stack = applianceStack(context, row);
     if (stack.key !== key) relayers.push({ id, stack });
   }
   if (relayers.length > 0) await plane.relayer(relayers);
+  reconciled.set(context, pid);
+}
+
+/** Whose mounts all showed what the files say: a strata-fs that goes on in its place may not have heard of all. */
+const reconciled = new WeakMap<FleetContext, number>();
+
+/** The same for one appliance, when strata-fs is the one that was asked for all: the cost does not grow with what else is mounted. */
+export async function reconcileMount(
+  context: FleetContext,
+  name: string,
+  found: FoundMounts | null,
+): Promise<void> {
+  if (found === null) return;
+  if (reconciled.get(context) !== found.pid) return reconcileMounts(context);
+  const shown = found.mounts.find(({ id }) => id === name);
+  const row = context.catalog.get(name);
+  if (shown === undefined || row === null) return;
+  const stack = applianceStack(context, row);
+  if (stack.key !== shown.stackKey) await (await context.dataPlane()).relayer([{ id: name, stack }]);
 }

@@ -8,9 +8,8 @@ import { applianceLock, applianceRow } from './appliances.ts';
 import type { FleetContext } from './context.ts';
 import type { Fleet } from './contract.ts';
 import { namesIn } from './files.ts';
-import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
+import { applianceDefinition, reconcileMount, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { type ApplianceMount, allMounts, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { refuseQuota } from './quota/quotas.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
 import { refuseQuarantined } from './scan/refuse-sealed.ts';
@@ -41,23 +40,26 @@ export async function mountAppliance(
   refuseOwnPlaces(context, resolve(options.dir));
   const dir = mountpointAt(resolve(options.dir));
   refuseOwnPlaces(context, dir);
-  await refuseLingering(context, [name]);
   const locks = [applianceLock(name), COMMIT];
-  if (options.door === 'sealed') {
-    const spec = await context.locks.with(locks, () => readyForMount(context, name, dir, options));
-    await prepareSealedDoor(context.paths, spec);
-  }
-  return context.locks.with(locks, async () => {
-    const spec = await readyForMount(context, name, dir, options);
-    if (options.door === 'sealed') {
-      await openSealed(context, spec, dir);
-    } else {
-      await reconcileMounts(context);
-      const plane = await context.dataPlane();
-      await plane.mount({ id: name, mountpoint: dir, vlfs: spec, readOnly: spec.readOnly });
+  /** What to do with the appliance once it is ready, under its lock. When it still ends after an unmount, that is waited for without the lock. */
+  const whenReady = async <T>(work: (spec: VlfsSpec) => Promise<T>): Promise<T> => {
+    for (;;) {
+      const done = await context.locks.with(locks, async () => {
+        const spec = await readyForMount(context, name, dir, options);
+        return spec === null ? null : { result: await work(spec) };
+      });
+      if (done !== null) return done.result;
+      await refuseLingering(context, [name]);
     }
-    return { name, dir };
+  };
+  if (options.door === 'sealed')
+    await prepareSealedDoor(context.paths, await whenReady((spec) => Promise.resolve(spec)));
+  await whenReady(async (spec) => {
+    if (options.door === 'sealed') return openSealed(context, spec, dir);
+    const plane = await context.dataPlane();
+    await plane.mount({ id: name, mountpoint: dir, vlfs: spec, readOnly: spec.readOnly });
   });
+  return { name, dir };
 }
 
 async function openSealed(context: FleetContext, spec: VlfsSpec, dir: string): Promise<void> {
@@ -69,14 +71,18 @@ async function openSealed(context: FleetContext, spec: VlfsSpec, dir: string): P
   }
 }
 
-/** Checks that the appliance can be mounted there, and brings its private layer to the stack of today. Under the appliance's lock. */
+/**
+ * Checks that the appliance can be mounted there, and brings its private layer and its mounts to the stack of today. Under the appliance's lock. null: it is not
+ * ready, because its last connection still ends.
+ */
 async function readyForMount(
   context: FleetContext,
   name: string,
   dir: string,
   options: MountOptions,
-): Promise<VlfsSpec> {
-  const mounts = await allMounts(context);
+): Promise<VlfsSpec | null> {
+  const { mounts, found } = await mountsOf(context, name, dir);
+  if (found?.isLingering) return null;
   const there = mounts.find((mount) => mount.dir === dir);
   if (there) {
     throw new StrataError('BUSY', `appliance ${there.name} is mounted at ${dir} already`, {
@@ -110,6 +116,7 @@ async function readyForMount(
     !mounts.some((mount) => mount.name === name)
   )
     await pruneAside(spec);
+  if (door === 'fuse') await reconcileMount(context, name, found);
   return spec;
 }
 

@@ -11,9 +11,9 @@ import { applianceLock, applianceRow } from './appliances.ts';
 import { type FleetContext, operationId } from './context.ts';
 import type { Fleet, RunPreparation } from './contract.ts';
 import { makeDirectory, replaceFile } from './files.ts';
-import { applianceDefinition, reconcileMounts, vlfsSpec } from './follow.ts';
+import { applianceDefinition, reconcileMount, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
-import { allMounts, refuseOtherCache } from './mount-list.ts';
+import { mountsOf, refuseOtherCache } from './mount-list.ts';
 import { type RunRecord, runMountpoint, runRecordFile, runRecords } from './run-records.ts';
 import { refuseSealed, settleSealed } from './sealed/settle.ts';
 
@@ -69,13 +69,13 @@ async function mountForRun(
   cache: CacheMode | undefined,
 ): Promise<void> {
   await context.locks.with([COMMIT], async () => {
-    const mounts = await allMounts(context);
+    const { mounts, found } = await mountsOf(context, name, rootfs);
     refuseSealed(context, name);
     refuseOtherCache(mounts, name, cache);
     settleSealed(context, name, applianceDefinition(context, applianceRow(context, name)).record);
     if (mounts.some((mount) => mount.dir === rootfs)) return;
     makeDirectory(rootfs, 0o755);
-    await reconcileMounts(context);
+    await reconcileMount(context, name, found);
     const plane = await context.dataPlane();
     const spec = vlfsSpec(context, applianceRow(context, name), { cache });
     await plane.mount({ id: name, mountpoint: rootfs, vlfs: spec, readOnly: false });
@@ -98,7 +98,8 @@ async function releaseMount(context: FleetContext, name: string): Promise<void> 
   if (runRecords(context).some((record) => record.name === name)) return;
   const rootfs = runMountpoint(context, name);
   const plane = await context.runningDataPlane();
-  if (!plane || !(await plane.status()).mounts.some((mount) => mount.mountpoint === rootfs)) return;
+  const found = await plane?.find({ id: name });
+  if (!plane || !found?.mounts.some((mount) => mount.mountpoint === rootfs)) return;
   for (let attempt = 0; ; attempt++) {
     try {
       await plane.unmount(rootfs, { force: attempt >= 10 });

@@ -20,6 +20,8 @@ export interface MountInfo {
   cache: CacheMode;
   /** Requests served, for status. */
   requests: number;
+  /** The same by kind: names as in linux/fuse.h without FUSE_. */
+  kinds: Record<string, number>;
   openFiles: number;
 }
 
@@ -36,6 +38,15 @@ export interface DataPlaneStatus {
   kernel: { fuseMinor: number; passthrough: boolean; incEpoch: boolean };
 }
 
+/** What is mounted of one VLFS, and at one directory. */
+export interface FoundMounts {
+  /** The strata-fs that answers. */
+  pid: number;
+  mounts: Pick<MountInfo, 'id' | 'mountpoint' | 'stackKey' | 'cache'>[];
+  /** The VLFS lives on without a mountpoint, as in DataPlaneStatus. */
+  isLingering: boolean;
+}
+
 export interface DataPlane {
   mount(request: MountRequest): Promise<void>;
   /** Throws BUSY unless force (then lazily). */
@@ -49,5 +60,7 @@ export interface DataPlane {
   /** Reads ROOT/scan/quarantine and which appliances are checked at open anew; answers when all VLFSs do as they say. */
   readScanState(): Promise<void>;
   status(): Promise<DataPlaneStatus>;
+  /** Asks no serving thread: it costs the same whatever else is mounted, and waits for no disk. */
+  find(what: { id: string; mountpoint?: string }): Promise<FoundMounts>;
   close(): void;
 }

@@ -12,7 +12,7 @@ import { createLog } from './process/log.ts';
 import { dataPlanePaths } from './process/paths.ts';
 import { takePlace, whoIAm } from './process/place.ts';
 import { protect } from './process/protect.ts';
-import { beforeLoading, waitForTurn } from './process/standby.ts';
+import { loadBehind, waitForTurn } from './process/standby.ts';
 import { startThreads, type ThreadOptions, type Threads } from './process/threads.ts';
 import { EXIT_BUSY } from './process/watch.ts';
 
@@ -60,7 +60,7 @@ async function main(root: string): Promise<void> {
     if (values.standby) process.exit(EXIT_BUSY);
     throw new StrataError('BUSY', `another strata-fs serves ${root}`);
   }
-  if (place.role === 'standby') await beforeLoading(place.server);
+  const loaded = place.role === 'standby' ? loadBehind(place.server) : () => {};
   protect(log);
   const threadOptions: ThreadOptions = {
     vlfsModule: values['vlfs-module'] ?? new URL('../vlfs/index.ts', import.meta.url).href,
@@ -83,6 +83,7 @@ async function main(root: string): Promise<void> {
   let former = place.role === 'server' ? place.former : null;
   if (place.role === 'standby') {
     await home.loaded();
+    loaded();
     flushCompileCache();
     former = await waitForTurn(paths, self, home, place.server);
     if (former === null) {

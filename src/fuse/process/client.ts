@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs
 import { createConnection, type Socket } from 'node:net';
 import { nameFromText, StrataError } from '../../base/index.ts';
 import type { StackSpec } from '../../vlfs/contract.ts';
-import type { DataPlane, DataPlaneStatus } from '../contract.ts';
+import type { DataPlane, DataPlaneStatus, FoundMounts } from '../contract.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import { openMountRecords } from './mount-records.ts';
@@ -128,6 +128,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
     reset: (id, keep) => call<void>('reset', { id, keep }),
     readScanState: () => call<void>('readScanState', {}),
     status: () => call<DataPlaneStatus>('status', {}),
+    find: (what) => call<FoundMounts>('find', what),
     shutdown: (options) => call<string[]>('shutdown', options),
     close: () => {
       socket.destroy();

@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
 import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
-import type { MountInfo, MountRequest } from '../contract.ts';
+import type { FoundMounts, MountInfo, MountRequest } from '../contract.ts';
 import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
 import type { FormerMount } from '../loop/take-over.ts';
 import type { Features } from '../server/init.ts';
@@ -45,6 +45,7 @@ export interface MountTable {
     features: Features | null;
     passthroughOpens: number;
   }>;
+  find(what: { id: string; mountpoint?: string }): Omit<FoundMounts, 'pid'>;
   /** A serving thread says that the connection of a VLFS ended. */
   gone(id: string, ledgerFd: number): void;
   /** Opens what a killed strata-fs served, as it was; what cannot be opened is told to `log`. Then `goOn` serves it. */
@@ -227,8 +228,8 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       const counts = new Map(all.map((one) => [one.id, one]));
       const mounts = [...table].flatMap(([id, { mountpoints, cache, stackKey }]) =>
         mountpoints.map(({ path, readOnly }) => {
-          const { requests = 0, openFiles = 0 } = counts.get(id) ?? {};
-          return { cache, id, mountpoint: path, stackKey, readOnly, requests, openFiles };
+          const { requests = 0, kinds = {}, openFiles = 0 } = counts.get(id) ?? {};
+          return { cache, id, mountpoint: path, stackKey, readOnly, requests, kinds, openFiles };
         }),
       );
       const features = all.find((s) => s.features !== null)?.features ?? null;
@@ -241,6 +242,17 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         features,
         passthroughOpens: all.reduce((sum, s) => sum + s.passthroughOpens, 0),
       };
+    },
+    find({ id, mountpoint }) {
+      const there = mountpoint === undefined ? undefined : owner(mountpoint);
+      const ids = new Set([id, ...(there === undefined ? [] : [there])]);
+      const found = [...ids].flatMap((one) => {
+        const { mountpoints = [], cache = 'shared', stackKey = '' } = table.get(one) ?? {};
+        return mountpoints
+          .filter(({ path }) => one === id || path === mountpoint)
+          .map(({ path }) => ({ id: one, mountpoint: path, stackKey, cache }));
+      });
+      return { mounts: found, isLingering: table.get(id)?.mountpoints.length === 0 };
     },
     gone(id, ledgerFd) {
       holding.remove(ledgerFd);

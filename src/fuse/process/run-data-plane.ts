@@ -134,6 +134,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
     readScanState,
+    find: async (p: { id: string; mountpoint?: string }) => ({ pid: process.pid, ...mounts.find(p) }),
     shutdown: (p: { force: boolean }) => shutdown(p.force),
     status,
   };

@@ -2,7 +2,8 @@
  * The standby: a strata-fs with everything loaded and its threads running, which waits for the end of the serving one and takes its place within
  * milliseconds. It ends when the shell that would start it again has ended, so that a standby always has one.
  */
-import { setTimeout as delay } from 'node:timers/promises';
+import { readdirSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import type { DataPlanePaths } from './paths.ts';
 import { type Place, readyToServe, type Self, takePlace } from './place.ts';
 import { lives, type ProcessMark } from './process-life.ts';
@@ -10,14 +11,33 @@ import { ended } from './standby-keeper.ts';
 import type { State } from './state.ts';
 import type { Threads } from './threads.ts';
 
-/** Loading takes processors from those who just took over and are busy. */
-const GENTLE_MS = 500;
-const GENTLE_POLL_MS = 25;
+/** Niceness of a process that loads: whoever just took over is busy and comes first, but on a busy machine it must get ready too. */
+const BEHIND = 5;
+const POLL_MS = 10;
 
-/** Until it is a good moment to load, or until the server is dead and it cannot be too soon. */
-export async function beforeLoading(server: ProcessMark): Promise<void> {
-  for (let waited = 0; waited < GENTLE_MS && lives(server); waited += GENTLE_POLL_MS)
-    await delay(GENTLE_POLL_MS);
+/** Of all threads there are; those that come inherit it. */
+function setNiceness(niceness: number): void {
+  for (const thread of readdirSync('/proc/self/task')) {
+    try {
+      setPriority(Number(thread), niceness);
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+}
+
+/** Lets this process load behind others while the server lives. Returns what ends that: to be called when all threads have loaded. */
+export function loadBehind(server: ProcessMark): () => void {
+  setNiceness(BEHIND);
+  const timer = setInterval(() => {
+    if (lives(server)) return;
+    clearInterval(timer);
+    setNiceness(0);
+  }, POLL_MS);
+  return () => {
+    clearInterval(timer);
+    setNiceness(0);
+  };
 }
 
 /** Resolves with what the dead server left when it is this process's turn, or null when it is to end. */
