@@ -1,11 +1,12 @@
 /**
  * How long an operation is delayed while the mounted stack of 400 layers is exchanged: a probe times each of its operations (stat, open and read, list, create,
- * start a program) while relayers of 1, 10 and 100 units come, and while none come. What else
- * the machine does delays operations too, so only the difference to the rows without relayers counts.
+ * map, start a program) beside a writer, a reader, and programs that map and start others, while relayers of 1, 10 and 100 units come. The same load is measured without relayers, on
+ * a plain ext4 directory of the same content, and there while relayers come to the mount: what else happens on the machine (processors, disk) delays operations too.
+ * Places take turns in each run.
  * Usage: npm run bench -- relayer [--runs N] [--ms N] [--no-write]
  * Writes the section "Relayer" of docs/performance.md.
  */
-import { execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -14,7 +15,7 @@ import { parseArgs } from 'node:util';
 import { startDataPlane } from '../src/fuse/index.ts';
 import { writeTreeIndex } from '../src/layer/index.ts';
 import type { LevelSpec, StackSpec } from '../src/vlfs/contract.ts';
-import { machineLine, median, writeSection } from './support/report.ts';
+import { machineLine, median, type Target, targetLines, writeSection } from './support/report.ts';
 import { cleanUp } from './support/vlfs-peers.ts';
 
 const { values: options } = parseArgs({
@@ -25,7 +26,24 @@ const { values: options } = parseArgs({
   },
 });
 const LAYERS = 400;
-const CHANGED = [0, 1, 10, 100];
+/** A delay that is allowed. */
+const MOST_MS = 10;
+
+/** Where the probe works, and how many units each relayer of the mount exchanges meanwhile (0: none comes). */
+interface Place {
+  name: string;
+  onMount: boolean;
+  units: number;
+}
+const PLACES: readonly Place[] = [
+  { name: 'ext4', onMount: false, units: 0 },
+  { name: 'ext4, relayers of 10 beside', onMount: false, units: 10 },
+  { name: 'mount, no relayers', onMount: true, units: 0 },
+  { name: 'mount, relayers of 1', onMount: true, units: 1 },
+  { name: 'mount, relayers of 10', onMount: true, units: 10 },
+  { name: 'mount, relayers of 100', onMount: true, units: 100 },
+];
+const MOST_UNITS = 100;
 /** Between the end of one relayer and the next. */
 const PAUSE_MS = 100;
 
@@ -43,7 +61,10 @@ async function unit(repo: string, n: number, version: number): Promise<LevelSpec
   put(`usr/share/p${n}/only-in-${version}`);
   if (n % 4 === 0) for (let i = 0; i < 80; i++) put(`usr/share/locale/l${i}/LC_MESSAGES/p${n}.mo`);
   if (n % 10 === 0) for (let i = 0; i < 500; i++) put(`usr/share/p${n}/d${i % 20}/f${i}`);
-  if (n === LAYERS - 1) copyFileSync('/bin/true', join(treeDir, 'usr/bin/probe-true'));
+  if (n === LAYERS - 1) {
+    copyFileSync('/bin/true', join(treeDir, 'usr/bin/probe-true'));
+    writeFileSync(join(treeDir, 'usr/lib/probe-library'), Buffer.alloc(1 << 20, 'library'));
+  }
   const indexFile = join(dir, 'index');
   await writeTreeIndex(indexFile, treeDir);
   return { kind: 'software', id: `bench/p${n} ${version}`, treeDir, indexFile, whiteoutsDir: null };
@@ -64,20 +85,26 @@ type Probed = Record<string, Latencies>;
 function probe(client: string, mnt: string, ready: () => void): Promise<Probed> {
   return new Promise((resolve, reject) => {
     const child = spawn(client, ['probe', mnt, options.ms]);
+    let load: ChildProcess | null = null;
     let said = '';
     let errors = '';
     child.stdout.on('data', (chunk) => {
       said += chunk;
-      if (said.startsWith('ready')) ready();
+      if (load !== null || !said.startsWith('ready')) return;
+      load = spawn(client, ['load', mnt], { detached: true, stdio: ['ignore', 'ignore', 'inherit'] });
+      ready();
     });
     child.stderr.on('data', (chunk) => {
       errors += chunk;
     });
-    child.on('close', (code) =>
-      code === 0
-        ? resolve(JSON.parse(said.slice('ready\n'.length)) as Probed)
-        : reject(new Error(`the probe failed: ${errors}`)),
-    );
+    child.on('close', (code) => {
+      const failed = load?.exitCode ?? null;
+      // Its programs are one group.
+      if (load?.pid !== undefined) process.kill(-load.pid, 'SIGKILL');
+      if (failed !== null) reject(new Error('a program beside the probe failed'));
+      else if (code === 0) resolve(JSON.parse(said.slice('ready\n'.length)) as Probed);
+      else reject(new Error(`the probe failed: ${errors}`));
+    });
   });
 }
 
@@ -90,13 +117,16 @@ try {
   const fresh: LevelSpec[] = [];
   for (let n = 0; n < LAYERS; n++) {
     old.push(await unit(work, n, 1));
-    if (n < Math.max(...CHANGED)) fresh.push(await unit(work, n, 2));
+    if (n < MOST_UNITS) fresh.push(await unit(work, n, 2));
   }
-  const stack = (changed: number): StackSpec => ({
-    key: `${changed} changed`,
-    levels: old.map((level, n) => (n < changed ? fresh[n]! : level)),
+  const stack = (units: number): StackSpec => ({
+    key: `${units} exchanged`,
+    levels: old.map((level, n) => (n < units ? fresh[n]! : level)),
   });
-  for (const name of ['root', 'private', 'whiteouts', 'mnt']) mkdirSync(join(work, name));
+  for (const name of ['root', 'private', 'whiteouts', 'mnt', 'plain']) mkdirSync(join(work, name));
+  const [mnt, plain] = [join(work, 'mnt'), join(work, 'plain')];
+  execFileSync('cp', ['-a', ...old.map(({ treeDir }) => `${treeDir}/.`), plain]);
+  execFileSync('sync', ['-f', work]);
   const plane = await startDataPlane(join(work, 'root'));
   stop = async () => {
     await plane.shutdown({ force: true });
@@ -104,7 +134,7 @@ try {
   };
   await plane.mount({
     id: 'bench',
-    mountpoint: join(work, 'mnt'),
+    mountpoint: mnt,
     vlfs: {
       name: 'bench',
       privateDir: join(work, 'private'),
@@ -115,49 +145,64 @@ try {
     readOnly: false,
   });
   const status = { path: '/etc/status', content: Buffer.alloc(1 << 20, 'merged\n') };
-  const results = new Map<number, { probed: Probed; times: number[] }[]>(CHANGED.map((n) => [n, []]));
+  const relayer = (units: number) =>
+    plane.relayer([{ id: 'bench', stack: stack(units), privateFiles: [status] }]);
+  const results = new Map<Place, { probed: Probed; times: number[] }[]>(PLACES.map((place) => [place, []]));
   for (let run = 0; run < Number(options.runs); run++) {
-    for (const changed of CHANGED) {
+    for (const i of PLACES.keys()) {
+      const place = PLACES[(i + run) % PLACES.length]!;
+      const { onMount, units } = place;
       const times: number[] = [];
       let ended = false;
       let begin = (): void => {};
       const ready = new Promise<void>((resolve) => {
         begin = resolve;
       });
-      const probing = probe(client, join(work, 'mnt'), begin).finally(() => {
+      const probing = probe(client, onMount ? mnt : plain, begin).finally(() => {
         ended = true;
         begin();
       });
       probing.catch(() => {});
       await ready;
-      for (let turn = 1; changed > 0 && !ended; turn++) {
+      for (let turn = 1; units > 0 && !ended; turn++) {
         const began = performance.now();
-        await plane.relayer([
-          { id: 'bench', stack: stack(turn % 2 === 1 ? changed : 0), privateFiles: [status] },
-        ]);
+        await relayer(turn % 2 === 1 ? units : 0);
         times.push(performance.now() - began);
         await delay(PAUSE_MS);
       }
-      results.get(changed)!.push({ probed: await probing, times });
-      if (changed > 0) await plane.relayer([{ id: 'bench', stack: stack(0), privateFiles: [status] }]);
+      results.get(place)!.push({ probed: await probing, times });
+      if (units > 0) await relayer(0);
     }
   }
   const lines = [
-    '| units exchanged | operation | operations | p50, us | p99, us | p99.9, us | longest, ms | longer than 10 ms | relayers, each (median) |',
-    '| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+    '| where | operation | operations | p50, us | p99, us | p99.9, us | longest, ms | longer than 10 ms | relayers, each (median) |',
+    '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
   ];
-  for (const changed of CHANGED) {
-    const all = results.get(changed)!;
+  const longest = new Map<Place, number>();
+  for (const [place, all] of results) {
     const times = all.flatMap((one) => one.times);
     for (const kind of Object.keys(all[0]!.probed)) {
       const of = all.map((one) => one.probed[kind]!);
       const middle = (key: keyof Latencies) => median(of.map((l) => l[key])).toFixed(0);
       const sum = (key: keyof Latencies) => String(of.reduce((total, l) => total + l[key], 0));
+      const most = Math.max(...of.map((l) => l.max)) / 1000;
+      longest.set(place, Math.max(longest.get(place) ?? 0, most));
       lines.push(
-        `| ${changed} | ${kind} | ${sum('count')} | ${middle('p50')} | ${middle('p99')} | ${middle('p999')} | ${(Math.max(...of.map((l) => l.max)) / 1000).toFixed(1)} | ${sum('over10ms')} | ${times.length === 0 ? '' : `${times.length}, ${median(times).toFixed(0)} ms`} |`,
+        `| ${place.name} | ${kind} | ${sum('count')} | ${middle('p50')} | ${middle('p99')} | ${middle('p999')} | ${most.toFixed(1)} | ${sum('over10ms')} | ${times.length === 0 ? '' : `${times.length}, ${median(times).toFixed(0)} ms`} |`,
       );
     }
   }
+  // What ext4 beside the same relayers, and the mount without any, show too is the machine's.
+  const noise = Math.max(...PLACES.slice(0, 3).map((place) => longest.get(place)!));
+  const targets: Target[] = PLACES.slice(3).flatMap((place) => [
+    { what: `${place.name}: longest operation, ms`, value: longest.get(place)!, atMost: MOST_MS },
+    {
+      what: `${place.name}: longest operation, ms beyond the ${noise.toFixed(1)} ms of ext4 and of the mount without relayers`,
+      value: longest.get(place)! - noise,
+      atMost: MOST_MS,
+    },
+  ]);
+  lines.push('', ...targetLines(targets));
   process.stdout.write(`${lines.join('\n')}\n`);
   if (!options['no-write'])
     writeSection(
@@ -165,7 +210,7 @@ try {
       'Relayer',
       'npm run bench -- relayer',
       [
-        `${machineLine()} ${options.runs} runs of ${Number(options.ms) / 1000} s for each row; a mounted stack of ${LAYERS} layers, every name of it known to the kernel; with each relayer goes a private file of 1 MiB. Load average of the machine, others' work included: ${loadavg()[0]!.toFixed(0)}.`,
+        `${machineLine()} ${options.runs} runs of ${Number(options.ms) / 1000} s for each place; a mounted stack of ${LAYERS} layers, every name of it known to the kernel; with each relayer goes a private file of 1 MiB. Beside the probe a writer, a reader, and programs that map a library and start a program work all the time. Load average of the machine, others' work included: ${loadavg()[0]!.toFixed(0)}.`,
         '',
         ...lines,
       ],

@@ -144,13 +144,36 @@ static void add_latency(struct latencies *l, long long began) {
   l->us[l->count++] = us;
 }
 
+/* A library of a megabyte: every page of it through a new mapping. */
+static void touch_map(const char *path) {
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) fail("open", path);
+  off_t size = lseek(fd, 0, SEEK_END);
+  volatile char *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (at == MAP_FAILED) fail("mmap", path);
+  for (off_t i = 0; i < size; i += 4096) (void)at[i];
+  munmap((void *)at, size);
+  close(fd);
+}
+
+static void start_program(const char *program) {
+  int status;
+  pid_t child = vfork();
+  if (child == 0) {
+    execl(program, program, (char *)NULL);
+    _exit(127);
+  }
+  if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", program);
+}
+
 /* Every operation in turn for `ms` milliseconds, each timed by itself; any error ends it. */
 static void probe(const char *dir, long ms) {
-  struct latencies all[] = {{"stat"}, {"open+read+close"}, {"list"}, {"create+write+unlink"}, {"exec"}};
+  struct latencies all[] = {{"stat"}, {"open+read+close"}, {"list"}, {"create+write+unlink"}, {"map"}, {"exec"}};
   enum { KINDS = sizeof all / sizeof *all };
-  char own[PATH_MAX], program[PATH_MAX];
+  char own[PATH_MAX], program[PATH_MAX], library[PATH_MAX];
   snprintf(own, sizeof own, "%s/probe-%d", dir, getpid());
   snprintf(program, sizeof program, "%s/usr/bin/probe-true", dir);
+  snprintf(library, sizeof library, "%s/usr/lib/probe-library", dir);
   walk(AT_FDCWD, dir, dir, 1);
   puts("ready");
   fflush(stdout);
@@ -184,15 +207,12 @@ static void probe(const char *dir, long ms) {
     }
     usleep(200);
     if (i % 64 == 0) {
-      int status;
       began = now_ns();
-      pid_t child = vfork();
-      if (child == 0) {
-        execl(program, program, (char *)NULL);
-        _exit(127);
-      }
-      if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", program);
+      touch_map(library);
       add_latency(&all[4], began);
+      began = now_ns();
+      start_program(program);
+      add_latency(&all[5], began);
     }
   }
   printf("{");
@@ -203,6 +223,41 @@ static void probe(const char *dir, long ms) {
            l->count, l->us[l->count / 2], l->us[l->count * 99 / 100], l->us[l->count * 999 / 1000], l->us[l->count - 1], l->over);
   }
   printf("}\n");
+}
+
+/* Programs beside a probe until they are killed, each at work a small part of the time: a writer, a reader, one that maps, one that starts programs. */
+static void load(const char *dir) {
+  char program[PATH_MAX], library[PATH_MAX], own[PATH_MAX], moved[PATH_MAX];
+  snprintf(program, sizeof program, "%s/usr/bin/probe-true", dir);
+  snprintf(library, sizeof library, "%s/usr/lib/probe-library", dir);
+  snprintf(own, sizeof own, "%s/load-%d", dir, getpid());
+  snprintf(moved, sizeof moved, "%s/moved-%d", dir, getpid());
+  int kind = 0;
+  while (kind < 3 && fork() != 0) kind++;
+  for (unsigned long i = 0;; i++) {
+    char path[PATH_MAX];
+    int fd;
+    switch (kind) {
+    case 0:
+      fd = open(own, O_CREAT | O_WRONLY | O_APPEND, 0644);
+      if (fd < 0 || write(fd, buffer, 4096) != 4096 || close(fd) < 0) fail("append", own);
+      if (i % 16 == 0 && (rename(own, moved) < 0 || unlink(moved) < 0)) fail("rename", own);
+      break;
+    case 1:
+      snprintf(path, sizeof path, "%s/usr/lib/system/lib%lu-%lu.so", dir, i * 7919 % 400, i % 10);
+      fd = open(path, O_RDONLY);
+      if (fd < 0 || read(fd, buffer, 16384) < 0 || close(fd) < 0) fail("read", path);
+      break;
+    case 2:
+      touch_map(library);
+      break;
+    default:
+      if (i % 4 == 0) start_program(program);
+      /* One of the others failed. */
+      if (waitpid(-1, NULL, WNOHANG) > 0) exit(1);
+    }
+    usleep(2000);
+  }
 }
 
 int main(int argc, char **argv) {
@@ -295,6 +350,8 @@ int main(int argc, char **argv) {
     report(n);
   } else if (strcmp(row, "probe") == 0) {
     probe(dir, n);
+  } else if (strcmp(row, "load") == 0) {
+    load(dir);
   } else if (strcmp(row, "random") == 0) {
     int fd = open(dir, O_RDONLY);
     if (fd < 0) fail("open", dir);
