@@ -10,6 +10,7 @@ import type { Fleet } from './contract.ts';
 import { namesIn } from './files.ts';
 import { applianceDefinition, reconcileMount, vlfsSpec } from './follow.ts';
 import { COMMIT } from './locks.ts';
+import { type ApplianceMount, allMounts, mountsOf, refuseLingering, refuseOtherCache } from './mount-list.ts';
 import { refuseQuota } from './quota/quotas.ts';
 import { hasRun, runMountpoint } from './run-records.ts';
 import { refuseQuarantined } from './scan/refuse-sealed.ts';
