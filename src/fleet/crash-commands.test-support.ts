@@ -12,6 +12,10 @@ export const COMMANDS: Record<string, (fleet: Fleet) => Promise<unknown>> = {
   freeze: (fleet) => fleet.templateFreeze({ name: 't', from: 'a' }, noProgress),
   clone: (fleet) => fleet.clone({ source: 'a', name: 'b' }, noProgress),
   'clone-own': (fleet) => fleet.clone({ source: 'own', name: 'b' }, noProgress),
+  snapshot: (fleet) => fleet.snapshot({ name: 'a', snapshot: 's' }),
+  restore: (fleet) => fleet.restore({ name: 'child', snapshot: 'before' }),
+  merge: (fleet) => fleet.merge({ name: 'child', into: 'parent' }, noProgress),
+  promote: (fleet) => fleet.promote('child'),
   delete: (fleet) => fleet.delete(['a', 'own']),
   'template-delete': (fleet) => fleet.templateDelete('two'),
 };

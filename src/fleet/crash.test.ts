@@ -34,12 +34,28 @@ before(async () => {
   writeFileSync(join(dir, 'private/etc/conf'), 'mine');
   mkdirSync(join(dir, 'whiteouts/local/tool_1/usr/bin'), { recursive: true });
   execFileSync('mknod', [join(dir, 'whiteouts/local/tool_1/usr/bin/tool'), 'c', '0', '0']);
+  await makeFamily();
   await w.fleet.close();
 });
 after(async () => {
   w.fleet = await w.reopenClosed();
   await w.remove();
 });
+
+/** A clone with a snapshot, and changes since in it and in its parent. */
+async function makeFamily(): Promise<void> {
+  const write = (name: string, path: string, text: string): void => {
+    mkdirSync(join(w.root, 'appliances', name, 'private/srv'), { recursive: true });
+    writeFileSync(join(w.root, 'appliances', name, 'private/srv', path), text);
+  };
+  await w.fleet.create({ name: 'parent', template: 'two' }, noProgress);
+  write('parent', 'both', 'base');
+  await w.fleet.clone({ source: 'parent', name: 'child' }, noProgress);
+  write('parent', 'parent', 'parent');
+  write('child', 'snapshot', 'snapshot');
+  await w.fleet.snapshot({ name: 'child', snapshot: 'before' });
+  write('child', 'both', 'child');
+}
 
 /** What a person can see of the state, without times and addresses. */
 async function picture(fleet: Fleet, root: string): Promise<Record<string, unknown>> {
@@ -64,13 +80,18 @@ async function picture(fleet: Fleet, root: string): Promise<Record<string, unkno
     const own = readdirSync(join(dir, 'private'));
     appliances[name] = { held_back, generation, ldf, private: own, whiteouts, entries };
   }
+  const family = (await fleet.tree({})).appliances.map(({ name, parent, snapshots: all }) => [
+    name,
+    parent,
+    all.map((one) => one.name),
+  ]);
   assert.deepEqual(readdirSync(join(root, 'journal')), []);
   assert.deepEqual(readdirSync(join(root, 'appliances')).sort(), Object.keys(appliances).sort());
   assert.deepEqual(readdirSync(join(root, 'templates')).sort(), Object.keys(templates).sort());
   const frozen = readdirSync(join(root, 'frozen')).filter((name) => !name.startsWith('.'));
   assert.equal(frozen.length > 0, frozenOf(root).length > 0);
   assert.equal(readdirSync(join(root, 'machines')).length, Object.keys(appliances).length);
-  return { templates, appliances };
+  return { templates, appliances, family };
 }
 
 /** Frozen layers that appliances list. */

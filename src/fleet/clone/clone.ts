@@ -88,8 +88,7 @@ export async function cloneAppliance(
   });
 }
 
-/** Throws BUSY for an appliance that is mounted, by whatever door. */
-export async function refuseMounted(context: FleetContext, name: string): Promise<void> {
+async function refuseMounted(context: FleetContext, name: string): Promise<void> {
   refuseSealed(context, name);
   const plane = await context.runningDataPlane();
   const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
@@ -229,12 +228,7 @@ function stageAppliance(
 }
 
 /** The source's private layer and whiteouts become the frozen layer `id`; empty ones take their places. */
-export function freezeSteps(
-  context: FleetContext,
-  row: CatalogRow,
-  id: FrozenId,
-  dir: string,
-): JournalStep[] {
+function freezeSteps(context: FleetContext, row: CatalogRow, id: FrozenId, dir: string): JournalStep[] {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   const state = stateOf(context, row);

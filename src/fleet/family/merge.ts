@@ -9,13 +9,12 @@ import type { LevelSpec, MergeConflict, VlfsSpec } from '../../vlfs/contract.ts'
 import { copyRootAttributes, countAside, forgetUsage, mergeAside, readLimits } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
-import { freezeSteps } from '../clone/clone.ts';
 import { type FrozenId, frozenDir, withFrozen } from '../clone/frozen.ts';
 import { dropUnusedFrozen } from '../clone/trash.ts';
 import { stackOf, stackOfLevels } from '../compose.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { isThere, namesIn, removeTree, syncDirectory, syncFileSystemAside } from '../files.ts';
+import { namesIn, removeTree, syncDirectory, syncFileSystemAside } from '../files.ts';
 import { applianceDefinition, vlfsSpec } from '../follow.ts';
 import type { JournalStep } from '../journal.ts';
 import { COMMIT } from '../locks.ts';
@@ -27,7 +26,7 @@ import { elapsed } from '../templates.ts';
 import { commitRows } from './change.ts';
 import { viewSpec } from './places.ts';
 import { parentOf } from './record.ts';
-import { makeQuiet } from './snapshots.ts';
+import { makeQuiet, replacePrivate } from './replace-private.ts';
 
 type MergeOptions = Parameters<Fleet['merge']>[0];
 type Merged = Awaited<ReturnType<Fleet['merge']>>;
@@ -174,7 +173,9 @@ async function commit(context: FleetContext, o: Committing): Promise<void> {
   await context.locks.with([COMMIT], async () => {
     const steps: JournalStep[] = [];
     const childId = freezeChild(context, child, stage, steps);
-    steps.push(...placeSteps(context, o));
+    const before = id === null ? join(stage, 'trash') : frozenDir(paths, id);
+    mkdirSync(before, { mode: 0o700 });
+    steps.push(...replacePrivate(context, parent.name, { from: stage, to: before }));
     if (id !== null) steps.push(...ownFrozenSteps(paths, parent.name, id));
     steps.push({ do: 'remove', path: inState(paths, stage) });
     const childNow = childId === null ? child : { ...child, frozen: [childId, ...child.frozen] };
@@ -197,29 +198,16 @@ function freezeChild(
   stage: string,
   steps: JournalStep[],
 ): FrozenId | null {
-  const { privateDir, whiteoutsDir } = applianceDirs(context.paths, child.name);
+  const { paths } = context;
+  const { privateDir, whiteoutsDir } = applianceDirs(paths, child.name);
   if ([privateDir, whiteoutsDir].every((dir) => namesIn(dir).length === 0)) return null;
   const id = operationId();
-  const dir = join(stage, 'child');
-  mkdirSync(dir, { mode: 0o700 });
-  mkdirSync(frozenDir(context.paths, id), { mode: 0o700 });
-  steps.push(...freezeSteps(context, child, id, dir), ...ownFrozenSteps(context.paths, child.name, id));
-  syncDirectory(dir);
+  const fresh = join(stage, 'child');
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(fresh, part), { recursive: true, mode: 0o755 });
+  copyRootAttributes(privateDir, join(fresh, 'private'));
+  mkdirSync(frozenDir(paths, id), { mode: 0o700 });
+  steps.push(...replacePrivate(context, child.name, { from: fresh, to: frozenDir(paths, id) }));
+  steps.push(...ownFrozenSteps(paths, child.name, id));
+  syncDirectory(fresh);
   return id;
-}
-
-/** The fresh private layer and its whiteouts take the place of the parent's, which become the frozen layer `id`. */
-function placeSteps({ paths }: FleetContext, { parent, stage, id }: Committing): JournalStep[] {
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, parent.name);
-  if (id !== null) mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-  const steps: JournalStep[] = [];
-  for (const part of ['private', 'whiteouts'] as const) {
-    const own = part === 'private' ? privateDir : whiteoutsDir;
-    const trash = id === null ? join(stage, `trash-${part}`) : join(frozenDir(paths, id), part);
-    const to = inState(paths, own);
-    const from = inState(paths, join(stage, part));
-    if (isThere(own)) steps.push({ do: 'replace', from, to, trash: inState(paths, trash) });
-    else steps.push({ do: 'rename', from, to });
-  }
-  return steps;
 }

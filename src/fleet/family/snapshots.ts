@@ -5,25 +5,23 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, LIMITS, StrataError } from '../../base/index.ts';
-import { completePrivate, copyRootAttributes, finishPrivate, forgetUsage } from '../../vlfs/index.ts';
+import { copyRootAttributes, forgetUsage } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow, deleteAppliances } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
-import { freezeSteps, refuseMounted } from '../clone/clone.ts';
 import { type FrozenId, frozenDir } from '../clone/frozen.ts';
 import { dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
 import { namesIn, syncDirectory } from '../files.ts';
-import { applianceDefinition, vlfsSpec } from '../follow.ts';
 import type { JournalStep } from '../journal.ts';
 import { COMMIT } from '../locks.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
 import { ownFrozenSteps } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
-import { settleSealed } from '../sealed/settle.ts';
 import { commitRows } from './change.ts';
 import { type Snapshot, snapshotOf, splitPlace } from './record.ts';
+import { makeQuiet, replacePrivate } from './replace-private.ts';
 
 /** What an appliance is now, under a name. */
 export function takeSnapshot(
@@ -126,16 +124,6 @@ export async function whenQuiet<T>(
   });
 }
 
-/** Under the appliance's lock: refuses one that is mounted, and finishes what is left to do in its private layer, which may take a while. */
-export async function makeQuiet(context: FleetContext, row: CatalogRow): Promise<void> {
-  await refuseMounted(context, row.name);
-  await context.locks.with([COMMIT], () =>
-    settleSealed(context, row.name, applianceDefinition(context, row).record),
-  );
-  finishPrivate(vlfsSpec(context, row));
-  await completePrivate(applianceDirs(context.paths, row.name).privateDir);
-}
-
 /**
  * Stages that the private layer becomes the frozen layer `id` and an empty one, prepared at `fresh`, takes its place; null when there is nothing to freeze. `commit` commits the
  * steps. Under the commit lock.
@@ -151,9 +139,10 @@ export async function withFreeze<T>(
   const id = operationId();
   // What is left when this fails goes at the next opening; what the journal has recorded needs it.
   const dir = join(paths.appliances, `.tmp-${id}`);
-  mkdirSync(dir, { mode: 0o700 });
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { recursive: true, mode: 0o755 });
+  copyRootAttributes(privateDir, join(dir, 'private'));
   mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-  const steps = freezeSteps(context, row, id, dir);
+  const steps = replacePrivate(context, row.name, { from: dir, to: frozenDir(paths, id) });
   for (const one of [dir, paths.frozen]) syncDirectory(one);
   context.onStep('freeze-staged');
   return await commit(id, [...steps, { do: 'remove', path: inState(paths, dir) }], join(dir, 'private'));
