@@ -14,6 +14,7 @@ function fakeWorld() {
     mount: async () => {},
     unmount: async () => {},
     relayer: async () => {},
+    freeze: async () => {},
     revert: async () => [String(pid)],
     reset: async () => {},
     readScanState: async () => {},

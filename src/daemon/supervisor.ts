@@ -119,6 +119,8 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
           (error) => error.code === 'NOT_FOUND',
         ),
       relayer: (changes) => again((plane) => plane.relayer(changes)),
+      // Not again: it may have been done, and doing it twice would undo it.
+      freeze: async (change) => (await open()).plane.freeze(change),
       // What the first time reverted already is not named by the second.
       revert: (id, paths) => again((plane) => plane.revert(id, paths)),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),

@@ -73,11 +73,15 @@ async function picture(fleet: Fleet, root: string): Promise<Record<string, unkno
     const dir = join(root, 'appliances', name);
     assert.equal(readFileSync(join(root, 'machines', mac, 'state.json'), 'utf8').includes(`"${name}"`), true);
     const { entries } = await fleet.diff({ name });
-    const whiteouts = existsSync(join(dir, 'whiteouts/local'))
-      ? readdirSync(join(dir, 'whiteouts/local'))
-      : [];
+    // What was frozen for a clone that never came is the appliance's own as before.
+    const { frozen = [] } = JSON.parse(readFileSync(join(dir, 'state.json'), 'utf8')) as {
+      frozen?: string[];
+    };
+    const parts = (part: string): string[] =>
+      [dir, ...frozen.map((id) => join(root, 'frozen', id))].map((one) => join(one, part)).filter(existsSync);
+    const whiteouts = parts('whiteouts/local').flatMap((one) => readdirSync(one));
     const ldf = readFileSync(join(dir, 'ldf'), 'utf8');
-    const own = readdirSync(join(dir, 'private'));
+    const own = parts('private').flatMap((one) => readdirSync(one));
     appliances[name] = { held_back, generation, ldf, private: own, whiteouts, entries };
   }
   const family = (await fleet.tree({})).appliances.map(({ name, parent, snapshots: all }) => [

@@ -13,9 +13,11 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   symlinkSync,
   writeSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { asStrataError, StrataError } from '../base/index.ts';
@@ -43,6 +45,17 @@ export function syncFileSystem(dir: string): void {
   }
 }
 
+const EXT4 = 0xef53;
+const XFS = 0x58465342;
+
+/**
+ * Before a change that must not be on the disk without those before it. Where the file system keeps names in one journal, in the order of the changes, there is
+ * nothing to do; else all is written back.
+ */
+export function keepOrder(dir: string): void {
+  if (![EXT4, XFS].includes(statfsSync(dir).type)) syncFileSystem(dir);
+}
+
 /** As syncFileSystem, for a file system on which appliances may be writing: this process does not stand still meanwhile. */
 export async function syncFileSystemAside(dir: string): Promise<void> {
   try {
@@ -64,12 +77,33 @@ export function writeNewFile(path: string, content: string | Uint8Array, sync = 
   }
 }
 
-/** Replaces a file's content in one step; the parent is synced unless `syncParent` is false (then the caller does it). */
-export function replaceFile(path: string, content: string | Uint8Array, syncParent = true): void {
+/** Brings a file or directory to the disk in a thread; nothing to do when it is gone. */
+export async function syncAside(path: string): Promise<void> {
+  try {
+    const handle = await open(path, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+/**
+ * Replaces a file's content in one step. The content is on the disk before that unless `sync` is false, and the name after it unless `syncParent` is (then the
+ * caller does it).
+ */
+export function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  { sync = true, syncParent = true }: { sync?: boolean; syncParent?: boolean } = {},
+): void {
   const temporary = join(dirname(path), `.tmp-${basename(path)}-${process.pid}`);
   rmSync(temporary, { force: true });
   try {
-    writeNewFile(temporary, content);
+    writeNewFile(temporary, content, sync);
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { noProgress, StrataError } from '../base/index.ts';
 import type { DataPlane, MountInfo, MountRequest } from '../fuse/contract.ts';
 import type { PrivateFile, StackSpec } from '../vlfs/contract.ts';
+import { freezeOffline } from '../vlfs/index.ts';
 import type { Fleet } from './contract.ts';
 import { openFleetWith } from './fleet.ts';
 
@@ -46,6 +47,12 @@ export function fakePlane(): FakePlane {
       plane.relayers.push(changes);
       for (const { id, stack } of changes)
         for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
+    },
+    async freeze({ id, stack, dir }) {
+      const request = plane.requests.findLast((one) => one.id === id);
+      if (request === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
+      freezeOffline(request.vlfs, dir);
+      for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
     },
     revert: async (_, paths) => paths,
     reset: async () => {},

@@ -12,12 +12,14 @@ import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../base/index.ts';
 import {
   isThere,
+  keepOrder,
   makeDirectory,
   namesIn,
   readJsonIfThere,
   removeTree,
   replaceFile,
   replaceLink,
+  syncAside,
   syncDirectory,
 } from './files.ts';
 
@@ -50,6 +52,13 @@ export interface Journal {
   /** Commits: record, steps, parents synced. The record stays until `finish`. While a record cannot be completed (a full disk), no other
    * begins: the next opening completes it. */
   commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): Promise<string>;
+  /**
+   * As commit, but what the steps change is not on the disk yet: the record is, which does them again after a power cut. To be followed by `settle`, under the same
+   * commit lock, which may be after the command was acknowledged.
+   */
+  commitFirst(op: string, steps: JournalStep[]): Promise<string>;
+  /** Brings what commitFirst did to the disk, aside, and finishes it. */
+  settle(id: string): Promise<void>;
   /** The command is complete, follow-ups included. */
   finish(id: string): void;
   /** Rolls records of a killed process forward; gives them back, oldest first, still unfinished. */
@@ -69,7 +78,8 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     return join(root, clean);
   }
 
-  function apply(step: JournalStep, touched: Set<string>): void {
+  /** `synced`: what is written is on the disk, but for the names in `touched`; else it is among them. */
+  function apply(step: JournalStep, touched: Set<string>, synced: boolean): void {
     if (step.do === 'rename' || step.do === 'replace') {
       const from = inRoot(step.from);
       const to = inRoot(step.to);
@@ -95,42 +105,74 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     const path = inRoot(step.path);
     touched.add(dirname(path));
     if (step.do === 'link') replaceLink(path, step.target);
-    else if (step.do === 'write') replaceFile(path, step.text, false);
-    else removeTree(path);
+    else if (step.do === 'write') {
+      replaceFile(path, step.text, { sync: synced, syncParent: false });
+      if (!synced) touched.add(path);
+    } else removeTree(path);
   }
 
-  async function applyAll(record: JournalRecord): Promise<void> {
+  async function applyAll(record: JournalRecord, synced = true): Promise<Set<string>> {
     const touched = new Set<string>();
     for (const [at, step] of record.steps.entries()) {
-      apply(step, touched);
+      apply(step, touched, synced);
       if (at % BREATH === BREATH - 1) await breathe();
       onStep(step.do);
     }
+    if (!synced) return touched;
     for (const parent of touched) if (isThere(parent)) syncDirectory(parent);
     onStep('synced');
+    return touched;
   }
 
   let stuck: string | null = null;
 
-  return {
+  /** Writes the record and does its steps. Gives what is not on the disk yet. */
+  async function carryOut(
+    record: JournalRecord,
+    synced: boolean,
+  ): Promise<{ id: string; left: Set<string> }> {
+    const { op } = record;
+    const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
+    if (stuck !== null) {
+      throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
+        hint: 'free some space, then: strata daemon restart',
+      });
+    }
+    onStep('before-record');
+    replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
+    onStep('record');
+    try {
+      return { id, left: await applyAll(record, synced) };
+    } catch (error) {
+      stuck = `${op}, journal/${id}.json`;
+      throw error;
+    }
+  }
+
+  const unsettled = new Map<string, Set<string>>();
+
+  const journal: Journal = {
     async commit(op, steps, followUps = []) {
-      const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
-      const record: JournalRecord = { format: 1, op, steps, followUps };
-      if (stuck !== null) {
-        throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
-          hint: 'free some space, then: strata daemon restart',
-        });
-      }
-      onStep('before-record');
-      replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
-      onStep('record');
+      return (await carryOut({ format: 1, op, steps, followUps }, true)).id;
+    },
+    async commitFirst(op, steps) {
+      // What is staged for the steps.
+      keepOrder(root);
+      const { id, left } = await carryOut({ format: 1, op, steps, followUps: [] }, false);
+      unsettled.set(id, left);
+      return id;
+    },
+    async settle(id) {
+      onStep('before-settle');
       try {
-        await applyAll(record);
+        // Files before the directories that name them.
+        for (const path of [...(unsettled.get(id) ?? [])].reverse()) await syncAside(path);
       } catch (error) {
-        stuck = `${op}, journal/${id}.json`;
+        stuck = `journal/${id}.json`;
         throw error;
       }
-      return id;
+      unsettled.delete(id);
+      journal.finish(id);
     },
     finish(id) {
       onStep('before-finish');
@@ -156,4 +198,5 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
       return found;
     },
   };
+  return journal;
 }

@@ -53,6 +53,11 @@ export interface DataPlane {
   unmount(mountpoint: string, options: { force: boolean }): Promise<void>;
   /** Exchanges the stacks of several mounted VLFSs, each atomically; answers when every path walk that begins afterwards sees the new stack. */
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
+  /**
+   * Freezes the private layer of a mounted VLFS at one instant, and shows the same as before: `dir`/{private, whiteouts}, which are empty and the topmost level
+   * of `stack`, change places with those of the VLFS. Files that are open stay the VLFS's own; the frozen layer has copies of them.
+   */
+  freeze(change: { id: string; stack: StackSpec; dir: string }): Promise<void>;
   /** Shows the shared originals again. Returns what was reverted. */
   revert(id: string, paths: string[]): Promise<string[]>;
   /** A fresh private layer, keeping the given paths. */

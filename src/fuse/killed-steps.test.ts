@@ -1,12 +1,24 @@
 /**
- * strata-fs is killed at every step of a relayer, a revert and a reset of a mounted VLFS, while programs read what changes and write beside it: they
+ * strata-fs is killed at every step of a relayer, a freeze, a revert and a reset of a mounted VLFS, while programs read what changes and write beside it: they
  * see no error, each path as before or as after, and never as before again; a relayer and a reset are found wholly done or not begun, and repeating
  * the operation ends it. In CI every few steps of a relayer and a reset, from a random one on; STRATA_KILL_STEPS=all takes all.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -228,5 +240,71 @@ test('reset that keeps a directory', async (c) => {
       },
       run: () => t.plane.reset('m', ['/work']),
     });
+  });
+});
+
+/** Inodes of the files below a directory. */
+function inodes(dir: string): number[] {
+  return readdirSync(dir, { withFileTypes: true }).flatMap((one) =>
+    one.isDirectory() ? inodes(join(dir, one.name)) : [lstatSync(join(dir, one.name)).ino],
+  );
+}
+
+test('freeze, with open files', async (c) => {
+  await withMount(async (t, mnt, control) => {
+    const base = (await t.plane.status()).mounts[0]!.stackKey;
+    const levels = [await level(t, '1', {})].map((one) => ({
+      ...one,
+      treeDir: t.makeDir('repo/base_1/filesystem'),
+    }));
+    assert.equal(levels[0]!.id, base);
+    let listed: LevelSpec[] = levels;
+    let rounds = 0;
+    const run = async (): Promise<string> => {
+      const dir = t.makeDir(`frozen/f${rounds++}`);
+      for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part));
+      const next: LevelSpec = {
+        kind: 'frozen',
+        id: `frozen/f${rounds}`,
+        treeDir: join(dir, 'private'),
+        indexFile: join(dir, 'index'),
+        whiteoutsDir: join(dir, 'whiteouts'),
+      };
+      listed = [next, ...listed];
+      await t.plane.freeze({ id: 'm', stack: { key: `f${rounds}`, levels: listed }, dir });
+      return dir;
+    };
+    change(mnt);
+    writeFileSync(join(mnt, 'live/open'), '');
+    linkSync(join(mnt, 'live/open'), join(mnt, 'rev/linked'));
+    const fd = openSync(join(mnt, 'live/open'), 'a');
+    let lines = '';
+    const write = (): void => {
+      lines += `${rounds}\n`;
+      writeSync(fd, `${rounds}\n`);
+    };
+    await dieAtEachStep(c, t, mnt, control, {
+      stride: 5,
+      atOnce: false,
+      expected: {
+        'rev/f': { before: 'mine', after: 'mine' },
+        'rev/h': { before: null, after: null },
+        'rev/d/g': { before: 'mine', after: 'mine' },
+        'live/a': { before: '1', after: '1' },
+      },
+      prepare: write,
+      async run() {
+        const frozen = await run();
+        const then = readFileSync(join(frozen, 'private/rev/linked'), 'utf8');
+        write();
+        for (const name of ['live/open', 'rev/linked']) assert.equal(read(join(mnt, name)), lines);
+        assert.equal(then, lines.slice(0, then.length));
+        const mine = new Set(inodes(join(t.dir, 'm/private')));
+        for (const dir of readdirSync(join(t.dir, 'frozen')))
+          for (const ino of inodes(join(t.dir, 'frozen', dir, 'private')))
+            assert.ok(!mine.has(ino), `${dir} shares an inode with the private layer`);
+      },
+    });
+    closeSync(fd);
   });
 });

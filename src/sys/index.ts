@@ -1,4 +1,5 @@
 /** The face of sys/: the system calls Node lacks. Every call returns >= 0 or a negative errno and takes latin1 names. */
+export * from './aio.ts';
 export * from './capabilities.ts';
 export * from './constants.ts';
 export * from './directory.ts';

@@ -1,4 +1,4 @@
-/** sync_file_range(2): starting the write-out of a file's dirty pages without waiting for the disk. */
+/** sync_file_range(2) and cachestat(2): writing a file's dirty pages, and whether there are any. */
 import { libc, orErrno } from './libc.ts';
 
 const syncFileRange = libc.func(
@@ -16,4 +16,15 @@ export function startWriteback(fd: number): number {
 /** Writes all dirty pages of the file and waits for them. A store through a mapping that comes later changes the file's times again. */
 export function cleanPages(fd: number): number {
   return orErrno(syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_ALL));
+}
+
+const cachestat = libc.func('syscall', 'long', ['long', 'long', 'void *', 'void *', 'long']);
+const SYS_CACHESTAT = 451;
+const whole = new BigUint64Array(2);
+const counts = new BigUint64Array(5);
+
+/** Pages of the file in the page cache that are dirty or being written; a negative errno before Linux 6.5. */
+export function dirtyPages(fd: number): number {
+  const result = orErrno(Number(cachestat(SYS_CACHESTAT, fd, whole, counts, 0)));
+  return result < 0 ? result : Number(counts[1]! + counts[2]!);
 }

@@ -260,6 +260,25 @@ export interface ChangeWork<T> {
   step(untilMs: number): 'more' | { result: T };
 }
 
+/** A file that programs write past the server. */
+export interface ChangedFile {
+  node: number;
+  ino: number;
+}
+
+/** A freeze of the private layer of a VLFS that is served meanwhile: nothing that one can see changes, so the kernel is told nothing. */
+export interface FreezeWork {
+  /** As RelayerWork.step; after commit(): 'ready' when the copies of open files are on the disk. */
+  step(untilMs: number): 'more' | 'ready' | SlowJob;
+  /**
+   * Once ready, and while no job changes files: the freeze, in one turn. 'wait': to be stepped until it is ready again. Files: nothing was done, because they
+   * changed while they were copied. Throws StrataError; then nothing changed.
+   */
+  commit(): 'done' | 'wait' | ChangedFile[];
+  /** Before commit(): gives up. */
+  abort(): void;
+}
+
 /**
  * What the data plane asks of a VLFS between two requests.
  *
@@ -272,6 +291,11 @@ export interface VlfsControl {
   beginRelayer(stack: StackSpec, privateFiles?: PrivateFile[]): RelayerWork;
   /** Exchanges the stack at once, after everything that can fail. Throws StrataError and changes nothing when it fails. */
   relayer(stack: StackSpec, privateFiles?: PrivateFile[]): void;
+  /**
+   * `dir`: a frozen layer with an empty private/ and whiteouts/, which is the topmost level of `stack`; it gets those of the VLFS. The rest of the stack is the
+   * present one.
+   */
+  beginFreeze(stack: StackSpec, dir: string): FreezeWork;
   /** Ends with what was reverted; the names that changed are in takeStaleNames. */
   beginRevert(paths: string[]): ChangeWork<string[]>;
   beginReset(keep: string[]): ChangeWork<void>;

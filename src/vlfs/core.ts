@@ -156,8 +156,11 @@ export interface Core {
   /** There are, or were, partial files; the units below them, with their trees. */
   hasPartials: boolean;
   bases: ReadonlyMap<string, string>;
-  /** Partial files that wait for the background. */
+  /** Partial files that wait for the background, and how many are being completed. */
   readonly fills: Node[];
+  filling: number;
+  /** The private layer is about to be frozen: nothing is begun in the background. */
+  freezing: boolean;
   posixAcl: boolean;
   /** Contents are judged before they are opened; null: they are not. */
   scanOnOpen: ScanOnOpen | null;

@@ -63,3 +63,8 @@ export function dropDirectoryFd(node: Node): void {
   close(node.privFd);
   node.privFd = -1;
 }
+
+/** Closes all of a VLFS: its private directories are others from now on. */
+export function dropDirectoryFds(core: Core): void {
+  for (const node of cache) if (core.nodes.get(node.id) === node) dropDirectoryFd(node);
+}

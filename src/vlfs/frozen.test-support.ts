@@ -1,9 +1,9 @@
 /** For tests: freezes what an appliance of the sandbox has, as a clone of an unmounted appliance does. */
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { copyRootAttributes, finishPrivate } from './offline.ts';
-import { type Sandbox, stackOf } from './vlfs.test-support.ts';
+import { type Client, runJob, type Sandbox, stackOf } from './vlfs.test-support.ts';
 
 let frozen = 0;
 
@@ -18,15 +18,36 @@ export function freeze(box: Sandbox, spec: VlfsSpec): VlfsSpec {
   mkdirSync(spec.privateDir);
   mkdirSync(spec.whiteoutsDir);
   copyRootAttributes(join(dir, 'private'), spec.privateDir);
-  const level: LevelSpec = {
+  return { ...spec, stack: stackOf([levelIn(dir), ...spec.stack.levels]) };
+}
+
+/** As freeze, of a VLFS that is open: as strata-fs does it between two requests. */
+export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSpec {
+  const dir = join(box.dir, 'frozen', `f${frozen++}`);
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { recursive: true });
+  const next = { ...spec, stack: stackOf([levelIn(dir), ...spec.stack.levels]) };
+  const work = client.fs.beginFreeze(next.stack, dir);
+  const ready = (): void => {
+    for (let went = work.step(0); went !== 'ready'; went = work.step(0)) if (went !== 'more') runJob(went);
+  };
+  for (let tries = 0; ; tries++) {
+    ready();
+    if (work.commit() === 'done') break;
+    if (tries === 20) throw new Error('it cannot be frozen');
+  }
+  ready();
+  return next;
+}
+
+function levelIn(dir: string): LevelSpec {
+  return {
     kind: 'frozen',
-    id: `frozen/${id}`,
+    id: `frozen/${basename(dir)}`,
     treeDir: join(dir, 'private'),
     indexFile: join(dir, 'index'),
     whiteoutsDir: join(dir, 'whiteouts'),
     own: true,
   };
-  return { ...spec, stack: stackOf([level, ...spec.stack.levels]) };
 }
 
 /** Another appliance that begins with what the frozen `spec` shows. */

@@ -33,6 +33,7 @@ export { type MergeInput, type MergeOutcome, mergeVlfs } from './merge/merge.ts'
 export {
   copyRootAttributes,
   finishPrivate,
+  freezeOffline,
   type PathOwner,
   type PrivateUsage,
   privateUsage,

@@ -211,6 +211,7 @@ function becomeFrozen(core: Core, node: Node, unit: Unit, leader: number): void 
   if (node.priv) dropParked(core, node);
   node.priv = false;
   node.noCapability = false;
+  node.partial = undefined;
   node.unit = unit;
   node.entry = leader;
   if (unit.index.nlink(leader) > 1) rememberShared(core, node);

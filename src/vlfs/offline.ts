@@ -1,10 +1,22 @@
 /** Control operations on a VLFS that is not mounted, and questions that may be asked at any time. */
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { LIMITS, nameFromText } from '../base/index.ts';
-import { AT_FDCWD, close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../sys/index.ts';
+import {
+  AT_FDCWD,
+  close,
+  newStat,
+  RENAME_EXCHANGE,
+  readDirectory,
+  renameat2,
+  S_IFDIR,
+  S_IFMT,
+  statAt,
+} from '../sys/index.ts';
 import type { VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up-links.ts';
 import { systemFailure } from './failure.ts';
+import { finishFreeze } from './freeze/finish.ts';
 import { candidatesAt, PRIVATE, resolve, SHARED } from './lookup.ts';
 import { originalOf, topOf, unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
@@ -41,7 +53,27 @@ export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
 
 /** Finishes in a private layer that nobody has mounted what a crash cut off. */
 export function finishPrivate(spec: VlfsSpec): void {
-  if (existsSync(workDirOf(spec.privateDir))) closeCore(openCore(spec));
+  if (!existsSync(workDirOf(spec.privateDir))) return;
+  const core = openCore(spec);
+  finishFreeze(core);
+  closeCore(core);
+}
+
+/**
+ * Freezes the private layer of a VLFS that nobody has mounted: it changes places with `dir`/{private, whiteouts}, which are empty and the topmost level of the
+ * stack already. So a kill between the two changes nothing that one can see.
+ */
+export function freezeOffline({ privateDir, whiteoutsDir }: VlfsSpec, dir: string): void {
+  const frozen = join(dir, 'private');
+  copyRootAttributes(privateDir, frozen);
+  mkdirSync(whiteoutsDir, { recursive: true, mode: 0o755 });
+  exchangeDirectories(privateDir, frozen);
+  exchangeDirectories(whiteoutsDir, join(dir, 'whiteouts'));
+}
+
+function exchangeDirectories(one: string, two: string): void {
+  const done = renameat2(AT_FDCWD, nameFromText(one), AT_FDCWD, nameFromText(two), RENAME_EXCHANGE);
+  if (done < 0) throw systemFailure(done, `freeze ${one}`);
 }
 
 /** Gives the private directory `to` what the root of the private directory `from` says of itself: owner, mode, attributes, times. */

@@ -117,6 +117,8 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     hasPartials: false,
     bases: readBases(rootFd, spec.privateDir),
     fills: [],
+    filling: 0,
+    freezing: false,
     posixAcl: false,
     scanOnOpen: options.inspect === true ? null : readScanOnOpen(spec.privateDir),
     quota: null,

@@ -2,6 +2,7 @@ import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
 import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
 import type {
   ChangeWork,
+  FreezeWork,
   PrivateFile,
   RelayerWork,
   SlowJob,
@@ -15,6 +16,8 @@ import * as creating from './create-ops.ts';
 import { takeFill } from './delta/fill.ts';
 import { fileFlags, setFileFlags } from './file-flags.ts';
 import * as files from './file-ops.ts';
+import { finishFreeze } from './freeze/finish.ts';
+import { beginFreeze } from './freeze/freeze.ts';
 import { fsyncdir } from './fsync-directory.ts';
 import { dropHandle } from './handles.ts';
 import { type Revival, reuseHandles, revive } from './ledger/revive.ts';
@@ -74,6 +77,8 @@ export interface Vlfs extends VfsOperations {
   relayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): void;
   /** The same in steps between which requests are served, with the names that the kernel must look up again around it. */
   beginRelayer(stack: StackSpec, privateFiles?: readonly PrivateFile[]): RelayerWork;
+  /** Freezes the private layer: see VlfsControl. */
+  beginFreeze(stack: StackSpec, dir: string): FreezeWork;
   /** Reads anew whether contents are judged before they are opened. */
   readScanOnOpen(): void;
   /** Reads the limits of what the appliance may take anew. */
@@ -100,6 +105,7 @@ export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
   const keepRelayer = options.revive?.content.decided === true;
   const core = openCore(spec, { background: true, ...options, keepRelayer });
   if (options.revive !== undefined) revive(core, options.revive);
+  finishFreeze(core);
   core.quota = openQuota(core);
   if (keepRelayer) finishRelayer(core);
   return guarded(withQuota(core, operationsOf(core)), controlOf(core), options);
@@ -336,9 +342,11 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       return taken;
     },
     takePrunable: () => takePrunable(core),
-    takeBackgroundJob: () => (core.fills.length === 0 ? null : takeFill(core)) ?? takeCount(core),
+    takeBackgroundJob: () =>
+      core.freezing ? null : ((core.fills.length === 0 ? null : takeFill(core)) ?? takeCount(core)),
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),
     beginRelayer: (stack, privateFiles) => beginRelayer(core, stack, privateFiles),
+    beginFreeze: (stack, dir) => beginFreeze(core, stack, dir),
     readScanOnOpen: () => {
       core.scanOnOpen = readScanOnOpen(core.privateDir);
     },

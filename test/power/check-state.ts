@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { noProgress } from '../../src/base/index.ts';
 import { fakePlane } from '../../src/fleet/fleet.test-support.ts';
 import { openFleetWith } from '../../src/fleet/fleet.ts';
-import { filesBelow, type Picture, pictureOf } from './picture.ts';
+import { ownFiles, type Picture, pictureOf } from './picture.ts';
 
 export interface StateFound {
   picture: Picture;
@@ -39,7 +39,7 @@ for (const name of apart) {
   if (!(name in picture.appliances)) continue;
   const { entries } = await fleet.diff({ name });
   const deleted = entries.filter(({ change }) => change === 'deleted').map(({ path }) => path);
-  content[name] = { files: filesBelow(join(root, 'appliances', name, 'private')), deleted };
+  content[name] = { files: ownFiles(root, name), deleted };
 }
 if (gc === 'gc') {
   await fleet.gc({ keep: 1 }, noProgress);

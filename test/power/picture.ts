@@ -40,11 +40,19 @@ export async function pictureOf(source: Source, root: string, without: string[] 
       picture.appliances[name] = {
         ...seen,
         diff,
-        files: filesBelow(join(root, 'appliances', name, 'private')),
+        files: ownFiles(root, name),
       };
     }
   }
   return picture;
+}
+
+/** What an appliance has of its own: in its private layer, and in those that were frozen. */
+export function ownFiles(root: string, name: string): Record<string, string> {
+  const dir = join(root, 'appliances', name);
+  const { frozen = [] } = JSON.parse(readFileSync(join(dir, 'state.json'), 'utf8')) as { frozen?: string[] };
+  const trees = [dir, ...frozen.map((id) => join(root, 'frozen', id))];
+  return Object.assign({}, ...trees.reverse().map((tree) => filesBelow(join(tree, 'private'))));
 }
 
 /** Content of every plain file below a directory. */

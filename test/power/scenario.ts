@@ -151,9 +151,12 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
     writeFileSync(join(view('a'), 'etc/tool.conf'), '2\n');
     rmSync(join(view('a'), 'etc/new'));
   });
+  await step('clone', 'a', 'mounted');
   await step('reset', 'a', '--keep', '/etc/one', '--keep', '/etc/tool.conf');
   await step('revert', 'a', '/etc/tool.conf');
   await step('umount', 'a');
+  await step('clone', 'a', 'unmounted');
+  await step('delete', 'mounted');
   await step('delete', 'n-1', 'n-2');
   await step('layer', 'remove', 'local/extra', '1');
 

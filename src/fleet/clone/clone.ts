@@ -1,11 +1,11 @@
 /**
- * Clones: the private layer of the source is frozen, and source and clone go on with an empty one each, over the same frozen layers. The cost does
- * not depend on what the layer holds. All files of the control plane change by one journal record; where strata-fs serves the source, it
- * freezes the layer in one turn between the requests (src/vlfs/freeze.ts), after the record and before everything else.
+ * Clones, in two halves: the private layer of the source is frozen (freeze-source.ts), at one instant, where strata-fs serves it in one turn between the requests;
+ * then the clone appears, by one journal record, over the same frozen layers. The cost does not depend on what the layer holds.
  */
 import { mkdirSync, symlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { checkObjectName, StrataError } from '../../base/index.ts';
+import type { DataPlane } from '../../fuse/contract.ts';
 import {
   completePrivate,
   copyRootAttributes,
@@ -20,15 +20,7 @@ import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
 import { familyOf } from '../family/record.ts';
 import { endOf } from '../family/ttl.ts';
-import {
-  isThere,
-  namesIn,
-  readJsonIfThere,
-  readTextIfThere,
-  removeTree,
-  syncDirectory,
-  writeNewFile,
-} from '../files.ts';
+import { readJsonIfThere, readTextIfThere, removeTree } from '../files.ts';
 import { applianceDefinition, vlfsSpec } from '../follow.ts';
 import type { Definition } from '../generations.ts';
 import { baseOf, stageBase } from '../import/base.ts';
@@ -38,11 +30,12 @@ import { allocateMacs } from '../macs.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
 import { clonePolicy, type Stricter } from '../policy/apply.ts';
-import { ownFrozenSteps, policyStep } from '../policy/record.ts';
+import { policyStep } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { stageQuota, stageUsage } from '../quota/quotas.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
 import { elapsed } from '../templates.ts';
+import { freezeSource } from './freeze-source.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { copyOwnGeneration } from './own-layers.ts';
 
@@ -51,36 +44,46 @@ type Cloned = Awaited<ReturnType<Fleet['clone']>>;
 /** What is prepared for a clone before anything changes. */
 interface Staged {
   dir: string;
-  /** The layer that the source's private one becomes; null when there is nothing to freeze. */
-  id: FrozenId | null;
-  source: CatalogRow;
   target: CatalogRow;
   definition: Definition | null;
   steps: JournalStep[];
 }
 
-/** Makes the appliance `name` from what `source` is at one instant. */
-export async function cloneAppliance(
+/** Makes the appliance `name` from what `source` is at one instant. Acknowledged once nothing can undo it; the locks are held a little longer. */
+export function cloneAppliance(
   context: FleetContext,
   options: Parameters<Fleet['clone']>[0],
 ): Promise<Cloned> {
+  return new Promise((resolve, reject) => {
+    makeClone(context, options, resolve).catch(reject);
+  });
+}
+
+async function makeClone(
+  context: FleetContext,
+  options: Parameters<Fleet['clone']>[0],
+  done: (cloned: Cloned) => void,
+): Promise<void> {
   const started = performance.now();
   const name = checkObjectName('appliance', options.name);
   endOf(options.ttlSeconds);
-  await refuseLingering(context, [options.source]);
   const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
   const locked = [...new Set([options.source, name, ...grafted])].map(applianceLock);
-  return context.locks.with(locked, async () => {
+  const plane = await servedBy(context, options.source);
+  if (plane === null) await refuseLingering(context, [options.source]);
+  await context.locks.with(locked, async () => {
     const row = applianceRow(context, options.source);
     refuseExisting(context, [name], null);
-    await refuseMounted(context, row.name);
+    refuseSealed(context, row.name);
     const policy = await policyFor(context, row, options);
     try {
-      finishPrivate(vlfsSpec(context, row));
-      // Copies of a few blocks over a layer's file cannot be frozen: the layer may go. Slow, so it holds no commit.
-      await completePrivate(applianceDirs(context.paths, row.name).privateDir);
-      return await context.locks.with([COMMIT], () =>
-        cloneNow(context, { source: row.name, name, policy, options, started }),
+      if (plane === null) {
+        finishPrivate(vlfsSpec(context, row));
+        // Copies of a few blocks over a layer's file are read slowly once they are frozen. Slow, so it holds no commit.
+        await completePrivate(applianceDirs(context.paths, row.name).privateDir);
+      }
+      await context.locks.with([COMMIT], () =>
+        cloneNow(context, { source: row.name, name, policy, options, plane, started, done }),
       );
     } finally {
       policy.discard();
@@ -88,12 +91,11 @@ export async function cloneAppliance(
   });
 }
 
-async function refuseMounted(context: FleetContext, name: string): Promise<void> {
-  refuseSealed(context, name);
+/** The data plane, when it serves the appliance; else null. */
+async function servedBy(context: FleetContext, name: string): Promise<DataPlane | null> {
   const plane = await context.runningDataPlane();
-  const isMounted = plane !== null && (await plane.status()).mounts.some((mount) => mount.id === name);
-  if (isMounted)
-    throw new StrataError('BUSY', `appliance ${name} is mounted`, { hint: `first: strata umount ${name}` });
+  if (plane === null) return null;
+  return (await plane.status()).mounts.some((mount) => mount.id === name) ? plane : null;
 }
 
 /** The clone's policy, with what its substitutes and grafts will show, before anybody has to wait for it. */
@@ -104,7 +106,7 @@ async function policyFor(context: FleetContext, row: CatalogRow, options: Policy
   return clonePolicy(context, row, options);
 }
 
-/** Under the locks of source and clone, and the commit lock. */
+/** Under the locks of source and clone, and the commit lock. `plane`: it serves the source. */
 async function cloneNow(
   context: FleetContext,
   o: {
@@ -112,68 +114,61 @@ async function cloneNow(
     name: string;
     policy: Stricter;
     options: QuotaOptions & { ttlSeconds?: number };
+    plane: DataPlane | null;
     started: number;
+    done: (cloned: Cloned) => void;
   },
-): Promise<Cloned> {
-  const { name, policy, started } = o;
+): Promise<void> {
+  const { name, policy, plane, started, done } = o;
   const row = applianceRow(context, o.source);
   refuseExisting(context, [name], null);
-  await refuseMounted(context, row.name);
+  refuseSealed(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
-  const staged = await stage(context, row, { name, policy, options: o.options });
-  try {
-    await commit(context, staged);
-  } catch (error) {
-    removeTree(staged.dir);
-    throw error;
-  }
-  const { mac, template } = staged.target;
-  return {
-    name,
-    mac,
-    template,
-    source: row.name,
-    layers: staged.target.frozen.length,
-    elapsed_ms: elapsed(started),
-  };
+  const { source, id } = await freezeSource(context, row, plane);
+  const staged = await stage(context, { row: source, id, name, policy, options: o.options });
+  const record = await commit(context, staged);
+  const { mac, template, frozen } = staged.target;
+  done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
+  await context.journal.settle(record);
 }
 
 async function stage(
   context: FleetContext,
-  row: CatalogRow,
-  o: { name: string; policy: Stricter; options: QuotaOptions & { ttlSeconds?: number } },
+  o: {
+    row: CatalogRow;
+    id: FrozenId | null;
+    name: string;
+    policy: Stricter;
+    options: QuotaOptions & { ttlSeconds?: number };
+  },
 ): Promise<Staged> {
-  const { name, policy } = o;
+  const { row, id, name, policy } = o;
   const { paths } = context;
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   const dir = join(paths.appliances, `.tmp-${operationId()}`);
   mkdirSync(dir, { mode: 0o700 });
   try {
-    const isEmpty = [privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0);
-    const id = isEmpty ? null : operationId();
-    const frozen = id === null ? row.frozen : [id, ...row.frozen];
     const [mac] = allocateMacs(1, (one) => context.catalog.nameOfMac(one) !== null) as [string];
     const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
     const expires = endOf(o.options.ttlSeconds);
-    const state = stageAppliance(context, row, { name, mac, frozen, expires, dir });
+    const { privateDir } = applianceDirs(paths, row.name);
+    const { state, texts } = stageAppliance(context, row, { id, name, mac, expires, dir });
     stageQuota(join(dir, 'appliance'), o.options, readLimits(privateDir), true);
     // What a policy hides of it is found when the clone is first mounted.
     const usage = readUsage(privateDir);
     if (usage !== null) stageUsage(join(dir, 'appliance'), { ...usage, state: 'stale' }, true);
     const from = inState(paths, dir);
-    const steps: JournalStep[] = [];
-    if (id !== null) {
-      mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-      steps.push(...freezeSteps(context, row, id, dir), ...ownFrozenSteps(paths, row.name, id));
-    }
-    steps.push({ do: 'rename', from: join(from, 'appliance'), to: join('appliances', name) });
-    steps.push({ do: 'rename', from: join(from, 'machine'), to: join('machines', mac) });
-    steps.push(...policy.steps, policyStep(join('appliances', name), policy.record));
-    steps.push({ do: 'remove', path: from });
-    for (const one of [join(dir, 'appliance'), dir, paths.frozen]) syncDirectory(one);
+    const to = join('appliances', name);
+    const steps: JournalStep[] = [
+      { do: 'rename', from: join(from, 'appliance'), to },
+      { do: 'rename', from: join(from, 'machine'), to: join('machines', mac) },
+      ...policy.steps,
+      ...texts.map(([file, text]): JournalStep => ({ do: 'write', path: join(to, file), text })),
+      policyStep(to, policy.record),
+      { do: 'remove', path: from },
+    ];
     const family = familyOf(state)!;
-    const target = { ...row, name, mac, frozen, family, generation: definition?.record.generation ?? null };
-    return { dir, id, source: { ...row, frozen }, target, definition, steps };
+    const target = { ...row, name, mac, family, generation: definition?.record.generation ?? null };
+    return { dir, target, definition, steps };
   } catch (error) {
     removeTree(dir);
     throw error;
@@ -188,24 +183,23 @@ function stateOf(context: FleetContext, row: CatalogRow): ApplianceState {
   return state;
 }
 
-function textOf(state: ApplianceState): string {
-  return `${JSON.stringify(state)}\n`;
-}
-
-/** The clone's directory and its link of a machine. */
+/** The clone's directory and its link of a machine. Gives the files that are to be written into it. */
 function stageAppliance(
   context: FleetContext,
   row: CatalogRow,
-  o: { name: string; mac: string; frozen: FrozenId[]; expires: string | null; dir: string },
-): ApplianceState {
+  o: { id: FrozenId | null; name: string; mac: string; expires: string | null; dir: string },
+): { state: ApplianceState; texts: [string, string][] } {
   const { dir: source, privateDir } = applianceDirs(context.paths, row.name);
   const at = join(o.dir, 'appliance');
+  const texts: [string, string][] = [];
   if (!row.own) {
     mkdirSync(at, { mode: 0o755 });
-    writeNewFile(join(at, 'ldf'), readTextIfThere(join(source, 'ldf')) ?? '');
+    texts.push(['ldf', readTextIfThere(join(source, 'ldf')) ?? '']);
   }
   mkdirSync(join(at, 'private'), { mode: 0o755 });
-  copyRootAttributes(privateDir, join(at, 'private'));
+  // The root as it was at that instant.
+  const root = o.id === null ? privateDir : join(frozenDir(context.paths, o.id), 'private');
+  copyRootAttributes(root, join(at, 'private'));
   const { snapshots: _, expires: __, ...kept } = stateOf(context, row);
   const state: ApplianceState = {
     ...kept,
@@ -214,51 +208,25 @@ function stageAppliance(
     createdAt: new Date().toISOString(),
     parent: row.name,
     parentCreatedAt: row.family.createdAt,
-    base: o.frozen,
-    ...(o.frozen.length > 0 ? { frozen: o.frozen } : {}),
+    base: row.frozen,
+    ...(row.frozen.length > 0 ? { frozen: row.frozen } : {}),
     ...(o.expires === null ? {} : { expires: o.expires }),
   };
-  writeNewFile(join(at, 'state.json'), textOf(state));
+  texts.push(['state.json', `${JSON.stringify(state)}\n`]);
   stageBase(at, baseOf(context.paths, row.name));
   // What is judged at open in the source is so in the clone.
   const onOpen = readTextIfThere(onOpenFile(privateDir));
-  if (onOpen !== null) writeNewFile(onOpenFile(join(at, 'private')), onOpen);
+  if (onOpen !== null) texts.push([basename(onOpenFile(privateDir)), onOpen]);
   symlinkSync(`../appliances/${o.name}`, join(o.dir, 'machine'));
-  return state;
+  return { state, texts };
 }
 
-/** The source's private layer and whiteouts become the frozen layer `id`; empty ones take their places. */
-function freezeSteps(context: FleetContext, row: CatalogRow, id: FrozenId, dir: string): JournalStep[] {
-  const { paths } = context;
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
-  const state = stateOf(context, row);
-  const steps: JournalStep[] = [];
-  for (const part of ['private', 'whiteouts'] as const) {
-    const own = part === 'private' ? privateDir : whiteoutsDir;
-    if (!isThere(own)) continue;
-    const fresh = join(dir, part);
-    mkdirSync(fresh, { mode: 0o755 });
-    if (part === 'private') copyRootAttributes(own, fresh);
-    steps.push({
-      do: 'replace',
-      from: inState(paths, fresh),
-      to: inState(paths, own),
-      trash: inState(paths, join(frozenDir(paths, id), part)),
-    });
-  }
-  const text = textOf({ ...state, frozen: [id, ...row.frozen] });
-  steps.push({ do: 'write', path: join('appliances', row.name, 'state.json'), text });
-  return steps;
-}
-
-async function commit(context: FleetContext, staged: Staged): Promise<void> {
+/** The clone is there, and will be after a power cut. Gives the journal's record, to be settled. */
+async function commit(context: FleetContext, staged: Staged): Promise<string> {
   context.onStep('clone-staged');
-  const record = await context.journal.commit('clone', staged.steps);
+  const record = await context.journal.commitFirst('clone', staged.steps);
   if (staged.definition !== null) context.ownDefinitions.set(staged.target.name, staged.definition);
-  try {
-    context.catalog.put([staged.source, staged.target]);
-    context.onStep('catalog');
-  } finally {
-    context.journal.finish(record);
-  }
+  context.catalog.put([staged.target]);
+  context.onStep('catalog');
+  return record;
 }

@@ -11,6 +11,16 @@ import type { JournalStep } from '../journal.ts';
 import type { FrozenId } from './frozen.ts';
 import { dropUnusedFrozen } from './trash.ts';
 
+/** The journal's step that gives an appliance this list. */
+export function frozenListStep(context: FleetContext, row: CatalogRow, frozen: FrozenId[]): JournalStep {
+  const path = join('appliances', row.name, 'state.json');
+  const state = readJsonIfThere(join(context.root, path)) as ApplianceState | null;
+  if (state === null) throw new StrataError('BAD_FORMAT', `appliance ${row.name} has no state.json`);
+  const { frozen: _before, ...rest } = state;
+  const text = `${JSON.stringify(frozen.length > 0 ? { ...rest, frozen } : rest)}\n`;
+  return { do: 'write', path, text };
+}
+
 /** Under the appliance's lock and the commit lock. `plane`: it serves the appliance. `more`: steps of the same command, which come first. */
 export async function setFrozenList(
   context: FleetContext,
@@ -18,12 +28,7 @@ export async function setFrozenList(
   frozen: FrozenId[],
   o: { plane: DataPlane | null; more?: JournalStep[] },
 ): Promise<void> {
-  const path = join('appliances', row.name, 'state.json');
-  const state = readJsonIfThere(join(context.root, path)) as ApplianceState | null;
-  if (state === null) throw new StrataError('BAD_FORMAT', `appliance ${row.name} has no state.json`);
-  const { frozen: _before, ...rest } = state;
-  const text = `${JSON.stringify(frozen.length > 0 ? { ...rest, frozen } : rest)}\n`;
-  const steps: JournalStep[] = [...(o.more ?? []), { do: 'write', path, text }];
+  const steps: JournalStep[] = [...(o.more ?? []), frozenListStep(context, row, frozen)];
   const id = await context.journal.commit('frozen-layers', steps);
   try {
     const now = { ...row, frozen };

@@ -36,7 +36,7 @@ export function failureOf(error: unknown): LoopFailure {
 }
 
 /** Runs `change` when the changes before it on this mount have called `next`. */
-function inTurn(m: ServedMount, change: (next: () => void) => void): void {
+export function inTurn(m: ServedMount, change: (next: () => void) => void): void {
   const start = (): void => {
     m.changing = true;
     change(() => {
@@ -88,11 +88,11 @@ function expire(
   part(0);
 }
 
-/** Does the steps of a relayer between requests, until it is ready; `then` gets why it is not. */
-function stepwise(
+/** Does steps between requests, until they are ready; `then` gets why they are not. */
+export function stepwise(
   ctx: ServeContext,
   m: ServedMount,
-  work: RelayerWork,
+  work: Pick<RelayerWork, 'step'>,
   then: (failure: LoopFailure | null) => void,
 ): void {
   m.underWay++;

@@ -16,6 +16,8 @@ import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
 import { changeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
+import { freezeMount } from './freeze-mount.ts';
+import { holdSyncs, letGo } from './hold-syncs.ts';
 import { createLongWork } from './long-work.ts';
 import type {
   LoopCommand,
@@ -296,6 +298,15 @@ function execute(seq: number, command: LoopCommand): void {
     }
     case 'relayer':
       relayer(seq, command.changes);
+      break;
+    case 'hold':
+      answer(holdSyncs(ctx, served(command.id), command.nodes), null);
+      break;
+    case 'let-go':
+      answer(letGo(ctx, served(command.id)), null);
+      break;
+    case 'freeze':
+      freezeMount(ctx, served(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
       break;
     case 'revert': {
       const mount = served(command.id);

@@ -3,6 +3,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../../base/index.ts';
 import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { Features } from '../server/init.ts';
+import type { WriteBarrier } from './freeze-mount.ts';
 import type { FormerMount } from './take-over.ts';
 
 export type LoopCommand =
@@ -19,6 +20,15 @@ export type LoopCommand =
   /** Closes a VLFS that could not be mounted. */
   | { kind: 'drop'; id: string }
   | { kind: 'relayer'; changes: { id: string; stack: string; privateFiles?: PrivateFile[] }[] }
+  /** From here on syncs of these nodes, which keep their writers waiting, are not answered before the freeze that comes next. */
+  | { kind: 'hold'; id: string; nodes: number[] }
+  /**
+   * Freezes the private layer into `dir`, the topmost level of the stack, once the nodes of the barrier are held. Answers the files that changed while they
+   * were copied; none: it is done.
+   */
+  | { kind: 'freeze'; id: string; stack: string; dir: string; barrier: WriteBarrier | null }
+  /** Ends a hold for which no freeze came. */
+  | { kind: 'let-go'; id: string }
   | { kind: 'revert'; id: string; paths: string[] }
   | { kind: 'reset'; id: string; keep: string[] }
   /** Content that no VLFS shows from now on; and each reads anew whether it is checked at open. */

@@ -16,6 +16,7 @@ import type { FuseServer } from '../server/server.ts';
 import { createFuseServer } from '../server/server.ts';
 import { createBackingDevice } from '../transport/device.ts';
 import { invalInodeMessage } from '../transport/notify.ts';
+import { type Hold, isHeld, noteOpener } from './hold-syncs.ts';
 import { isJournaled, RESENT } from './journaled.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
 
@@ -52,6 +53,8 @@ export interface ServedMount {
   /** Commands that change names run one after the other. */
   changing: boolean;
   readonly waitingChanges: (() => void)[];
+  /** Syncs are held for a freeze, or null. */
+  hold: Hold | null;
   /** Requests that wait for a job, by the job. */
   readonly waiting: Map<SlowJob, Buffer[]>;
   /** Nodes whose attributes the VLFS changed behind the kernel's back; filled by it during a request. */
@@ -101,6 +104,7 @@ export function createServedMount(
     awaitsResent: false,
     changing: false,
     waitingChanges: [],
+    hold: null,
     waiting: new Map(),
   };
 }
@@ -157,16 +161,18 @@ export function goOnWithRequests(ctx: ServeContext, m: ServedMount): void {
 }
 
 /** The request in the buffer: answers it, or puts it aside. */
-function handle(ctx: ServeContext, m: ServedMount, length: number): void {
+export function handle(ctx: ServeContext, m: ServedMount, length: number): void {
   const { ledger } = m;
   const opcode = ctx.buffers.requestView.getUint32(IN_HEADER.opcode, true);
   if (opcode < OPCODES_END) m.kinds[opcode]!++;
   if (m.awaitsResent) endResent(ctx, m, opcode);
+  if (isHeld(ctx, m, opcode, length)) return;
   if (ledger !== null && isJournaled(opcode)) {
     handleOnce(ctx, m, length, ledger);
     return;
   }
   const result = m.server.handle(length);
+  noteOpener(ctx, m, opcode, result);
   finish(ctx, m, length, result);
   if (opcode === FUSE_OPCODE.INIT) noteFeatures(m);
 }
@@ -204,6 +210,7 @@ function handleOnce(ctx: ServeContext, m: ServedMount, length: number, { journal
     return;
   }
   const result = m.server.handle(length);
+  noteOpener(ctx, m, view.getUint32(IN_HEADER.opcode, true), result);
   if (result === PENDING) journal.postpone();
   else if (result > 0) journal.answered(out, result);
   if (m.closing.length > 0 && result > 0) {

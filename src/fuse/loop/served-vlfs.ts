@@ -7,6 +7,7 @@ import type { Ledger, Revival } from '../../vlfs/index.ts';
 
 type Optional =
   | 'beginRelayer'
+  | 'beginFreeze'
   | 'takeStaleNames'
   | 'takeListed'
   | 'takePrunable'

@@ -3,10 +3,11 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { StackSpec } from '../../vlfs/contract.ts';
+import type { ChangedFile, StackSpec } from '../../vlfs/contract.ts';
 import type { DataPlane, DataPlaneStatus, FoundMounts } from '../contract.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
+import { freezeWithWriters } from './hold-writers.ts';
 import { openMountRecords } from './mount-records.ts';
 import { type DataPlanePaths, dataPlanePaths } from './paths.ts';
 import { kill } from './process-life.ts';
@@ -26,6 +27,7 @@ import {
   errorFromWire,
   packMount,
   packRelayer,
+  type WireFreeze,
   type WireReply,
 } from './wire.ts';
 
@@ -100,11 +102,11 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
   }
 
   /** A call that names stacks: those that strata-fs does not know are sent, and it is made again. */
-  async function callWithStacks(method: string, params: unknown, stacks: StackSpec[]): Promise<void> {
+  async function callWithStacks<T>(method: string, params: unknown, stacks: StackSpec[]): Promise<T> {
     const unsent = new Map(stacks.map((stack) => [stack.key, stack]));
     for (;;) {
       try {
-        return await call<void>(method, params);
+        return await call<T>(method, params);
       } catch (error) {
         const key = error instanceof StrataError ? error.data?.['unknownStack'] : undefined;
         const stack = typeof key === 'string' ? unsent.get(key) : undefined;
@@ -124,6 +126,17 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
         packRelayer(changes),
         changes.map(({ stack }) => stack),
       ),
+    freeze: ({ id, stack, dir }) =>
+      freezeWithWriters({
+        id,
+        hold: (nodes) => call<string | null>('hold', { id, nodes }),
+        freeze: (barrier) =>
+          callWithStacks<ChangedFile[]>(
+            'freeze',
+            { id, stack: stack.key, dir, barrier } satisfies WireFreeze,
+            [stack],
+          ),
+      }),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
     readScanState: () => call<void>('readScanState', {}),

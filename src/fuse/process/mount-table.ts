@@ -6,8 +6,9 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { CacheMode, ChangedFile, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { FoundMounts, MountInfo, MountRequest } from '../contract.ts';
+import type { WriteBarrier } from '../loop/freeze-mount.ts';
 import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
 import type { FormerMount } from '../loop/take-over.ts';
 import type { Features } from '../server/init.ts';
@@ -26,6 +27,9 @@ const ENDING_POLL_MS = 2;
 /** How long the status waits for a thread. */
 const STATUS_MS = 500;
 
+/** How long writers are held when the freeze does not come for which that was done. */
+const HOLD_MS = 5000;
+
 interface Served {
   thread: ServingThread;
   mountpoints: { path: string; readOnly: boolean }[];
@@ -37,6 +41,13 @@ export interface MountTable {
   mount(request: MountRequest): Promise<void>;
   unmount(mountpoint: string, force: boolean): Promise<void>;
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
+  /** Holds the writers of nodes once they are synced, for the freeze that comes next. Returns a mountpoint of the VLFS. */
+  hold(id: string, nodes: number[]): Promise<string | null>;
+  /** Returns the files that changed while they were copied; none: it is done. */
+  freeze(
+    change: { id: string; stack: StackSpec; dir: string },
+    barrier: WriteBarrier | null,
+  ): Promise<ChangedFile[]>;
   revert(id: string, paths: string[]): Promise<string[]>;
   reset(id: string, keep: string[]): Promise<void>;
   status(): Promise<{
@@ -63,6 +74,15 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
   const table = new Map<string, Served>();
   const queues = new Map<string, Promise<unknown>>();
   const lastStatus = new WeakMap<ServingThread, ServedStatus[]>();
+  const holds = new Map<string, NodeJS.Timeout>();
+
+  /** Whoever held writers does not come for the freeze. */
+  async function letGo(id: string): Promise<void> {
+    await table
+      .get(id)
+      ?.thread.send({ kind: 'let-go', id })
+      .catch(() => {});
+  }
 
   /** Runs `work` after all earlier work on this VLFS. */
   function inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
@@ -221,6 +241,37 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         data: { failed: [...failed].map(([id, f]) => ({ id, code: f.code, message: f.message })) },
       });
     },
+    hold: (id, nodes) =>
+      inTurn(id, async () => {
+        const { thread, mountpoints } = served(id);
+        await thread.send({ kind: 'hold', id, nodes });
+        const held = setTimeout(() => void letGo(id), HOLD_MS);
+        holds.set(id, held);
+        return mountpoints[0]?.path ?? null;
+      }),
+    freeze: ({ id, stack, dir }, barrier) =>
+      inTurn(id, async () => {
+        clearTimeout(holds.get(id));
+        const { thread } = served(id);
+        const undo = records.restack(new Map([[id, stack]]));
+        let changed: ChangedFile[];
+        try {
+          changed = await thread.send<ChangedFile[]>({
+            kind: 'freeze',
+            id,
+            stack: thread.give(stack),
+            dir,
+            barrier,
+          });
+        } catch (error) {
+          undo(new Set([id]));
+          throw error;
+        }
+        const found = table.get(id);
+        if (changed.length > 0) undo(new Set([id]));
+        else if (found !== undefined) found.stackKey = stack.key;
+        return changed;
+      }),
     revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
     async status() {

@@ -16,6 +16,7 @@ import {
   createLineReader,
   encodeLine,
   unpackRelayer,
+  type WireFreeze,
   type WireMount,
   type WireRelayer,
   type WireRequest,
@@ -131,6 +132,9 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     },
     unmount: (p: { mountpoint: string; force: boolean }) => mounts.unmount(p.mountpoint, p.force),
     relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
+    hold: (p: { id: string; nodes: number[] }) => mounts.hold(p.id, p.nodes),
+    freeze: ({ id, stack, dir, barrier }: WireFreeze) =>
+      mounts.freeze({ id, stack: records.stacks.ofKey(stack), dir }, barrier),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
     readScanState,

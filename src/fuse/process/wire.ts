@@ -6,6 +6,7 @@
 import { ERROR_CODES, type ErrorCode, LIMITS, StrataError } from '../../base/index.ts';
 import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { MountRequest } from '../contract.ts';
+import type { WriteBarrier } from '../loop/freeze-mount.ts';
 
 export interface WireRequest {
   seq: number;
@@ -60,6 +61,14 @@ export type WireMount = Omit<MountRequest, 'vlfs'> & { vlfs: Omit<VlfsSpec, 'sta
 
 export function packMount({ vlfs, ...rest }: MountRequest): WireMount {
   return { ...rest, vlfs: { ...vlfs, stack: vlfs.stack.key } };
+}
+
+/** `stack`: by its key. */
+export interface WireFreeze {
+  id: string;
+  stack: string;
+  dir: string;
+  barrier: WriteBarrier | null;
 }
 
 export interface RelayerChange {

@@ -1,10 +1,10 @@
 /**
- * The real VLFS, in a strata-fs that dies by SIGKILL at a chosen step of a relayer, a revert or a reset. STRATA_TEST_DYING names a file with the number
+ * The real VLFS, in a strata-fs that dies by SIGKILL at a chosen step of a relayer, a freeze, a revert or a reset. STRATA_TEST_DYING names a file with the number
  * of that step; it is removed when the process dies. Steps are what the VLFS announces before it changes something on disk, what it
  * does between requests, and the calls in which the loop learns what is to be expired.
  */
 import { readFileSync, rmSync } from 'node:fs';
-import type { RelayerWork } from '../../vlfs/contract.ts';
+import type { FreezeWork, RelayerWork } from '../../vlfs/contract.ts';
 import { holdStack, openVlfs as openReal, type Vlfs, type VlfsOptions } from '../../vlfs/index.ts';
 
 export { holdStack };
@@ -64,6 +64,15 @@ export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOpti
         names: () => within(() => work.names()),
         commit: () => within(() => work.commit()),
       } satisfies RelayerWork;
+    },
+    beginFreeze(stack, dir) {
+      begin();
+      const work = vlfs.beginFreeze(stack, dir);
+      return {
+        ...work,
+        step: () => within(() => work.step(0)),
+        commit: () => within(() => work.commit()),
+      } satisfies FreezeWork;
     },
     takeStaleNames: () => within(() => vlfs.takeStaleNames()),
     takeListed: (but) => within(() => vlfs.takeListed(but)),

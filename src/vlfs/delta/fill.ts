@@ -196,7 +196,9 @@ function open(core: Core, node: Node, partial: Partial): number {
   }
   const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = stat;
   if (core.quota !== null) knowBytes(core, node);
+  core.filling++;
   partial.filling = {
+    core,
     from: 0,
     to: 0,
     job: null as never,
@@ -335,6 +337,7 @@ export function dropFill(partial: Partial): void {
   const { filling } = partial;
   if (filling === null) return;
   partial.filling = null;
+  filling.core.filling--;
   close(filling.fd);
   close(filling.baseFd);
 }

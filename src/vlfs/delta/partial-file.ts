@@ -56,6 +56,7 @@ export interface Partial {
 }
 
 export interface Filling {
+  readonly core: Core;
   from: number;
   to: number;
   job: SlowJob;

@@ -102,7 +102,7 @@ function reviveHandles(
     const node = core.nodes.get(record.node);
     if (node === undefined || !Number.isInteger(record.fh) || record.fh < 0 || record.fh >= MOST_HANDLES)
       continue;
-    if (node.unit !== null && node.unit.frozen !== null) confirm(core, node);
+    if (!node.priv && node.unit !== null && node.unit.frozen !== null) confirm(core, node);
     const present = (record.backing & BACKING_BIT.present) !== 0;
     const key = record.fd >= 0 ? `${record.fd}` : `node ${node.id} ${record.backing & BACKING_BIT.shared}`;
     let backing = backings.get(key) ?? null;

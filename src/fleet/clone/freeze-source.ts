@@ -1,0 +1,55 @@
+/**
+ * The first half of a clone: the source's private layer becomes a frozen layer of the source, and nothing that one can see changes. The layer is there and listed,
+ * empty, before (on the disk, too); then it changes places with the private one. A kill anywhere leaves the source as it is, with one frozen layer more at most.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DataPlane } from '../../fuse/contract.ts';
+import { copyRootAttributes, freezeOffline } from '../../vlfs/index.ts';
+import type { CatalogRow } from '../catalog.ts';
+import { type FleetContext, operationId } from '../context.ts';
+import { keepOrder, namesIn, replaceFile } from '../files.ts';
+import { applianceStack, vlfsSpec } from '../follow.ts';
+import { ownFrozenSteps } from '../policy/record.ts';
+import { applianceDirs } from '../private-files.ts';
+import { type FrozenId, frozenDir } from './frozen.ts';
+import { frozenListStep, setFrozenList } from './frozen-list.ts';
+
+/** Under the source's lock and the commit lock. `plane`: it serves the source. Gives the source as it is then, and the new layer (null: it needed none). */
+export async function freezeSource(
+  context: FleetContext,
+  row: CatalogRow,
+  plane: DataPlane | null,
+): Promise<{ source: CatalogRow; id: FrozenId | null }> {
+  const { paths } = context;
+  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
+  if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0)) return { source: row, id: null };
+  const id = operationId();
+  const dir = frozenDir(paths, id);
+  mkdirSync(dir, { mode: 0o700 });
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { mode: 0o755 });
+  copyRootAttributes(privateDir, join(dir, 'private'));
+  const frozen = [id, ...row.frozen];
+  const source = { ...row, frozen };
+  context.onStep('freeze-staged');
+  // The policy first: a layer that it names and that is not there yet changes nothing.
+  const steps = [...ownFrozenSteps(paths, row.name, id), frozenListStep(context, row, frozen)];
+  keepOrder(paths.frozen);
+  for (const step of steps) {
+    if (step.do === 'write') replaceFile(join(context.root, step.path), step.text, { syncParent: false });
+    context.onStep('listed');
+  }
+  context.catalog.put([source]);
+  keepOrder(paths.frozen);
+  try {
+    if (plane === null) freezeOffline(vlfsSpec(context, source), dir);
+    else await plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
+  } catch (error) {
+    // What is not empty may be the source's.
+    const isEmpty = ['private', 'whiteouts'].every((part) => namesIn(join(dir, part)).length === 0);
+    if (isEmpty) await setFrozenList(context, source, row.frozen, { plane });
+    throw error;
+  }
+  context.onStep('frozen');
+  return { source, id };
+}

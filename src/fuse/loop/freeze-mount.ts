@@ -1,0 +1,95 @@
+/**
+ * The freeze of a served VLFS's private layer: prepared between requests, done in one turn when no job of the pool changes a file and no open file changed
+ * while it was copied. What goes on changing is told to stratad, which comes again with its writers held. Nothing that the kernel holds becomes wrong.
+ */
+import type { ChangedFile, SlowJob, StackSpec } from '../../vlfs/contract.ts';
+import { stackName } from '../stack-name.ts';
+import { failureOf, inTurn, stepwise } from './change-names.ts';
+import { areHeld, letGo } from './hold-syncs.ts';
+import type { LoopFailure } from './messages.ts';
+import type { ServeContext, ServedMount } from './served-mount.ts';
+
+/** Nodes whose syncs hold their writers, and the threads that opened them for that. */
+export interface WriteBarrier {
+  nodes: number[];
+  threads: number[];
+}
+
+/** For so long a moment is looked for; with writers held, a shorter time (they are held for as long as that only on an overloaded machine). */
+const PATIENCE_MS = 5000;
+const HELD_MS = 3000;
+/** Turns in which files changed, before they are told. */
+const TRIES = 2;
+
+/** What changes files while it runs. */
+const CHANGING: readonly SlowJob['kind'][] = ['truncate', 'fallocate', 'copy-range', 'fill'];
+
+/** `done` gets the files that changed, or why nothing was done. */
+export function freezeMount(
+  ctx: ServeContext,
+  m: ServedMount,
+  { stack, dir, barrier }: { stack: StackSpec; dir: string; barrier: WriteBarrier | null },
+  done: (changed: ChangedFile[], failure: LoopFailure | null) => void,
+): void {
+  inTurn(m, (next) => {
+    const finish = (failure: LoopFailure | null, changed: ChangedFile[] = []): void => {
+      letGo(ctx, m);
+      m.ledger?.setStack(stackName(m.stackKey));
+      done(changed, failure);
+      next();
+    };
+    if (m.vlfs.beginFreeze === undefined) {
+      finish({ code: 'UNSUPPORTED', message: `${m.id} cannot be frozen` });
+      return;
+    }
+    if (m.hold !== null) m.hold.threads = new Set(barrier?.threads);
+    m.ledger?.setNextStack(stackName(stack.key));
+    const until = performance.now() + (barrier === null ? PATIENCE_MS : HELD_MS);
+    const work = m.vlfs.beginFreeze(stack, dir);
+    let tries = 0;
+    const attempt = (): void =>
+      stepwise(ctx, m, work, (failure) => {
+        let outcome: ReturnType<typeof work.commit> = 'wait';
+        try {
+          const ready = barrier === null || areHeld(m, barrier.nodes);
+          if (failure === null && ready && !isChanging(m)) outcome = work.commit();
+        } catch (error) {
+          failure = failureOf(error);
+        }
+        if (outcome === 'done') {
+          letGo(ctx, m);
+          m.stackKey = stack.key;
+          m.ledger?.setStack(stackName(stack.key));
+          return stepwise(ctx, m, work, finish);
+        }
+        const late = performance.now() >= until;
+        if (failure === null && outcome === 'wait' && late)
+          failure = barrier !== null && !areHeld(m, barrier.nodes) ? NOT_HELD : BUSY;
+        if (failure === null && (outcome === 'wait' || ++tries < TRIES)) {
+          ctx.later(() => {
+            attempt();
+            return true;
+          });
+          return;
+        }
+        work.abort();
+        finish(failure, outcome === 'wait' ? [] : outcome);
+      });
+    attempt();
+  });
+}
+
+const BUSY: LoopFailure = {
+  code: 'BUSY',
+  message: 'files are being copied, cut or completed without rest',
+  hint: 'repeat the command',
+};
+
+const NOT_HELD: LoopFailure = {
+  code: 'BUSY',
+  message: 'programs that write without rest cannot be held',
+  hint: 'repeat the command',
+};
+
+const isChanging = (m: ServedMount): boolean =>
+  [...m.waiting.keys()].some(({ kind }) => CHANGING.includes(kind));

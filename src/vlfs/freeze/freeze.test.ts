@@ -1,0 +1,210 @@
+/** Clones of a VLFS that is open: what programs have open stays theirs, the clone has what was there at that instant, and a kill changes nothing. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { VlfsSpec } from '../contract.ts';
+import { cloneOf, freezeOpen } from '../frozen.test-support.ts';
+import { diffVlfs } from '../index.ts';
+import { Client, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
+
+const MODES = [{ passthrough: false }, { passthrough: true }, { passthrough: true, partialBytes: 0 }];
+const EXACT = { cachedBytes: Number.POSITIVE_INFINITY };
+const READ = 0;
+/** Not for reading too: stores through mappings of what the mount itself caches cannot be told. */
+const WRITE = 1;
+
+async function opened(
+  box: Sandbox,
+  options: object,
+  body: (c: Client, spec: VlfsSpec, clone: (name: string) => Client) => void,
+): Promise<void> {
+  const level = await box.unit('base', '1', {
+    'etc/a': 'layer a',
+    'etc/deep/b': 'layer b',
+    h1: 'linked',
+    h2: { hard: 'h1' },
+  });
+  const spec = box.spec('a', [level]);
+  const clients: Client[] = [];
+  const open = (one: VlfsSpec): Client => {
+    const client = new Client(one, { ...EXACT, ...options });
+    clients.push(client);
+    return client;
+  };
+  const source = open(spec);
+  let now = spec;
+  try {
+    body(source, spec, (name) => {
+      now = freezeOpen(box, source, now);
+      return open(cloneOf(box, now, name));
+    });
+    for (const { faults } of clients) assert.deepEqual(faults, []);
+  } finally {
+    for (const client of clients) client.close();
+  }
+}
+
+for (const options of MODES) {
+  test(`what is open stays the source's own ${JSON.stringify(options)}`, async () => {
+    await sandboxed((box) =>
+      opened(box, options, (c, _, clone) => {
+        c.mkdir('var');
+        c.write('var/log', 'one\n');
+        c.write('var/closed', 'closed');
+        const writer = c.open('var/log', WRITE);
+        const tail = c.open('var/log', READ);
+        const reader = c.open('var/closed', READ);
+        c.write('etc/a', 'mine');
+        const layers = c.open('etc/a', READ);
+        c.write('gone', 'no name');
+        const gone = c.open('gone', 2);
+        c.unlink('gone');
+        const inode = c.stat('var/log').ino;
+        const changes = c.tree();
+        const k = clone('b');
+        assert.deepEqual(c.tree(), changes);
+        assert.deepEqual(k.tree(), changes);
+        assert.equal(c.stat('var/log').ino, inode);
+        c.writeHandle(writer, 'two\n', 4);
+        assert.equal(c.readHandle(tail), 'one\ntwo\n', 'who reads it sees what is written');
+        assert.equal(c.read('var/log'), 'one\ntwo\n');
+        assert.equal(k.read('var/log'), 'one\n');
+        c.append('var/closed', '+');
+        c.append('etc/a', '+');
+        assert.equal(c.readHandle(reader), 'closed+');
+        assert.equal(c.readHandle(layers), 'mine+');
+        c.writeHandle(gone, 'still there');
+        assert.equal(c.readHandle(gone), 'still there');
+        assert.equal(k.exists('gone'), false);
+        k.append('var/log', 'other\n');
+        k.write('var/closed', 'k');
+        assert.equal(c.read('var/log'), 'one\ntwo\n');
+        assert.equal(c.read('var/closed'), 'closed+');
+        const second = clone('d');
+        assert.equal(second.read('var/log'), 'one\ntwo\n');
+        c.writeHandle(writer, 'three\n', 8);
+        assert.equal(c.readHandle(tail), 'one\ntwo\nthree\n');
+        assert.equal(second.read('var/log'), 'one\ntwo\n');
+        assert.equal(k.read('var/log'), 'one\nother\n');
+        for (const handle of [writer, tail, reader, layers, gone]) c.release(handle);
+        c.unlink('var/log');
+        assert.equal(c.exists('var/log'), false);
+        assert.equal(second.read('var/log'), 'one\ntwo\n');
+      }),
+    )();
+  });
+
+  test(`hard links of open files are whole on both sides ${JSON.stringify(options)}`, async () => {
+    await sandboxed((box) =>
+      opened(box, options, (c, spec, clone) => {
+        c.mkdir('d');
+        c.write('d/one', 'x');
+        c.link('d/one', 'two');
+        c.link('d/one', 'etc/deep/three');
+        c.append('h1', '+');
+        c.close();
+        // Names that nobody looked up since.
+        const again = new Client(spec, { ...EXACT, ...options });
+        try {
+          const next = (): Client => {
+            const frozen = freezeOpen(box, again, spec);
+            return new Client(cloneOf(box, frozen, 'n'), { ...EXACT, ...options });
+          };
+          const [one, linked] = [again.open('d/one', WRITE), again.open('h2', WRITE)];
+          const k = next();
+          try {
+            again.writeHandle(one, 'source');
+            again.writeHandle(linked, 'LINKED+');
+            for (const name of ['d/one', 'two', 'etc/deep/three']) {
+              assert.equal(again.read(name), 'source', name);
+              assert.equal(k.read(name), 'x', name);
+              for (const side of [again, k]) assert.equal(side.stat(name).nlink, 3, name);
+            }
+            k.write('two', 'clone');
+            assert.equal(k.read('etc/deep/three'), 'clone');
+            assert.equal(again.read('etc/deep/three'), 'source');
+            assert.deepEqual([again.read('h1'), k.read('h1'), k.stat('h2').nlink], ['LINKED+', 'linked+', 2]);
+            again.unlink('two');
+            assert.equal(again.stat('d/one').nlink, 2);
+            assert.equal(k.stat('d/one').nlink, 3);
+            for (const handle of [one, linked]) again.release(handle);
+            assert.deepEqual([...again.faults, ...k.faults], []);
+          } finally {
+            k.close();
+          }
+        } finally {
+          again.close();
+        }
+        void clone;
+      }),
+    )();
+  });
+}
+
+test('whatever a kill cuts off, the source shows what it did, and no inode is in two layers', async () => {
+  await sandboxed(async (box) => {
+    const level = await box.unit('base', '1', { 'etc/a': 'layer a', 'etc/b': 'layer b' });
+    const spec = box.spec('a', [level]);
+    const taken: { step: string; root: string }[] = [];
+    let armed = false;
+    const c = new Client(spec, {
+      ...EXACT,
+      passthrough: true,
+      onStep(step) {
+        if (!armed) return;
+        const root = join(box.dir, 'at', `${taken.length}`);
+        mkdirSync(root, { recursive: true });
+        execFileSync('cp', ['-a', join(box.dir, 'appliances'), join(box.dir, 'frozen'), root]);
+        taken.push({ step, root });
+      },
+    });
+    c.mkdir('d');
+    c.write('d/f', 'open');
+    c.link('d/f', 'g');
+    c.write('etc/a', 'mine');
+    c.unlink('etc/b');
+    c.write('closed', 'x');
+    const handle = c.open('g', WRITE);
+    const shown = c.tree();
+    const changes = diffVlfs(spec);
+    armed = true;
+    const next = freezeOpen(box, c, spec);
+    armed = false;
+    c.release(handle);
+    c.close();
+    assert.ok(taken.length > 6, taken.map(({ step }) => step).join());
+    taken.push({ step: 'end', root: box.dir });
+    for (const { step, root } of taken) {
+      const moved = (at: string): string => at.replace(box.dir, root);
+      // As it is listed: the layer may be empty.
+      const found: VlfsSpec = {
+        ...next,
+        privateDir: moved(next.privateDir),
+        whiteoutsDir: moved(next.whiteoutsDir),
+        stack: {
+          key: `${next.stack.key} ${step} ${root}`,
+          levels: next.stack.levels.map((one) =>
+            one.kind === 'frozen'
+              ? { ...one, treeDir: moved(one.treeDir), whiteoutsDir: moved(one.whiteoutsDir!) }
+              : one,
+          ),
+        },
+      };
+      const again = new Client(found, { ...EXACT, passthrough: true });
+      try {
+        assert.deepEqual(again.tree(), shown, step);
+        assert.deepEqual(diffVlfs(found), changes, step);
+        again.append('g', '+');
+        assert.equal(again.read('d/f'), 'open+', step);
+        assert.equal(again.stat('d/f').nlink, 2, step);
+      } finally {
+        again.close();
+      }
+      const dir = join(root, 'frozen', readdirSync(join(root, 'frozen'))[0]!);
+      assert.deepEqual(readdirSync(dir).sort(), ['private', 'whiteouts'], step);
+      if (root !== box.dir) rmSync(root, { recursive: true });
+    }
+  })();
+});

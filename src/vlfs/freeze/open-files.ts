@@ -1,0 +1,118 @@
+/**
+ * The private files that somebody has open, with all their names: what stays the appliance's live inode when its private layer is frozen. Names that nobody
+ * looked up are found by one walk through the private layer, which is made only when an open file has such names.
+ */
+
+import { nameToText, StrataError } from '../../base/index.ts';
+import {
+  close,
+  type DirectoryEntry,
+  DT_DIR,
+  fstat,
+  newStat,
+  readSomeEntries,
+  statAt,
+} from '../../sys/index.ts';
+import { directoryByPath } from '../copy-up-links.ts';
+import type { Core, Node } from '../core.ts';
+import { directoryFd } from '../directory-fds.ts';
+import { nodeAt, refresh } from '../lookup.ts';
+import { pathOf } from '../nodes.ts';
+import type { Steps } from '../steps.ts';
+import { openDirectory } from '../whiteout-sets.ts';
+
+export interface OpenFile {
+  node: Node;
+  /** A descriptor of the file. */
+  fd: number;
+  /** The kernel keeps its content in the page cache of the mount. */
+  cached: boolean;
+  names: { parent: Node; name: string }[];
+}
+
+const stat = newStat();
+
+/** Open files that the private layer has under some name. What was deleted, or never had a name, is nobody else's anyway. */
+export function openFiles(core: Core): OpenFile[] {
+  const found = new Map<Node, OpenFile>();
+  for (const handle of core.handles) {
+    if (handle === null || handle.backing === null || handle.backing.shared || handle.backing.fd < 0)
+      continue;
+    const { node, backing } = handle;
+    if (!node.priv || node.parent === null || found.has(node)) continue;
+    if (fstat(backing.fd, stat) < 0 || stat.ino !== node.privIno) continue;
+    const known = [{ parent: node.parent, name: node.name }, ...(node.moreNames?.values() ?? [])];
+    const names = known.filter(({ parent, name }) => isAt(core, node, parent, name));
+    const cached = backing.cached || !core.passthrough;
+    if (names.length > 0) found.set(node, { node, fd: backing.fd, cached, names });
+  }
+  return [...found.values()];
+}
+
+function isAt(core: Core, node: Node, parent: Node, name: string): boolean {
+  if (refresh(core, parent) < 0 || !parent.priv) return false;
+  const fd = directoryFd(core, parent);
+  return fd >= 0 && statAt(fd, name, stat) === 0 && stat.ino === node.privIno;
+}
+
+/** What a program stores through a mapping of the mount's own page cache cannot be told from here. */
+export function refuseMapped(core: Core, files: readonly OpenFile[]): void {
+  const mapped = files.find(({ node, cached }) => cached && node.mappers > 0);
+  if (mapped === undefined) return;
+  const path = nameToText((pathOf(core, mapped.names[0]!.parent, mapped.names[0]!.name) ?? '') as never);
+  throw new StrataError(
+    'BUSY',
+    `/${path} is open for reading and writing, and what programs store through mappings of it cannot be seen`,
+    { hint: 'end the program that has it open, or clone the appliance while it is not mounted' },
+  );
+}
+
+/** Inodes of open files with names that are not known. */
+export function unnamedLinks(files: readonly OpenFile[]): Set<number> {
+  const found = new Set<number>();
+  for (const { node, fd, names } of files)
+    if (fstat(fd, stat) === 0 && stat.nlink > names.length) found.add(node.privIno);
+  return found;
+}
+
+/** Looks up every name that an open file has. */
+export function* nameOpenFiles(core: Core): Steps<void> {
+  const wanted = unnamedLinks(openFiles(core));
+  if (wanted.size === 0) return;
+  const paths = yield* pathsOf(core.rootFd, wanted);
+  for (const parts of paths) {
+    const name = parts.pop()!;
+    const parent = directoryByPath(core, parts);
+    if (parent !== null) nodeAt(core, parent, name);
+    yield;
+  }
+}
+
+/** Every path below an open directory that leads to one of these inodes. */
+export function* pathsOf(root: number, inodes: ReadonlySet<number>): Steps<string[][]> {
+  const found: string[][] = [];
+  const waiting: string[][] = [[]];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    const fd = openBelow(root, path);
+    for (let entries: DirectoryEntry[] = []; fd >= 0 && readSomeEntries(fd, entries) > 0; entries = [])
+      for (const { name, type, ino } of entries) {
+        if (type === DT_DIR) waiting.push([...path, name]);
+        else if (inodes.has(ino)) found.push([...path, name]);
+      }
+    if (fd >= 0) close(fd);
+    yield;
+  }
+  return found;
+}
+
+/** Opens the directory at a path, following no link; the caller closes it. */
+export function openBelow(root: number, parts: readonly string[]): number {
+  let fd = openDirectory(root, '.');
+  for (const part of parts) {
+    if (fd < 0) return fd;
+    const next = openDirectory(fd, part);
+    close(fd);
+    fd = next;
+  }
+  return fd;
+}
