@@ -150,6 +150,7 @@ export const REQUEST_SCHEMAS = {
       source: name,
       name,
       ttlSeconds: Type.Optional(ttl),
+      path: Type.Optional(path),
       ...policy,
       ...quota,
     },

@@ -7,7 +7,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { asStrataError, checkObjectName, LIMITS, type Progress, StrataError } from '../base/index.ts';
-import { usageAside } from '../vlfs/index.ts';
+import { onOpenFile, usageAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { frozenDir, frozenList } from './clone/frozen.ts';
 import { dropUnusedFrozen } from './clone/trash.ts';
@@ -33,6 +33,7 @@ import { COMMIT } from './locks.ts';
 import { allocateMacs, normalizeMac } from './macs.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
 import { makeOwnGenerations } from './own-layers.ts';
+import { type PolicyRecord, policyText } from './policy/record.ts';
 import { applianceDirs } from './private-files.ts';
 import { stageQuota, stageUsage } from './quota/quotas.ts';
 import { behindSealed } from './sealed/settle.ts';
@@ -70,6 +71,16 @@ export interface ApplianceState {
   expires?: string;
 }
 
+/** What an appliance has below everything else, and what comes with it. */
+export interface Imported {
+  base: BaseId;
+  /** Bring it into its place. */
+  steps: JournalStep[];
+  policy?: PolicyRecord;
+  /** How contents are judged before they are opened, as on-open.json says it. */
+  onOpen?: string | null;
+}
+
 type CreateOptions = Parameters<Fleet['create']>[0];
 type Created = Awaited<ReturnType<Fleet['create']>>;
 
@@ -92,7 +103,7 @@ export async function createAppliances(
   context: FleetContext,
   options: CreateOptions,
   progress: Progress,
-  imported: { base: BaseId; steps: JournalStep[] } | null = null,
+  imported: Imported | null = null,
 ): Promise<Created> {
   const started = performance.now();
   const names = namesFor(options);
@@ -124,8 +135,7 @@ export async function createAppliances(
         refuseExisting(context, names, mac);
         const macs =
           mac === null ? allocateMacs(names.length, (m) => context.catalog.nameOfMac(m) !== null) : [mac];
-        const base = imported?.base ?? null;
-        const rows = await stageAppliances(context, options, { names, macs, stage, definitions, base });
+        const rows = await stageAppliances(context, options, { names, macs, stage, definitions, imported });
         await commitAppliances(context, rows, stage, definitions, imported?.steps ?? []);
         const appliances = rows.map((row) => ({ name: row.name, mac: row.mac, template: row.template }));
         return { appliances, elapsed_ms: elapsed(started) };
@@ -157,10 +167,10 @@ async function stageAppliances(
     macs: string[];
     stage: string;
     definitions: Map<string, Definition>;
-    base: BaseId | null;
+    imported: Imported | null;
   },
 ): Promise<CatalogRow[]> {
-  const { names, macs, stage, definitions } = o;
+  const { names, macs, stage, definitions, imported } = o;
   const { template } = options;
   const createdAt = new Date().toISOString();
   const expires = endOf(options.ttlSeconds);
@@ -178,7 +188,7 @@ async function stageAppliances(
       writeNewFile(join(dir, 'ldf'), ldf, false);
     }
     mkdirSync(join(dir, 'private'), { mode: 0o755 });
-    stageBase(dir, o.base);
+    if (imported !== null) stageImported(dir, imported);
     stageQuota(dir, options, null, false);
     stageUsage(dir, { bytes: 0, inodes: 0, state: 'exact' }, false);
     const own = definition !== undefined;
@@ -208,6 +218,12 @@ async function stageAppliances(
   syncFileSystem(stage);
   context.onStep('appliances-staged');
   return rows;
+}
+
+function stageImported(dir: string, { base, policy, onOpen }: Imported): void {
+  stageBase(dir, base);
+  if (policy !== undefined) writeNewFile(join(dir, 'policy.json'), policyText(policy));
+  if (onOpen != null) writeNewFile(onOpenFile(join(dir, 'private')), onOpen);
 }
 
 async function commitAppliances(

@@ -364,7 +364,8 @@ export interface Fleet {
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
   /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
   clone(
-    o: { source: string; name: string; ttlSeconds?: number } & PolicySource & QuotaOptions,
+    /** `path`: the directory of the source that is the clone's root; then all below it is copied. */
+    o: { source: string; name: string; path?: string; ttlSeconds?: number } & PolicySource & QuotaOptions,
     progress: Progress,
   ): Promise<{
     name: string;

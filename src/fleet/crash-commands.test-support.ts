@@ -1,4 +1,5 @@
 /** Commands that change state, for the crash tests; they expect the state root that crash.test.ts makes. */
+import { join } from 'node:path';
 import { noProgress } from '../base/index.ts';
 import type { Fleet } from './contract.ts';
 
@@ -16,6 +17,8 @@ export const COMMANDS: Record<string, (fleet: Fleet) => Promise<unknown>> = {
   restore: (fleet) => fleet.restore({ name: 'child', snapshot: 'before' }),
   merge: (fleet) => fleet.merge({ name: 'child', into: 'parent' }, noProgress),
   promote: (fleet) => fleet.promote('child'),
+  'import-dir': (fleet) =>
+    fleet.importDir({ source: join(import.meta.dirname, 'quota'), name: 'i', template: 't' }, noProgress),
   delete: (fleet) => fleet.delete(['a', 'own']),
   'template-delete': (fleet) => fleet.templateDelete('two'),
 };

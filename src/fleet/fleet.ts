@@ -19,6 +19,7 @@ import { checkFleet } from './fsck/fsck.ts';
 import { collectGarbage } from './gc/gc.ts';
 import { dropLeftBases } from './import/base.ts';
 import { importDirectory } from './import/import-dir.ts';
+import { cloneRooted } from './import/rooted-clone.ts';
 import { openJournal } from './journal.ts';
 import {
   addRepo,
@@ -151,7 +152,8 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     update: (o, progress) => updateFleet(context, o, progress),
     rollback: (o, progress) => rollbackTemplate(context, o, progress),
     create: (o, progress) => createAppliances(context, o, progress),
-    clone: (o) => cloneAppliance(context, o),
+    clone: ({ path, ...o }, progress) =>
+      path === undefined ? cloneAppliance(context, o) : cloneRooted(context, { ...o, path }, progress),
     importDir: (o, progress) => importDirectory(context, o, progress),
     quotaSet: (o) => setQuota(context, o),
     quotaShow: (name) => quotaOf(context, name),

@@ -96,7 +96,7 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     }
     if (step.do === 'take') {
       const to = inRoot(step.to);
-      if (isThere(to)) return;
+      if (isThere(to) || !isThere(step.from)) return;
       renameSync(step.from, to);
       touched.add(dirname(step.from));
       touched.add(dirname(to));

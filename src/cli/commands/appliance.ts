@@ -1,10 +1,17 @@
 /** `strata create|clone|list|show|delete`: appliances. */
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
-import { durationOption, maybe, number, text, word, wordList } from '../words.ts';
+import { durationOption, insidePath, maybe, number, text, word, wordList } from '../words.ts';
 import { endsIn, localTime, TTL_OPTION } from './family.ts';
 import { POLICY_OPTIONS, policyOptions } from './policy.ts';
 import { QUOTA_OPTIONS, quotaOptions } from './quota.ts';
+
+/** `NAME` or `NAME:/PATH`. */
+function sourceOf(given: string): { source: string; path?: string } {
+  const colon = given.indexOf(':');
+  if (colon < 0) return { source: given };
+  return { source: given.slice(0, colon), path: insidePath(given.slice(colon + 1)) };
+}
 
 export const APPLIANCE_COMMANDS: CommandSpec[] = [
   {
@@ -67,15 +74,20 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     path: 'clone',
     summary: 'Make an appliance from what another one is now',
     details:
-      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. A clone has the quota of its source, unless another is given.',
+      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. A clone has the quota of its source, unless another is given. With SOURCE:/PATH all below the path is copied (by shared blocks where possible) to an appliance of its own, which does not follow updates.',
     args: [
-      { name: 'SOURCE', description: 'the appliance to clone', kind: 'appliance' },
+      {
+        name: 'SOURCE',
+        description: 'the appliance to clone; SOURCE:/PATH makes a directory of it the root of the clone',
+        kind: 'appliance',
+      },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
     ],
     options: [TTL_OPTION, ...POLICY_OPTIONS, ...QUOTA_OPTIONS],
     examples: [
       ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
       ['strata clone web-1 test-3 --ttl 2h', 'deleted in two hours'],
+      ['strata clone host:/srv/chroots/web web-2', 'a directory becomes the root'],
       [
         "strata clone web-1 test-2 --secrets --exclude '/srv/keys/'",
         'without well-known secrets, and without these',
@@ -83,7 +95,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     ],
     run: async (invocation) => {
       const result = await invocation.context.call('clone', {
-        source: word(invocation, 0),
+        ...sourceOf(word(invocation, 0)),
         name: word(invocation, 1),
         ...maybe('ttlSeconds', durationOption(invocation, 'ttl')),
         ...policyOptions(invocation),

@@ -3,7 +3,7 @@
  * else, as one more layer: nothing in it is a change of the appliance. Clones show the same one; who needs it is known from those files alone.
  */
 import { renameSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
@@ -39,8 +39,8 @@ export function stageBase(dir: string, id: BaseId | null): void {
   if (id !== null) writeNewFile(join(dir, 'base'), `${id}\n`);
 }
 
-export function baseLevel(paths: FleetPaths, id: BaseId): LevelSpec {
-  const dir = baseDir(paths, id);
+/** The level of a base that stands in `dir`. */
+export function baseLevelAt(dir: string, id: BaseId): LevelSpec {
   return {
     kind: 'software',
     id: `imported/${id} 1`,
@@ -53,7 +53,16 @@ export function baseLevel(paths: FleetPaths, id: BaseId): LevelSpec {
 /** An appliance's stack with its base at the bottom. */
 export function withBase(paths: FleetPaths, name: string, stack: StackSpec): StackSpec {
   const id = baseOf(paths, name);
-  return id === null ? stack : stackOfLevels([...stack.levels, baseLevel(paths, id)]);
+  return id === null ? stack : stackOfLevels([...stack.levels, baseLevelAt(baseDir(paths, id), id)]);
+}
+
+/** Removes what was staged for an import that failed, unless the journal has decided on it: then the next opening completes it. */
+export function discardStage(context: FleetContext, stage: string): void {
+  const journal = join(context.root, 'journal');
+  const isDecided = namesIn(journal).some((record) =>
+    readTextIfThere(join(journal, record))?.includes(basename(stage)),
+  );
+  if (!isDecided) removeTree(stage);
 }
 
 /** Bases that no appliance has and no mount shows; none when that cannot be told. Under the commit lock. */

@@ -11,12 +11,13 @@ import * as sys from '../../sys/index.ts';
 import { createAppliances, refuseExisting } from '../appliances.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { makeDirectory, removeTree, syncFileSystemAside } from '../files.ts';
+import { makeDirectory, syncFileSystemAside } from '../files.ts';
 import type { JournalStep } from '../journal.ts';
 import { inState } from '../paths.ts';
 import { createTemplate } from '../templates.ts';
 import { copyTreeFrom } from '../tree-copy.ts';
 import { latin1, must, openDirectory } from '../untrusted-tree.ts';
+import { discardStage } from './base.ts';
 import { withImage } from './from-image.ts';
 import { unpackTar } from './from-tar.ts';
 import { type Source, sourceAt } from './source.ts';
@@ -77,12 +78,13 @@ export async function importDirectory(
       elapsed_ms: Math.round(performance.now() - started),
     };
   } catch (error) {
-    removeTree(stage);
+    discardStage(context, stage);
     throw error;
   }
 }
 
-async function importedTemplate(context: FleetContext, progress: Progress): Promise<string> {
+/** Makes the template of imports, when there is none yet. */
+export async function importedTemplate(context: FleetContext, progress: Progress): Promise<string> {
   if (!context.templates.has(IMPORTED)) {
     const options = { name: IMPORTED, layers: [], from: [], configure: false };
     try {

@@ -144,6 +144,42 @@ test('--link shares the files, --move takes the directory, and says no where it 
   await w.fleet.delete(['p']);
 });
 
+test('killed at any step of a move, the directory is in one place, whole, and the appliance with it or not', async () => {
+  let was = { there: 0, moved: 0 };
+  // The template of imports is there.
+  await w.fleet.importDir({ source: import.meta.dirname, name: 'first' }, noProgress);
+  await w.fleet.delete(['first']);
+  for (let step = 1; ; step++) {
+    const source = join(w.dir, `move-${step}`);
+    mkdirSync(join(source, 'etc'), { recursive: true });
+    writeFileSync(join(source, 'etc/precious'), 'all that I have');
+    await w.fleet.close();
+    const child = spawnSync(process.execPath, [
+      join(import.meta.dirname, 'import-child.test-support.ts'),
+      w.root,
+      source,
+      String(step),
+    ]);
+    w.fleet = await w.reopenClosed();
+    const there = existsSync(join(source, 'etc/precious'));
+    const appliances = (await w.fleet.list()).appliances.map(({ name }) => name);
+    if (there) assert.deepEqual(appliances, [], `step ${step}`);
+    else {
+      assert.deepEqual(appliances, ['m'], `step ${step}`);
+      assert.equal(readFileSync(join(baseTree('m'), 'etc/precious'), 'utf8'), 'all that I have');
+    }
+    await isClean();
+    assert.equal(
+      readdirSync(at('imports')).filter((name) => !name.startsWith('.trash')).length,
+      there ? 0 : 1,
+    );
+    was = { there: was.there + Number(there), moved: was.moved + Number(!there) };
+    if (!there) await w.fleet.delete(['m']);
+    if (child.signal === null) break;
+  }
+  assert.ok(was.there >= 2 && was.moved >= 4, JSON.stringify(was));
+});
+
 test('archives: as tar unpacks them, in every compression', async () => {
   const dir = join(w.dir, 'archived');
   makeRoot(dir);
@@ -213,6 +249,41 @@ test('images of ext4, XFS and btrfs are mounted for reading only, and nothing of
     readdirSync(at('imports')).filter((name) => name.startsWith('.tmp')),
     [],
   );
+});
+
+test('a clone rooted at a directory has what a clone would show there, and the rules of its source', async () => {
+  const dir = join(w.dir, 'host');
+  makeRoot(join(dir, 'srv/web'));
+  sh(
+    `cd '${dir}/srv/web'; setfattr -x trusted.overlay.opaque deep; mkdir -p root/.ssh; echo KEY > root/.ssh/id_rsa; echo KEY > etc/secret; echo one > etc/one`,
+  );
+  await w.fleet.importDir({ source: dir, name: 'host', quotaInodes: 1000 }, noProgress);
+  await w.fleet.policyApply({ name: 'host', exclude: ['**/secret'] });
+  // What the host itself changed is inherited by the clone.
+  mkdirSync(at('appliances/host/private/srv/web/etc'), { recursive: true });
+  writeFileSync(at('appliances/host/private/srv/web/etc/own'), 'own');
+  const made = await w.fleet.clone(
+    { source: 'host', name: 'web', path: '/srv/web', exclude: ['/srv/web/etc/one'], secrets: true },
+    noProgress,
+  );
+  assert.equal(made.source, 'host');
+  sh(`cd '${dir}/srv/web'; rm -r root/.ssh/id_rsa etc/secret etc/one; printf own > etc/own`);
+  const names = (text: string): string[] =>
+    text.split('\n').map((line) => line.split('|').slice(0, 2).join('|'));
+  assert.deepEqual(
+    names(picture(baseTree('web'))).filter((line) => !/^[0-9a-f]{64}/.test(line)),
+    names(picture(join(dir, 'srv/web'))).filter((line) => !/^[0-9a-f]{64}/.test(line)),
+  );
+  assert.ok((await w.fleet.policyRules('web')).rules.some(({ pattern }) => pattern === '**/secret'));
+  assert.equal((await w.fleet.quotaShow('web')).quota_inodes, 1000);
+  await assert.rejects(
+    w.fleet.clone({ source: 'host', name: 'no', path: '/srv/web/etc/passwd' }, noProgress),
+    { code: 'NOT_FOUND' },
+  );
+  await isClean();
+  await w.fleet.delete(['host']);
+  assert.deepEqual((await w.fleet.diff({ name: 'web' })).entries, []);
+  await w.fleet.delete(['web']);
 });
 
 test('hostile input is refused, or does no harm, and leaves nothing', async () => {

@@ -232,7 +232,7 @@ async function putGraft(
   refuseUnreachable(spec, graft.path);
   const matcher = createMatcher(rules);
   const place = placeFor(dir, graft.path);
-  const copied = await copyShown(await viewFor(context, dir, graft, rules), graft.from, {
+  const copied = await copyShown(await viewOf(context, dir, graft.appliance, rules), graft.from, {
     into: dirname(place),
     name: basename(place),
     without: (below, isDirectory) => matcher.ruleOfPath(`${graft.path}/${below}`, isDirectory) !== NO_RULE,
@@ -242,10 +242,11 @@ async function putGraft(
   return copied;
 }
 
-async function viewFor(
+/** What a clone of an appliance that has these rules too would show. `dir`: for its own files. The caller holds the appliance's lock. */
+export async function viewOf(
   context: FleetContext,
   dir: string,
-  { appliance }: PolicyGraft,
+  appliance: string,
   rules: string[],
 ): Promise<VlfsSpec> {
   const row = applianceRow(context, appliance);
