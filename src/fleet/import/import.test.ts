@@ -34,7 +34,7 @@ function picture(dir: string): string {
     find . -mindepth 1 ! -type s \\( -type b -o -type c \\) -exec stat -c '%n %t:%T' {} + | sort
     find . -type f -links +1 -printf '%i %P\\n' | sort -k2 | awk '{if (!($1 in n)) n[$1]=++c; print n[$1], $2}'
     find . -mindepth 1 -type f -exec sha256sum {} + | sort -k2
-    getfattr -R -h -d -m '^user|^security|^trusted.kept|posix_acl' --absolute-names .`);
+    find . -print0 | sort -z | xargs -0 getfattr -h -d -m '^user|^security|^trusted.kept|posix_acl' --absolute-names`);
 }
 
 /** A root file system with something of everything. */
