@@ -5,7 +5,7 @@
  */
 import { chmodSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { asStrataError, StrataError } from '../base/index.ts';
+import { asStrataError, noProgress, StrataError } from '../base/index.ts';
 import type { Fleet, FleetOptions } from '../fleet/contract.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import { API_VERSION, buildId, type DaemonInfo, packageVersion } from './contract.ts';
@@ -87,7 +87,17 @@ export async function runDaemon(options: DaemonOptions): Promise<RunningDaemon> 
       // Appliances stay manageable while their file systems cannot be served.
       log('error', 'the data plane is not available', { error: asStrataError(error).message });
     });
-    const fleet = await parts.openFleet({ root, dataPlane: async () => supervisor.plane });
+    const fleet = await parts.openFleet({
+      root,
+      dataPlane: async () => supervisor.plane,
+      background: (target, work) => {
+        jobs
+          .run({ method: 'clone', target, onProgress: noProgress, inBackground: true }, work)
+          .catch((error) => {
+            log('warn', 'work in the background failed', { target, error: asStrataError(error).message });
+          });
+      },
+    });
     const stop = (): Promise<void> => {
       stopping ??= (async () => {
         log('info', 'stratad stops', { running: jobs.running() });

@@ -15,9 +15,9 @@ export type JobEvent =
   | { event: 'failed'; job: number; method: Method; target: string; elapsed_ms: number; message: string };
 
 export interface Jobs {
-  /** Runs `work` as a job. It goes on whether or not the one who asked still listens. */
+  /** Runs `work` as a job. It goes on whether or not the one who asked still listens. `inBackground`: stratad does not wait for it when it stops. */
   run<R>(
-    o: { method: Method; target: string; onProgress: Progress },
+    o: { method: Method; target: string; onProgress: Progress; inBackground?: boolean },
     work: (p: Progress) => Promise<R>,
   ): Promise<R>;
   list(): JobInfo[];
@@ -70,7 +70,7 @@ export function createJobs(): Jobs {
       options.onProgress(progress);
       tell({ event: 'progress', ...about, progress });
     });
-    pending.add(running);
+    if (!options.inBackground) pending.add(running);
     try {
       const result = await running;
       job.state = 'done';

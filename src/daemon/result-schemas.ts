@@ -46,6 +46,7 @@ const appliance = Type.Object({
   private_bytes: Type.Optional(count),
   layers: Type.Optional(count),
   frozen_layers: Type.Optional(count),
+  merging: Type.Optional(Type.Object({ done: count, total: count })),
   ldf: Type.Optional(text),
   root: Type.Optional(text),
 });

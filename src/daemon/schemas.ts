@@ -151,6 +151,7 @@ export const REQUEST_SCHEMAS = {
       name,
       ttlSeconds: Type.Optional(ttl),
       path: Type.Optional(path),
+      mode: Type.Optional(Type.Union([Type.Literal('lazy'), Type.Literal('async'), Type.Literal('sync')])),
       ...policy,
       ...quota,
     },

@@ -10,6 +10,7 @@ import { asStrataError, checkObjectName, LIMITS, type Progress, StrataError } fr
 import { onOpenFile, usageAside } from '../vlfs/index.ts';
 import type { CatalogRow } from './catalog.ts';
 import { frozenDir, frozenList } from './clone/frozen.ts';
+import { mergeState } from './clone/merge.ts';
 import { dropUnusedFrozen } from './clone/trash.ts';
 import { type FleetContext, operationId, templateState } from './context.ts';
 import type { ApplianceInfo, Fleet } from './contract.ts';
@@ -343,9 +344,15 @@ export async function showAppliance(context: FleetContext, name: string): Promis
     ...(row.family.snapshots.length > 0 ? { snapshots: row.family.snapshots.length } : {}),
     created_at: row.family.createdAt,
     parent: parentOf(row, (parent) => context.catalog.get(parent))?.name ?? null,
+    ...mergingOf(context, name),
     ldf: readTextIfThere(join(dir, 'ldf')) ?? '',
     root: dir,
   };
+}
+
+function mergingOf(context: FleetContext, name: string): Pick<ApplianceInfo, 'merging'> {
+  const state = mergeState(context, name);
+  return state === undefined ? {} : { merging: state ?? { done: 0, total: 0 } };
 }
 
 /** Deletes appliances: all of those named, or none when one is missing, mounted, or not among `only`. */

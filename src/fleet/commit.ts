@@ -2,6 +2,7 @@
 import { mkdirSync, renameSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
+import type { CatalogRow } from './catalog.ts';
 import { type FleetContext, templateState } from './context.ts';
 import { isThere, syncFileSystem } from './files.ts';
 import { followTemplate } from './follow.ts';
@@ -48,11 +49,15 @@ export async function commitNewTemplate(context: FleetContext, staged: StagedGen
   });
 }
 
-/** A template's next generation becomes current and its appliances follow. Returns how many. `more`: further steps of the same command. */
+/**
+ * A template's next generation becomes current and its appliances follow. Returns how many. `more`: further steps of the same command, `rows`: appliances as
+ * they are after these.
+ */
 export async function commitTemplate(
   context: FleetContext,
   staged: StagedGeneration,
   more: JournalStep[] = [],
+  rows: CatalogRow[] = [],
 ): Promise<number> {
   return context.locks.with([COMMIT], async () => {
     const state = templateState(context, staged.owner);
@@ -63,6 +68,7 @@ export async function commitTemplate(
     ]);
     context.templates.set(staged.owner, { definition: definitionOf(staged), heldBack: state.heldBack });
     try {
+      if (rows.length > 0) context.catalog.put(rows);
       return await followTemplate(context, staged.owner, from);
     } finally {
       context.journal.finish(id);

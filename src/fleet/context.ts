@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { StrataError, type UnitId } from '../base/index.ts';
+import { type Progress, StrataError, type UnitId } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { Catalog } from './catalog.ts';
 import type { Definition } from './generations.ts';
@@ -32,6 +32,8 @@ export interface FleetContext {
   dataPlane(): Promise<DataPlane>;
   /** strata-fs when it may have mounts; null when there can be none, so that nothing is started for a mere question. */
   runningDataPlane(): Promise<DataPlane | null>;
+  /** Begins work that nobody waits for; `target`: the appliance that it is about. */
+  background(target: string, work: (progress: Progress) => Promise<void>): void;
   onStep(name: string): void;
 }
 

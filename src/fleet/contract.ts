@@ -76,6 +76,8 @@ export interface ApplianceInfo {
   layers?: number;
   /** Layers that it shares with its clones, or with what it was cloned from. */
   frozen_layers?: number;
+  /** Frozen layers are being merged: so many of so many are done; both 0 while it waits for others. */
+  merging?: { done: number; total: number };
   ldf?: string;
   root?: string;
 }
@@ -94,6 +96,12 @@ export interface FamilyMember {
   mounts: string[];
   snapshots: { name: string; created_at: string }[];
 }
+
+/**
+ * What becomes of the frozen layers behind a clone: `async` merges them in the background, so that a long line of clones stays a few layers; `sync` waits
+ * for that; `lazy` leaves them as they are. What a clone shows is the same at once in all of them.
+ */
+export type CloneMode = 'lazy' | 'async' | 'sync';
 
 export interface UpdateResult {
   templates: {
@@ -362,10 +370,11 @@ export interface Fleet {
     } & QuotaOptions,
     progress: Progress,
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
-  /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. */
+  /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. `mode` (default async): see CloneMode. */
   clone(
     /** `path`: the directory of the source that is the clone's root; then all below it is copied. */
-    o: { source: string; name: string; path?: string; ttlSeconds?: number } & PolicySource & QuotaOptions,
+    o: { source: string; name: string; path?: string; mode?: CloneMode; ttlSeconds?: number } & PolicySource &
+      QuotaOptions,
     progress: Progress,
   ): Promise<{
     name: string;
@@ -533,4 +542,6 @@ export interface FleetOptions {
   root: string;
   /** Starts or finds strata-fs when first needed. */
   dataPlane: () => Promise<DataPlane>;
+  /** Runs work that nobody waits for, and lets people see it; default: without being seen. */
+  background?: (target: string, work: (progress: Progress) => Promise<void>) => void;
 }

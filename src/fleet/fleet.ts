@@ -1,10 +1,11 @@
 /** The fleet as one object: opens a state root, recovers it, and offers every command of contract.ts. */
 import { resolve } from 'node:path';
-import { asStrataError } from '../base/index.ts';
+import { asStrataError, noProgress } from '../base/index.ts';
 import { createAppliances, listAppliances, showAppliance } from './appliances.ts';
 import { openCatalog } from './catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
 import { cloneAppliance } from './clone/clone.ts';
+import { mergeAfterClone, resumeMerges, stopMerges } from './clone/merge.ts';
 import { dropLeftFrozen } from './clone/trash.ts';
 import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
@@ -83,6 +84,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
     templates: new Map(),
     ownDefinitions: new Map(),
     ...dataPlaneAccess(root, options.dataPlane),
+    background: options.background ?? ((_, work) => void work(noProgress).catch(() => {})),
     onStep,
   };
   const notes: string[] = [];
@@ -94,6 +96,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   resumeQuarantine(context, notes);
   await dropLeftFrozen(context);
   await dropLeftBases(context);
+  resumeMerges(context);
   if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
   return fleetOf(context, notes);
 }
@@ -152,8 +155,12 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     update: (o, progress) => updateFleet(context, o, progress),
     rollback: (o, progress) => rollbackTemplate(context, o, progress),
     create: (o, progress) => createAppliances(context, o, progress),
-    clone: ({ path, ...o }, progress) =>
-      path === undefined ? cloneAppliance(context, o) : cloneRooted(context, { ...o, path }, progress),
+    clone: async ({ path, mode = 'async', ...o }, progress) => {
+      if (path !== undefined) return cloneRooted(context, { ...o, path }, progress);
+      const cloned = await cloneAppliance(context, o);
+      await mergeAfterClone(context, cloned.name, mode, progress);
+      return cloned;
+    },
     importDir: (o, progress) => importDirectory(context, o, progress),
     quotaSet: (o) => setQuota(context, o),
     quotaShow: (name) => quotaOf(context, name),
@@ -198,6 +205,9 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     scanState: async () => ({ quarantine: listQuarantine(context), on_open: listOnOpen(context) }),
     quarantineRelease: (digest) => releaseQuarantine(context, digest),
     rebuildCatalog: () => context.locks.with([COMMIT], () => rebuildCatalog(context)),
-    close: async () => context.locks.with([COMMIT], () => context.catalog.close()),
+    close: async () => {
+      await stopMerges(context);
+      await context.locks.with([COMMIT], () => context.catalog.close());
+    },
   };
 }

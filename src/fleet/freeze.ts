@@ -1,11 +1,13 @@
 /**
- * Freezing (paper, section 4.2): an appliance's private layer becomes its template's config layer, merged over the one there is, and
- * every appliance follows; the appliance itself begins with a fresh private layer. What a mounted appliance writes while its layer is
- * being copied may be lost, so it should be quiet.
+ * Freezing (paper, section 4.2): an appliance's private layer (with the frozen ones that it shares with clones) becomes its template's config layer, merged
+ * over the one there is, and every appliance follows; the appliance itself begins with a fresh private layer. What a mounted appliance writes
+ * while its layer is being copied may be lost, so it should be quiet.
  */
 import { type Progress, StrataError } from '../base/index.ts';
 import { pruneAside } from '../vlfs/index.ts';
 import { applianceLock, applianceRow } from './appliances.ts';
+import { frozenListStep, setFrozenList } from './clone/frozen-list.ts';
+import { dropUnusedFrozen } from './clone/trash.ts';
 import { commitTemplate } from './commit.ts';
 import { type FleetContext, templateState } from './context.ts';
 import type { TemplateInfo } from './contract.ts';
@@ -13,6 +15,7 @@ import { layerNames, refDefinitions, templateInfo } from './definitions.ts';
 import { removeTree, syncFileSystemAside } from './files.ts';
 import { vlfsSpec } from './follow.ts';
 import { explicitLayers, ldfRefs } from './ldf.ts';
+import { COMMIT } from './locks.ts';
 import { allMounts, refuseLingering } from './mount-list.ts';
 import { policyRecord } from './policy/record.ts';
 import { applianceDirs } from './private-files.ts';
@@ -40,7 +43,8 @@ export function freezeTemplate(
         { hint: `freeze from an appliance made with: strata create NAME --template ${options.name}` },
       );
     }
-    if (policyRecord(context.paths, row.name) !== null) {
+    const policy = policyRecord(context.paths, row.name);
+    if (policy !== null && policy.rules.length + policy.layers.length > 0) {
       throw new StrataError(
         'DENIED',
         `appliance ${row.name} has a policy, which its template could not keep`,
@@ -49,12 +53,7 @@ export function freezeTemplate(
         },
       );
     }
-    if (row.frozen.length > 0) {
-      throw new StrataError('UNSUPPORTED', `appliance ${row.name} shares frozen layers with its clones`, {
-        hint: `freeze from an appliance that is no clone and was not cloned`,
-      });
-    }
-    const { privateDir, whiteoutsDir } = applianceDirs(context.paths, row.name);
+    const { dir, privateDir } = applianceDirs(context.paths, row.name);
     refuseSealed(context, row.name);
     settleSealed(context, row.name, definition.record);
     const mount = (await allMounts(context)).find(({ name }) => name === row.name);
@@ -76,14 +75,28 @@ export function freezeTemplate(
       recommends: definition.record.recommends,
       reason: 'freeze',
       progress,
-      freeze: { privateDir, whiteoutsDir },
+      freeze: {
+        dir,
+        frozen: row.frozen.map((id) => ({ id, isOwn: policy === null || policy.own.includes(id) })),
+      },
     });
     try {
       const steps = isMounted ? [] : resetSteps(context, row.name);
-      await commitTemplate(context, staged, steps);
+      if (isMounted || row.frozen.length === 0) await commitTemplate(context, staged, steps);
+      else {
+        steps.push(frozenListStep(context, row, []));
+        await commitTemplate(context, staged, steps, [{ ...row, frozen: [] }]);
+      }
       if (isMounted) {
-        await (await context.dataPlane()).reset(row.name, []);
+        const plane = await context.dataPlane();
+        await plane.reset(row.name, []);
+        await context.locks.with([COMMIT], async () => {
+          const now = applianceRow(context, row.name);
+          if (now.frozen.length > 0) await setFrozenList(context, now, [], { plane });
+        });
         await syncFileSystemAside(privateDir);
+      } else if (row.frozen.length > 0) {
+        await context.locks.with([COMMIT], () => dropUnusedFrozen(context));
       }
     } finally {
       removeTree(staged.stageDir);

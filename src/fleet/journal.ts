@@ -39,7 +39,10 @@ export type JournalStep =
   | { do: 'remove'; path: string };
 
 /** Work that belongs to the command but happens after its files have changed; repeated at recovery, so idempotent. */
-export type FollowUp = { kind: 'follow'; template: string; from: number; to: number };
+export type FollowUp =
+  | { kind: 'follow'; template: string; from: number; to: number }
+  /** A merged frozen layer took the place of others in a mounted appliance. */
+  | { kind: 'merged'; name: string; before: string[] };
 
 export interface JournalRecord {
   format: 1;

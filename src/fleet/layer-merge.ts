@@ -1,18 +1,31 @@
 /**
- * Merges a private layer over a config layer (a template freeze). Both are overlayfs upper directories, so this is overlayfs' own
- * meaning applied to the files: a whiteout or a non-directory replaces what stood there, an opaque directory too, other directories
- * merge, and a directory renamed by `redirect` takes the lower layer's part of it along. The private layer is only read.
+ * Merges a private layer over a config layer (a template freeze), or a frozen layer over the one below it. All are overlayfs upper directories, so this
+ * is overlayfs' own meaning applied to the files: a whiteout or a non-directory replaces what stood there, an opaque directory too, other directories
+ * merge, and a directory renamed by `redirect` takes the lower layer's part of it along. The upper layer is only read.
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { StrataError } from '../base/index.ts';
 import * as sys from '../sys/index.ts';
-import { basesOf } from '../vlfs/index.ts';
+import { basesOf, MARK_XATTR, USER_MARK, WAS_XATTR } from '../vlfs/index.ts';
 import { removeTree } from './files.ts';
 import type { Owner } from './paths.ts';
-import { type CopyOptions, type CopyState, copyAttributes, copyEntry, newCopyState } from './tree-copy.ts';
+import {
+  type CopyOptions,
+  type CopyState,
+  copyAttributes,
+  copyEntry,
+  newCopyState,
+  type OnMade,
+} from './tree-copy.ts';
 import { BENEATH, latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
-import { mergeWhiteouts, openSet, removeMarked, removeMarkedDirectories } from './whiteout-merge.ts';
+import {
+  mergeWhiteouts,
+  openMarked,
+  openSet,
+  removeMarked,
+  removeMarkedDirectories,
+} from './whiteout-merge.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
@@ -68,33 +81,50 @@ export async function mergeLayerOver(
   removeTree(join(to.whiteouts, own));
 }
 
-/**
- * Merges the private layer `from` over the config layer `to`, which is changed in place. `hidden`: the private layer's whiteout set of that
- * config layer; what it hides goes first.
- */
+export interface MergeOptions {
+  /** The upper layer's whiteout set of the lower one; what it hides goes first. */
+  hidden?: string | null;
+  how?: CopyOptions['how'];
+  /** Both are frozen: the result stands for both of them in every respect, partial files stay what they are where they are linked. */
+  frozen?: { onMade: OnMade };
+}
+
+interface MergeState extends CopyState {
+  isFrozen: boolean;
+  /** Inodes of directories in which nothing of the lower layer shows. */
+  fresh: Set<number>;
+}
+
+/** Merges the private (or frozen) layer `from` over the config (or frozen) layer `to`, which is changed in place. */
 export async function mergePrivateOver(
   from: string,
   to: string,
-  { hidden = null, how = 'copy' }: { hidden?: string | null; how?: CopyOptions['how'] } = {},
+  { hidden = null, how = 'copy', frozen }: MergeOptions = {},
 ): Promise<void> {
+  const isFrozen = frozen !== undefined;
   await withDirectories(from, to, async (fromFd, toFd) => {
     const set = hidden === null ? null : openSet(hidden);
+    const bases = isFrozen && how === 'link' ? undefined : basesOf(from);
+    const copy = newCopyState(toFd, { how, ...frozen, ...(bases === undefined ? {} : { bases }) });
+    const state: MergeState = { ...copy, isFrozen, fresh: new Set() };
     try {
-      if (set !== null) removeMarked(set, toFd);
+      if (set !== null && isFrozen) openMarked(set, toFd);
+      if (set !== null) removeMarked(set, toFd, !isFrozen);
       const moves = renamedDirectories(fromFd, toFd);
       extract(toFd, moves);
       // Only now: a part of a hidden directory may have been renamed before.
-      if (set !== null) removeMarkedDirectories(set, toFd);
-      clearHidden(fromFd, toFd, 0);
+      if (set !== null) removeMarkedDirectories(set, toFd, !isFrozen);
+      clearHidden(fromFd, toFd, state, 0);
       place(toFd, moves);
-      await mergeDirectory(fromFd, toFd, newCopyState(toFd, { how, bases: basesOf(from) }), '', 0);
-      for (const move of moves) mark(toFd, move);
+      await mergeDirectory(fromFd, toFd, state, '', 0);
+      for (const move of moves) mark(toFd, move, isFrozen);
     } finally {
       if (set !== null) sys.close(set);
     }
     const stat = sys.newStat();
     must(sys.fstat(fromFd, stat), 'stat the private layer');
-    copyAttributes(fromFd, '.', toFd, '.', stat, (name) => name.startsWith('trusted.'));
+    copyAttributes(fromFd, '.', toFd, '.', stat, (name) => !isFrozen && name.startsWith('trusted.'));
+    frozen?.onMade({ dirfd: fromFd, name: '.', stat }, { dirfd: toFd, name: '.' }, true);
   });
 }
 
@@ -176,7 +206,7 @@ function extract(root: number, moves: Move[]): void {
 }
 
 /** Removes from the config layer what the private layer hides wholly: replaced objects, and below opaque or renamed directories. */
-function clearHidden(from: number, to: number, depth: number): void {
+function clearHidden(from: number, to: number, state: MergeState, depth: number): void {
   if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
   const stat = sys.newStat();
   const below = sys.newStat();
@@ -192,12 +222,13 @@ function clearHidden(from: number, to: number, depth: number): void {
       removeEntry(to, name);
       must(sys.mkdirat(to, name, 0o700), `make ${name}`);
       must(sys.setxattrAt(to, name, OPAQUE, Buffer.from('y')), `mark ${name}`);
+      if (sys.statAt(to, name, below) >= 0) state.fresh.add(below.ino);
       continue;
     }
     const fromFd = openDirectory(from, name);
     const toFd = openDirectory(to, name);
     try {
-      clearHidden(fromFd, toFd, depth + 1);
+      clearHidden(fromFd, toFd, state, depth + 1);
     } finally {
       sys.close(fromFd);
       sys.close(toFd);
@@ -221,11 +252,13 @@ function place(root: number, moves: Move[]): void {
 }
 
 /** Says at a renamed directory what it is called below the config layer. */
-function mark(root: number, move: Move): void {
+function mark(root: number, move: Move, isFrozen: boolean): void {
   const { parent, name } = split(move.path);
   const fd = must(openBeneath(root, parent), `open ${parent}`);
   try {
     const absent = (result: number) => (result === -sys.E.NODATA ? 0 : result);
+    // To a policy it goes on being where it was on the way.
+    if (isFrozen && move.base !== move.source) addFormerPaths(fd, name, [move.source]);
     if (move.base === null) {
       must(absent(sys.removexattrAt(fd, name, REDIRECT)), `mark ${move.path}`);
       must(sys.setxattrAt(fd, name, OPAQUE, Buffer.from('y')), `mark ${move.path}`);
@@ -267,7 +300,7 @@ function makeParents(root: number, path: string): number {
 async function mergeDirectory(
   from: number,
   to: number,
-  state: CopyState,
+  state: MergeState,
   path: string,
   depth: number,
 ): Promise<void> {
@@ -290,7 +323,7 @@ async function mergeInto(
   from: number,
   name: string,
   to: number,
-  state: CopyState,
+  state: MergeState,
   path: string,
   depth: number,
 ): Promise<void> {
@@ -307,5 +340,39 @@ async function mergeInto(
   }
   const stat = sys.newStat();
   must(sys.statAt(from, name, stat), `stat ${path}${name}`);
+  const was = state.isFrozen ? formerPaths(to, name) : [];
+  const isMarked = state.isFrozen && [MARK_XATTR, USER_MARK].some((one) => xattr(to, name, one) !== null);
+  dropOtherXattrs(from, name, to);
   copyAttributes(from, name, to, name, stat, (attribute) => attribute === REDIRECT);
+  if (!state.isFrozen) return;
+  // What no clone may get is in it still.
+  if (isMarked) must(sys.setxattrAt(to, name, MARK_XATTR, Buffer.from('y')), `mark ${name}`);
+  addFormerPaths(to, name, was);
+  const made = sys.newStat();
+  must(sys.statAt(to, name, made), `stat ${path}${name}`);
+  state.onMade?.({ dirfd: from, name, stat }, { dirfd: to, name }, !state.fresh.has(made.ino));
+}
+
+/** Attributes of the lower directory that the upper one has no more; those of Strata and overlayfs say what it is. */
+function dropOtherXattrs(from: number, name: string, to: number): void {
+  const names = sys.listxattrAt(to, name);
+  for (const attribute of typeof names === 'number' ? [] : sys.splitXattrList(names)) {
+    if (attribute.startsWith('trusted.overlay.') || attribute.startsWith('trusted.strata.')) continue;
+    if (xattr(from, name, attribute) !== null) continue;
+    const gone = sys.removexattrAt(to, name, attribute);
+    if (gone !== -sys.E.NODATA) must(gone, `set attributes of ${name}`);
+  }
+}
+
+function formerPaths(dirfd: number, name: string): string[] {
+  return xattr(dirfd, name, WAS_XATTR)?.split('\0') ?? [];
+}
+
+function addFormerPaths(dirfd: number, name: string, paths: readonly string[]): void {
+  const known = formerPaths(dirfd, name);
+  const all = [...new Set([...known, ...paths])];
+  if (all.length === known.length) return;
+  const kept = sys.setxattrAt(dirfd, name, WAS_XATTR, Buffer.from(all.join('\0'), 'latin1'));
+  // No room for a long path: then the whole directory is kept from clones.
+  if (kept < 0) must(sys.setxattrAt(dirfd, name, MARK_XATTR, Buffer.from('y')), `mark ${name}`);
 }

@@ -99,15 +99,6 @@ async function readyForMount(
   }
   refuseOtherCache(mounts, name, options.cache);
   const row = applianceRow(context, name);
-  if (door === 'sealed' && row.frozen.length > 0) {
-    throw new StrataError(
-      'UNSUPPORTED',
-      `appliance ${name} shares frozen layers, which the sealed door cannot show`,
-      {
-        hint: `mount it without --door sealed`,
-      },
-    );
-  }
   settleSealed(context, name, applianceDefinition(context, row).record);
   const spec = vlfsSpec(context, row, options);
   if (door === 'sealed' && !spec.readOnly) refuseQuota(spec.privateDir, name);

@@ -6,6 +6,7 @@ import { chmodSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { asStrataError, StrataError } from '../base/index.ts';
 import { rowsOnDisk } from './appliances.ts';
+import { settleExchange } from './clone/merge-exchange.ts';
 import { cleanupConfigure } from './configure/index.ts';
 import type { FleetContext } from './context.ts';
 import { isThere, makeDirectory, namesIn, readJsonIfThere, removeTree, syncDirectory } from './files.ts';
@@ -109,8 +110,10 @@ export async function settleMounts(
   followUps: FollowUp[],
   notes: string[],
 ): Promise<void> {
-  for (const { template, from } of followUps) {
-    if (context.templates.has(template)) await followTemplate(context, template, from);
+  for (const followUp of followUps) {
+    if (followUp.kind === 'merged') await settleExchange(context, followUp);
+    else if (context.templates.has(followUp.template))
+      await followTemplate(context, followUp.template, followUp.from);
   }
   try {
     await cleanupConfigure(context.root);

@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { LIMITS, type Progress, StrataError, type UnitId } from '../base/index.ts';
 import { openTreeIndex, type ScanOptions, writeTreeIndex } from '../layer/index.ts';
 import { AT_FDCWD, newStat, statAt } from '../sys/index.ts';
+import { type FrozenId, frozenDir } from './clone/frozen.ts';
+import { mergeFrozen } from './clone/merge-frozen.ts';
 import { type ComposedUnit, checkConflicts, orderUnits, stackOf } from './compose.ts';
 import { makeConfigLayer, stageFormerConfig } from './configuration.ts';
 import { type FleetContext, operationId } from './context.ts';
@@ -22,7 +24,7 @@ import {
   readConfigFile,
 } from './generations.ts';
 import type { JournalStep } from './journal.ts';
-import { mergeLayerOver } from './layer-merge.ts';
+import { type LayerDirs, mergeLayerOver } from './layer-merge.ts';
 import { inState, type Owner, ownerDir } from './paths.ts';
 
 export interface StageInput {
@@ -41,8 +43,8 @@ export interface StageInput {
   recommends: boolean;
   reason: string;
   progress: Progress;
-  /** A private layer to merge over the config layer (freeze) instead of a configuration run. */
-  freeze?: { privateDir: string; whiteoutsDir: string };
+  /** The private layer of the appliance in `dir`, with its frozen ones, to merge over the config layer (freeze) instead of a configuration run. */
+  freeze?: { dir: string; frozen: readonly { id: FrozenId; isOwn: boolean }[] };
 }
 
 export interface StagedGeneration {
@@ -196,17 +198,30 @@ function digestsOf(former: { tree: string; index: string }): NonNullable<ScanOpt
 async function stageFrozen(
   context: FleetContext,
   input: StageInput,
-  freeze: { privateDir: string; whiteoutsDir: string },
+  freeze: NonNullable<StageInput['freeze']>,
   former: ConfigRef | null,
   dir: string,
 ): Promise<void> {
   const made = await stageFormerConfig(context, former, dir);
-  await mergeLayerOver(
-    { tree: freeze.privateDir, whiteouts: freeze.whiteoutsDir },
-    made,
-    input.owner,
-    'copy',
-  );
+  if (freeze.frozen.length === 0) {
+    await mergeLayerOver(layerIn(freeze.dir), made, input.owner, 'copy');
+    return;
+  }
+  // What is frozen never changes, so its files can be shared; what is private is copied.
+  const all = join(dir, 'all');
+  mkdirSync(all, { mode: 0o700 });
+  const layers = freeze.frozen.map(({ id, isOwn }) => ({
+    id,
+    dir: frozenDir(context.paths, id),
+    withoutMarked: !isOwn,
+  }));
+  await mergeFrozen({ layers: [{ id: '', dir: freeze.dir }, ...layers], to: all, firstIsPrivate: true });
+  await mergeLayerOver(layerIn(all), made, input.owner, 'link');
+  removeTree(all);
+}
+
+function layerIn(dir: string): LayerDirs {
+  return { tree: join(dir, 'private'), whiteouts: join(dir, 'whiteouts') };
 }
 
 /** Journal steps that make a staged generation the current one of an owner that exists. */

@@ -27,7 +27,18 @@ export interface CopyOptions {
   skipXattr?(name: string): boolean;
   /** Called for each entry with how many there were, and bytes of files. */
   onEntry?(entries: number, bytes: number): void;
+  onMade?: OnMade;
 }
+
+/**
+ * Told of each directory that was made or merged, and of each file that got an inode of its own, once it has its attributes. `from` has them too; `merged`:
+ * other directories show in it.
+ */
+export type OnMade = (
+  from: { dirfd: number; name: string; stat: sys.Stat },
+  to: { dirfd: number; name: string },
+  merged: boolean,
+) => void;
 
 export interface CopyState extends CopyOptions {
   rootTo: number;
@@ -60,6 +71,7 @@ export async function copyTreeFrom(fromFd: number, to: string, options: CopyOpti
     const stat = sys.newStat();
     must(sys.fstat(fromFd, stat), 'stat');
     copyAttributes(fromFd, '.', toFd, '.', stat, options.skipXattr);
+    options.onMade?.({ dirfd: fromFd, name: '.', stat }, { dirfd: toFd, name: '.' }, false);
   } finally {
     sys.close(toFd);
   }
@@ -110,6 +122,7 @@ export async function copyEntry(
       sys.close(fromFd);
     }
     copyAttributes(from, name, to, name, stat, state.skipXattr);
+    state.onMade?.({ dirfd: from, name, stat }, { dirfd: to, name }, false);
     return;
   }
   const isPartial =
@@ -134,6 +147,7 @@ export async function copyEntry(
     else must(sys.symlinkat(target, to, name), `make link ${path}${name}`);
   } else must(sys.mknodat(to, name, stat.mode, stat.rdev), `make node ${path}${name}`);
   copyAttributes(from, name, to, name, stat, isPartial ? isMarkOfPartial : state.skipXattr);
+  state.onMade?.({ dirfd: from, name, stat }, { dirfd: to, name }, false);
   if (stat.nlink > 1) state.inodes.set(inode, `${path}${name}`);
 }
 

@@ -1,6 +1,6 @@
 /**
- * Whiteout sets (docs/formats/private-layer.md) in a template freeze: what an appliance's set of the config layer hides is removed from that
- * layer, its sets of other layers are merged over the config layer's own. A mark is a 0:0 device, or a directory with
+ * Whiteout sets (docs/formats/private-layer.md) when a layer is merged over another: what its set of the other layer hides is removed from that one,
+ * its sets of further layers are merged over the other layer's own. A mark is a 0:0 device, or a directory with
  * `trusted.overlay.opaque` where marks below it count for parts that were renamed away. The sets that are merged are only read.
  */
 import { StrataError } from '../base/index.ts';
@@ -8,6 +8,7 @@ import * as sys from '../sys/index.ts';
 import { latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
+const OPENED = 'trusted.strata.opened';
 const DEPTH = 1024;
 
 type Kind = 'device' | 'directory' | 'opaque' | 'none';
@@ -64,23 +65,45 @@ function eachMark(
   }
 }
 
-/** Removes from the layer `to` what marks that are devices hide. */
-export function removeMarked(set: number, to: number): void {
+/** Removes from the layer `to` what marks that are devices hide. `keepsHiding`: opaque directories leave a whiteout. */
+export function removeMarked(set: number, to: number, keepsHiding: boolean): void {
   eachMark(set, to, (kind, name, dir) => {
-    if (kind === 'device') removeHidden(dir, name);
+    if (kind === 'device') removeHidden(dir, name, keepsHiding);
   });
 }
 
 /** Removes from the layer `to` the directories that are hidden as such; call it once their renamed parts are elsewhere. */
-export function removeMarkedDirectories(set: number, to: number): void {
+export function removeMarkedDirectories(set: number, to: number, keepsHiding: boolean): void {
   eachMark(set, to, (kind, name, dir) => {
-    if (kind === 'opaque') removeHidden(dir, name);
+    if (kind === 'opaque') removeHidden(dir, name, keepsHiding);
   });
 }
 
-/** A directory that hid the layers below goes on hiding them. */
-function removeHidden(dirfd: number, name: string): void {
-  const hidesBelow = isOpaque(dirfd, name);
+/** Directories of the frozen layer `to` that were opened hide nothing any more. */
+export function openMarked(set: number, to: number, depth = 0): void {
+  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+  for (const { name } of listDirectory(set)) {
+    const kind = kindAt(set, name);
+    if (kind !== 'directory' && kind !== 'opaque') continue;
+    const below = sys.openat(to, name, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC);
+    if (below < 0) continue;
+    const fd = openDirectory(set, name);
+    try {
+      if (typeof sys.fgetxattr(fd, OPENED) !== 'number') {
+        const opened = sys.fremovexattr(below, OPAQUE);
+        if (opened !== -sys.E.NODATA) must(opened, `open ${name}`);
+      }
+      openMarked(fd, below, depth + 1);
+    } finally {
+      sys.close(fd);
+      sys.close(below);
+    }
+  }
+}
+
+/** A directory of a config layer that hid the layers below goes on hiding them; below a frozen one they have marks of their own. */
+function removeHidden(dirfd: number, name: string, keepsHiding: boolean): void {
+  const hidesBelow = keepsHiding && isOpaque(dirfd, name);
   removeEntry(dirfd, name);
   if (hidesBelow) must(sys.mknodat(dirfd, name, sys.S_IFCHR, 0), `make whiteout ${name}`);
 }
@@ -115,6 +138,8 @@ function merge(from: number, to: number, depth: number): void {
     if (there === 'device') removeEntry(to, name);
     if (there === 'device' || there === 'none') must(sys.mkdirat(to, name, 0o755), `make ${name}`);
     if (there === 'device' || added === 'opaque') markOpaque(to, name);
+    if (typeof sys.getxattrAt(from, name, OPENED) !== 'number')
+      must(sys.setxattrAt(to, name, OPENED, Buffer.from('y')), `mark ${name}`);
     mergeBelow(from, to, name, depth);
   }
 }

@@ -330,6 +330,8 @@ export interface LevelSpec {
   whiteoutsDir: string | null;
   /** What the appliance itself wrote: its policy hides nothing in it. Own levels stand above all others. */
   own?: boolean;
+  /** For a frozen level: ids of those that were merged into it. It takes their place only where the appliance itself hides nothing of them. */
+  mergedFrom?: readonly string[];
   /** The first rule of the policy that counts in this level (default: 0, all). */
   rulesFrom?: number;
 }

@@ -37,6 +37,7 @@ import {
 } from '../sys/index.ts';
 import { decodeIno, INO_XATTR } from './ino-xattr.ts';
 import { privateIno } from './inode-numbers.ts';
+import { type KeptInodes, openKeptInodes } from './kept-inodes.ts';
 
 export interface FrozenIndex extends TreeIndex {
   stat(entry: number): Readonly<Stat>;
@@ -79,24 +80,23 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
   /** Entries of an inode with several names, in the order in which they were asked for. */
   const links = new Map<number, number[]>();
   let complete = false;
-  let rootFd = -1;
+  /** undefined: not looked for. */
+  let kept: KeptInodes | null | undefined;
+  const openedAt = Date.now() / 1000;
   let closed = false;
 
   function failure(errno: number): StrataError {
     return new StrataError('IO', `the frozen layer ${treeDir} cannot be read (errno ${-errno})`);
   }
 
-  function root(): number {
-    if (rootFd >= 0) return rootFd;
-    if (closed) return -E.STALE;
-    rootFd = openat(AT_FDCWD, nameFromText(treeDir), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return rootFd;
-  }
-
   /** The descriptor of a directory, valid until the next call. */
   function directory(entry: number): number {
     if (last.index === index && last.entry === entry && last.fd >= 0) return last.fd;
-    const fd = openFrom(root(), pathParts(entry), DIRECTORY);
+    if (closed) return -E.STALE;
+    // No descriptor is kept: a stack may have a thousand frozen layers.
+    const root = openat(AT_FDCWD, nameFromText(treeDir), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const fd = openFrom(root, pathParts(entry), DIRECTORY);
+    if (root >= 0) close(root);
     if (fd < 0) return fd;
     forgetLast();
     last.index = index;
@@ -146,6 +146,14 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
     if (type === 0) kinds[entry] = index.stat(entry).mode & S_IFMT;
   }
 
+  /** Link count and change time are those of when it was frozen, though merged layers have linked to the inode since. */
+  function restore(stat: Stat): void {
+    const mayBeNew = stat.nlink > 1 || stat.ctimeSec >= openedAt - 1;
+    if (kept === undefined || (kept === null && mayBeNew)) kept = openKeptInodes(treeDir);
+    const known = kept?.(stat.ino) ?? null;
+    if (known !== null) Object.assign(stat, known);
+  }
+
   function group(entry: number): number[] | null {
     const { nlink, ino } = index.stat(entry);
     if (kinds[entry] === S_IFDIR || nlink < 2) return null;
@@ -186,6 +194,7 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
       const fd = directory(isRoot ? 0 : parents[entry]!);
       const result = fd < 0 ? fd : isRoot ? fstat(fd, into) : statAt(fd, names[entry]!, into);
       if (result < 0) throw failure(result);
+      restore(into);
       stats[entry] = into;
       inos[entry] = into.ino;
       return into;
@@ -276,8 +285,6 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
     },
     close() {
       if (last.index === index) forgetLast();
-      if (rootFd >= 0) close(rootFd);
-      rootFd = -1;
       closed = true;
     },
   };

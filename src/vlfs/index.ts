@@ -23,8 +23,17 @@ export {
   partialSource,
   readWhole,
 } from './delta/outside.ts';
-export { isMarkOfPartial, PARTIAL_XATTR } from './delta/partial-form.ts';
+export { isMarkOfPartial, PARTIAL_XATTR, writeBases } from './delta/partial-form.ts';
 export { diffVlfs } from './diff.ts';
+export { encodeIno, INO_XATTR } from './ino-xattr.ts';
+export { privateIno } from './inode-numbers.ts';
+export {
+  encodeKeptInodes,
+  type KeptInode,
+  type KeptInodes,
+  keptInodesFile,
+  openKeptInodes,
+} from './kept-inodes.ts';
 export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
 export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
@@ -44,7 +53,7 @@ export {
 } from './offline.ts';
 export type { Denial, Suppressed } from './policy/denials.ts';
 export { markObjects } from './policy/mark.ts';
-export { MARK_XATTR, USER_MARK } from './policy/marks.ts';
+export { MARK_XATTR, USER_MARK, WAS_XATTR } from './policy/marks.ts';
 export { createMatcher, type Matcher, NO_RULE } from './policy/matcher.ts';
 export { exactPattern, parsePattern } from './policy/pattern.ts';
 export { copyShown, type ShownObject, shownAtPath } from './policy/shown.ts';

@@ -17,6 +17,10 @@ import { finished, type Steps } from './steps.ts';
 /**
  * One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. Among the candidates of a
  * name -1 - reference is a whiteout of a frozen layer: unless it is hidden itself, what comes after it does not show.
+ *
+ * Of frozen levels that follow each other only those are candidates that can ever show: there may be a thousand of them. What hides the newest
+ * directory, file or whiteout hides all older ones of its kind, so these need no marks of their own; older directories still contribute
+ * (`MergedDirectory.older`).
  */
 export type Reference = number;
 const ENTRIES = 2 ** 22;
@@ -40,6 +44,8 @@ export interface MergedDirectory {
   /** Names that the policy hides in some level, with the rule; known with `names`. */
   denied: Map<string, number> | null;
   names: Map<string, Reference | Reference[]> | null;
+  /** By the newest frozen directory of a name, the older ones that contribute after it; known with `names`, null when there are none. */
+  older: Map<Reference, Reference[]> | null;
   children: Map<string, MergedDirectory | null> | null;
   ino: number;
   times: { mtimeSec: number; mtimeNsec: number } | null;
@@ -93,6 +99,7 @@ export function newMergedDirectory(
     states,
     denied: null,
     names: null,
+    older: null,
     children: null,
     ino: 0,
     times: null,
@@ -197,6 +204,11 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
       }
       const known = names.get(name);
       if (known === undefined) names.set(name, ref);
+      else if (
+        unit.frozen !== null &&
+        isCovered(directory, typeof known === 'number' ? known : known.at(-1)!, ref)
+      )
+        continue;
       else if (typeof known === 'number') names.set(name, [known, ref]);
       else known.push(ref);
     }
@@ -204,6 +216,30 @@ export function* nameSteps(directory: MergedDirectory): Steps<ReadonlyMap<string
   directory.names = names;
   directory.denied = denied;
   return names;
+}
+
+/** Whether an entry, or whiteout, of a frozen level cannot show because of `above`, the candidate before it. Notes directories that contribute. */
+function isCovered(directory: MergedDirectory, above: Reference, ref: Reference): boolean {
+  const { stack } = directory;
+  const isFrozen = unitOf(stack, above < 0 ? -1 - above : above).frozen !== null;
+  if (!isFrozen) return false;
+  if (above < 0) return true;
+  if (!isDirectory(stack, above)) return ref >= 0;
+  if (!isDirectory(stack, ref)) return false;
+  directory.older ??= new Map();
+  const known = directory.older.get(above);
+  if (known === undefined) directory.older.set(above, [ref]);
+  else known.push(ref);
+  return true;
+}
+
+/** Candidates of a name with the older directories that contribute too. */
+export function withOlder(
+  { older }: MergedDirectory,
+  candidates: readonly Reference[],
+): readonly Reference[] {
+  if (older === null || !candidates.some((ref) => older.has(ref))) return candidates;
+  return candidates.flatMap((ref) => [ref, ...(older.get(ref) ?? [])]);
 }
 
 /**
@@ -221,6 +257,7 @@ export function shareNames(from: MergedDirectory | null, to: MergedDirectory | n
     if (from.states?.[i] !== to.states?.[i]) return;
   }
   to.names = from.names;
+  to.older = from.older;
   to.denied = from.denied;
 }
 
@@ -263,14 +300,20 @@ export function childDirectory(
   const candidates = namesOf(parent).get(name);
   if (candidates === undefined) return null;
   const list = typeof candidates === 'number' ? [candidates] : candidates;
-  if (hidden.count > 0 && list.some((ref) => isHidden(hidden, ref) || isOpened(hidden, ref)))
-    return mergeAt(parent, name, list, hidden);
+  if (hidden.count > 0 && isTouched(parent, list, hidden)) return mergeAt(parent, name, list, hidden);
   const known = parent.children?.get(name);
   if (known !== undefined) return known;
   const merged = mergeAt(parent, name, list, NOTHING_HIDDEN);
   parent.children ??= new Map();
   parent.children.set(name, merged);
   return merged;
+}
+
+/** Whether marks of the appliance concern these candidates. */
+function isTouched(parent: MergedDirectory, list: readonly Reference[], hidden: HiddenEntries): boolean {
+  if (list.some((ref) => isHidden(hidden, ref))) return true;
+  if (hidden.opened === undefined || hidden.opened.length === 0) return false;
+  return withOlder(parent, list).some((ref) => isOpened(hidden, ref));
 }
 
 export const NOTHING_HIDDEN: HiddenEntries = { count: 0, levels: [] };
@@ -309,8 +352,8 @@ function mergeAt(
   const contributors: Reference[] = [];
   const states: number[] = [];
   let originalPath = under(parent.originalPath, name);
-  for (const ref of candidates) {
-    if (isHidden(hidden, ref)) continue;
+  const shown = candidates.filter((ref) => !isHidden(hidden, ref));
+  for (const ref of withOlder(parent, shown)) {
     if (!isDirectory(stack, ref)) break;
     contributors.push(ref);
     const state =
@@ -345,9 +388,18 @@ function stateIn(directory: MergedDirectory, ref: Reference): number {
 }
 
 const withRedirects = new WeakMap<Unit, boolean>();
+const stacksWithRedirects = new WeakMap<Pick<Stack, 'units'>, boolean>();
 
 /** Whether a config or frozen level has renamed directories, which show parts of the levels below at other places. */
 export function hasRedirects(stack: Pick<Stack, 'units'>): boolean {
+  const known = stacksWithRedirects.get(stack);
+  if (known !== undefined) return known;
+  const found = findRedirects(stack);
+  stacksWithRedirects.set(stack, found);
+  return found;
+}
+
+function findRedirects(stack: Pick<Stack, 'units'>): boolean {
   return stack.units.some((unit) => {
     if (!unit.overlay) return false;
     let found = withRedirects.get(unit);

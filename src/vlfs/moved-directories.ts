@@ -17,7 +17,7 @@ import { type Caller, PENDING } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { REDIRECT, REDIRECTS_XATTR } from './merged-directory.ts';
 import { slowJob } from './slow-job.ts';
-import type { Unit } from './stack.ts';
+import type { Stack, Unit } from './stack.ts';
 import { finished, type Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
 import { openDirectory } from './whiteout-sets.ts';
@@ -114,10 +114,14 @@ function* collectSteps(fd: number, path: string, into: MovedDirectory[]): Steps<
 const A_STEP_BYTES = 8192;
 /** What was renamed in frozen layers, the lowest first; found once, since they never change. */
 const movedInFrozen = new WeakMap<Unit, MovedDirectory[]>();
+const movedInStack = new WeakMap<Stack, [Unit, MovedDirectory[]][]>();
 
-function frozenMoves(core: Core): [Unit, MovedDirectory[]][] {
+function frozenMoves(core: Core): readonly [Unit, MovedDirectory[]][] {
+  if (!core.hasFrozen) return [];
+  const known = movedInStack.get(core.stack);
+  if (known !== undefined) return known;
   const found: [Unit, MovedDirectory[]][] = [];
-  if (!core.hasFrozen) return found;
+  movedInStack.set(core.stack, found);
   for (const unit of core.stack.units) {
     if (unit.frozen === null || !unit.frozen.xattrs(0).has(REDIRECTS_XATTR as Name)) continue;
     let moves = movedInFrozen.get(unit);
@@ -135,9 +139,17 @@ function frozenMoves(core: Core): [Unit, MovedDirectory[]][] {
   return found;
 }
 
-/** Whether a whiteout of the appliance hides a frozen layer's path, or a directory above it. */
+/** Whether a whiteout of the appliance hides a frozen layer's path, or a directory above it: what hides a newer one hides the older ones too. */
 function isHiddenIn(core: Core, unit: Unit, path: string): boolean {
-  const hidden = core.hidden.levels[core.stack.units.indexOf(unit)];
+  const { units } = core.stack;
+  for (let level = units.indexOf(unit); level >= 0; level--)
+    if (units[level]!.frozen !== null && isHiddenAt(core, level, path)) return true;
+  return false;
+}
+
+function isHiddenAt(core: Core, level: number, path: string): boolean {
+  const unit = core.stack.units[level]!;
+  const hidden = core.hidden.levels[level];
   if (hidden === undefined) return false;
   let entry = 0;
   for (const name of path.split('/')) {

@@ -38,12 +38,12 @@ import { privateDirectory } from './private-layer.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { splitPath } from './split-path.ts';
-import { closeStack, hasFrozenLayers, openStackSteps, type Stack } from './stack.ts';
+import { closeStack, hasFrozenLayers, openStackSteps, type Stack, whiteoutSetDir } from './stack.ts';
 import { type Changes, staleNames } from './stale-names.ts';
 import { finished, type Steps } from './steps.ts';
 import { carryOn } from './unfinished.ts';
 import { loadAllHidden } from './whiteout-sets.ts';
-import { pruneSets } from './whiteouts.ts';
+import { openBelow, pruneSets } from './whiteouts.ts';
 import { RELAYER_FILES, temporaryName, workFd } from './work-dir.ts';
 
 /** Bytes written in one step. */
@@ -68,7 +68,7 @@ const NO_CHANGES: Changes = { names: [], unchanged: new Set() };
 /** Exchanges the stack at once. Throws before anything changed when the new one cannot be opened or a file cannot be written. */
 export function relayer(core: Core, spec: StackSpec, privateFiles: readonly PrivateFile[] = []): void {
   const prepared = finished(prepare(core, spec, privateFiles, false));
-  exchange(core, prepared);
+  exchangeOrDrop(core, prepared);
   finished(tidy(core));
 }
 
@@ -90,7 +90,7 @@ export function beginRelayer(
     names: () => prepared!.changes.names,
     unchanged: () => prepared!.changes.unchanged,
     commit() {
-      exchange(core, prepared!);
+      exchangeOrDrop(core, prepared!);
       steps = tidy(core);
     },
     abort() {
@@ -127,6 +127,31 @@ function* prepare(
 function drop(core: Core, next: Stack, staged: readonly StagedFile[]): void {
   closeStack(next);
   for (const { temporary } of staged) if (temporary !== null) unlinkat(workFd(core), temporary);
+}
+
+function exchangeOrDrop(core: Core, prepared: Prepared): void {
+  let done = false;
+  try {
+    refuseHidden(core, prepared.next);
+    exchange(core, prepared);
+    done = true;
+  } finally {
+    if (!done && core.stack !== prepared.next) drop(core, prepared.next, prepared.staged);
+  }
+}
+
+/** What the appliance itself has hidden in frozen layers that were merged since would show again: then they stay. */
+function refuseHidden(core: Core, next: Stack): void {
+  for (const { mergedFrom } of next.spec.levels) {
+    for (const id of mergedFrom ?? []) {
+      const setDir = whiteoutSetDir(id);
+      if (next.levelOfSet.has(setDir) || !core.stack.levelOfSet.has(setDir)) continue;
+      const fd = core.whiteoutsFd < 0 ? -1 : openBelow(core.whiteoutsFd, setDir.split('/'), null);
+      if (fd < 0) continue;
+      close(fd);
+      throw new StrataError('BUSY', `the appliance has removed something of ${id}`);
+    }
+  }
 }
 
 /** The change itself, in one turn. */

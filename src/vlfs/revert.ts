@@ -42,13 +42,14 @@ import {
   type MergedDirectory,
   mergedTimes,
   nameSteps,
+  namesOf,
   OPAQUE,
   originalOf,
   REDIRECT,
   type Reference,
-  reference,
   topOf,
   unitOf,
+  withOlder,
 } from './merged-directory.ts';
 import { placesOfLayerPath } from './moved-directories.ts';
 import { pathOf } from './nodes.ts';
@@ -349,7 +350,7 @@ function* revertChildren(core: Core, node: Node, reverted: string[]): Steps<void
       if (++looked % LOOKS_A_STEP === 0) yield;
       const list = typeof candidates === 'number' ? [candidates] : candidates;
       if (list.some((ref) => isHidden(core.hidden, ref) || isOwn(core, ref))) names.add(name);
-      else if (hidesBelow(core, list)) names.add(name);
+      else if (hidesBelow(core, withOlder(fresh.merged, list))) names.add(name);
     }
   }
   let looked = 0;
@@ -408,7 +409,7 @@ function restoreDirectory(core: Core, parent: Node, name: string): boolean {
     Object.assign(before, frozen.stat(entryOf(top)));
   }
   const own = frozenAt(core, parent, name);
-  if (own.length > 0 && own.every((ref) => isSpent(core, ref))) {
+  if (own.length > 0 && own.every((ref) => isDirectory(core.stack, ref)) && isSpent(core, shown)) {
     const hidden = hide(core, own);
     if (hidden < 0) throw systemFailure(hidden, `revert ${name}`);
     core.generation++;
@@ -420,13 +421,13 @@ function restoreDirectory(core: Core, parent: Node, name: string): boolean {
   return true;
 }
 
-/** Whether everything in a frozen directory is hidden. */
-function isSpent(core: Core, ref: Reference): boolean {
-  const { index } = unitOf(core.stack, ref);
-  if (!isDirectory(core.stack, ref)) return false;
-  const first = index.firstChild(entryOf(ref));
-  for (let child = first; child < first + index.childCount(entryOf(ref)); child++)
-    if (!isHidden(core.hidden, reference(levelOf(ref), child))) return false;
+/** Whether everything that frozen layers have in a directory is hidden. */
+function isSpent(core: Core, { merged }: Node): boolean {
+  if (merged === null) return false;
+  for (const candidates of namesOf(merged).values()) {
+    const list = typeof candidates === 'number' ? [candidates] : candidates;
+    if (list.some((ref) => isOwn(core, ref) && !isHidden(core.hidden, ref))) return false;
+  }
   return true;
 }
 

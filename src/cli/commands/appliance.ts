@@ -1,4 +1,5 @@
 /** `strata create|clone|list|show|delete`: appliances. */
+import type { Request, Result } from '../../daemon/contract.ts';
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
 import { durationOption, insidePath, maybe, number, text, word, wordList } from '../words.ts';
@@ -11,6 +12,12 @@ function sourceOf(given: string): { source: string; path?: string } {
   const colon = given.indexOf(':');
   if (colon < 0) return { source: given };
   return { source: given.slice(0, colon), path: insidePath(given.slice(colon + 1)) };
+}
+
+function frozenLayers({ frozen_layers: count, merging }: Result<'show'>): string | undefined {
+  if (count === undefined) return undefined;
+  if (merging === undefined) return String(count);
+  return `${count} (merging: ${merging.total === 0 ? 'waits' : `${merging.done} of ${merging.total}`})`;
 }
 
 export const APPLIANCE_COMMANDS: CommandSpec[] = [
@@ -74,7 +81,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     path: 'clone',
     summary: 'Make an appliance from what another one is now',
     details:
-      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. A clone has the quota of its source, unless another is given. With SOURCE:/PATH all below the path is copied (by shared blocks where possible) to an appliance of its own, which does not follow updates.',
+      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. Clones of clones have several frozen layers: small ones are merged, in the background unless --mode says otherwise. A clone has the quota of its source, unless another is given. With SOURCE:/PATH all below the path is copied (by shared blocks where possible) to an appliance of its own, which does not follow updates.',
     args: [
       {
         name: 'SOURCE',
@@ -83,9 +90,21 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
     ],
-    options: [TTL_OPTION, ...POLICY_OPTIONS, ...QUOTA_OPTIONS],
+    options: [
+      {
+        long: '--mode',
+        value: 'MODE',
+        choices: ['lazy', 'async', 'sync'],
+        description:
+          'async (default): frozen layers are merged later; sync: before the command ends; lazy: never',
+      },
+      TTL_OPTION,
+      ...POLICY_OPTIONS,
+      ...QUOTA_OPTIONS,
+    ],
     examples: [
       ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
+      ['strata clone test-1 test-1a --mode sync', 'a clone of a clone, with as few layers as possible'],
       ['strata clone web-1 test-3 --ttl 2h', 'deleted in two hours'],
       ['strata clone host:/srv/chroots/web web-2', 'a directory becomes the root'],
       [
@@ -98,6 +117,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         ...sourceOf(word(invocation, 0)),
         name: word(invocation, 1),
         ...maybe('ttlSeconds', durationOption(invocation, 'ttl')),
+        ...maybe('mode', text(invocation, 'mode') as Request<'clone'>['mode']),
         ...policyOptions(invocation),
         ...quotaOptions(invocation),
       });
@@ -163,7 +183,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
             ['clone of', a.parent ?? undefined],
             ['snapshots', a.snapshots === undefined ? undefined : String(a.snapshots)],
             ['layers', a.layers === undefined ? undefined : String(a.layers)],
-            ['frozen layers', a.frozen_layers === undefined ? undefined : String(a.frozen_layers)],
+            ['frozen layers', frozenLayers(a)],
             ['private', a.private_bytes === undefined ? undefined : formatBytes(a.private_bytes)],
             ['root', a.root],
           ];

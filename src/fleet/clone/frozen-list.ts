@@ -12,7 +12,11 @@ import type { FrozenId } from './frozen.ts';
 import { dropUnusedFrozen } from './trash.ts';
 
 /** The journal's step that gives an appliance this list. */
-export function frozenListStep(context: FleetContext, row: CatalogRow, frozen: FrozenId[]): JournalStep {
+export function frozenListStep(
+  context: FleetContext,
+  row: CatalogRow,
+  frozen: readonly FrozenId[],
+): JournalStep {
   const path = join('appliances', row.name, 'state.json');
   const state = readJsonIfThere(join(context.root, path)) as ApplianceState | null;
   if (state === null) throw new StrataError('BAD_FORMAT', `appliance ${row.name} has no state.json`);

@@ -7,7 +7,7 @@ import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
 import { stackOfLevels } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
 import { frozenNeeds } from '../family/record.ts';
-import { namesIn } from '../files.ts';
+import { namesIn, readJsonIfThere } from '../files.ts';
 import { mountedDirs } from '../gc/references.ts';
 import type { FleetPaths } from '../paths.ts';
 
@@ -27,14 +27,34 @@ export function frozenDir(paths: FleetPaths, id: FrozenId): string {
   return join(paths.frozen, id);
 }
 
+/** In the directory of a frozen layer that was merged: of which it was, the newest first. */
+export const MERGED_FILE = 'merged.json';
+
+/** What is frozen never changes, so neither does what it was merged from. */
+const known = new Map<string, readonly FrozenId[] | null>();
+const MOST_KNOWN = 65_536;
+
+/** The layers that a frozen layer was merged from, the newest first; null: it was not. */
+export function mergedFrom(dir: string): readonly FrozenId[] | null {
+  const before = known.get(dir);
+  if (before !== undefined) return before;
+  const found = frozenList(readJsonIfThere(join(dir, MERGED_FILE))?.['of']) ?? [];
+  const ids = found.length > 0 ? found : null;
+  if (known.size >= MOST_KNOWN) known.clear();
+  known.set(dir, ids);
+  return ids;
+}
+
 function frozenLevel(paths: FleetPaths, id: FrozenId): LevelSpec {
   const dir = frozenDir(paths, id);
+  const merged = mergedFrom(dir);
   return {
     kind: 'frozen',
     id: `frozen/${id}`,
     treeDir: join(dir, 'private'),
     indexFile: join(dir, 'index'),
     whiteoutsDir: join(dir, 'whiteouts'),
+    ...(merged === null ? {} : { mergedFrom: merged.map((one) => `frozen/${one}`) }),
   };
 }
 

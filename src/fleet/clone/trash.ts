@@ -14,6 +14,8 @@ import { COMMIT } from '../locks.ts';
 import { unusedFrozen } from './frozen.ts';
 
 const TRASH = /^\.trash-/;
+/** A merge that was not done. */
+const STAGED = /^\.tmp-[0-9a-f]{12}$/;
 
 /** Takes unused frozen layers away and begins to delete them. Under the commit lock. */
 export function dropUnusedFrozen(context: FleetContext): void {
@@ -27,7 +29,11 @@ export function dropUnusedFrozen(context: FleetContext): void {
 
 /** After the opening: what killed processes left. */
 export function dropLeftFrozen(context: FleetContext): Promise<void> {
-  if (namesIn(context.paths.frozen).length === 0) return Promise.resolve();
+  const { frozen } = context.paths;
+  const names = namesIn(frozen);
+  if (names.length === 0) return Promise.resolve();
+  for (const name of names.filter((one) => STAGED.test(one)))
+    renameSync(join(frozen, name), join(frozen, `.trash-${name.slice(1)}`));
   return context.locks.with([COMMIT], () => dropUnusedFrozen(context));
 }
 

@@ -40,9 +40,18 @@ const KNOWN = new Set([
     'whiteouts',
     'whiteout',
   ].map((name) => OVERLAY + name),
-  ...['ino', 'origin', 'redirects', 'links', 'quarantine', 'opened', 'partial', 'bases'].map(
-    (name) => STRATA + name,
-  ),
+  ...[
+    'ino',
+    'origin',
+    'redirects',
+    'links',
+    'quarantine',
+    'opened',
+    'partial',
+    'bases',
+    'nonclonable',
+    'was',
+  ].map((name) => STRATA + name),
 ]);
 
 interface Walk {

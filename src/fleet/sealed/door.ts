@@ -20,7 +20,7 @@ function sealedOptions(paths: FleetPaths, spec: VlfsSpec): SealedOptions {
   return {
     spec,
     imageDir: join(paths.root, 'sealed'),
-    dataRoots: [join(paths.root, 'repos'), paths.templates, paths.imports],
+    dataRoots: [join(paths.root, 'repos'), paths.templates, paths.frozen, paths.imports],
   };
 }
 

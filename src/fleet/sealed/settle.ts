@@ -2,10 +2,11 @@
  * After a sealed mount, whoever ended it: what the kernel wrote into the private layer is absorbed against the stack that was mounted, then the
  * appliance follows to the stack of today. Runs before anything else uses the private layer; a no-op when there was no sealed mount.
  */
+import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../../vlfs/index.ts';
-import { withFrozen } from '../clone/frozen.ts';
+import { frozenDir, withFrozen } from '../clone/frozen.ts';
 import { stackOf } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
 import type { GenerationRecord } from '../generations.ts';
@@ -50,7 +51,9 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
       pruneWhiteouts(now);
       const changes = databaseChanges(context.paths, shown, current);
       context.onStep('settle: pruned');
-      writePrivateFiles(privateDir, mergedDatabases([privateDir], changes));
+      const frozen = context.catalog.get(name)?.frozen ?? [];
+      const trees = [privateDir, ...frozen.map((id) => join(frozenDir(context.paths, id), 'private'))];
+      writePrivateFiles(privateDir, mergedDatabases(trees, changes));
     }
   }
   context.onStep('settle: drop the record');

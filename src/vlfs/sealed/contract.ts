@@ -5,7 +5,7 @@ export interface SealedOptions {
   spec: VlfsSpec;
   /** Where images are kept: derived data, safe to delete at any time. */
   imageDir: string;
-  /** Directories that hold many trees (repositories, templates): each becomes one data layer for all of them. */
+  /** Directories that hold many trees (repositories, templates, frozen layers): each becomes one data layer for all of them. */
   dataRoots: string[];
   /** Called before each change on disk, for fault injection in tests. */
   onStep?: (step: string) => void;

@@ -21,7 +21,7 @@ import {
 } from '../../sys/index.ts';
 import type { StackSpec } from '../contract.ts';
 import { isOpaque, OPAQUE } from '../merged-directory.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { OPENED, openDirectory, WHOLE } from '../whiteout-sets.ts';
 import type { DataLayers, ImageJob } from './contract.ts';
 
 /** Raise it when other bytes are made from the same stack. */
@@ -115,6 +115,7 @@ function addWhiteouts(fd: number, path: string, add: (path: string) => void): vo
   if (typeof entries === 'number') return;
   for (const { name, type } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const at = `${path}/${name}`;
+    if (name === WHOLE && path === '') add(at);
     if (type === DT_CHR || type === 0) {
       const isMark = statAt(fd, name, stat) === 0 && (stat.mode & S_IFMT) === S_IFCHR && stat.rdev === 0;
       if (isMark) add(at);
@@ -124,6 +125,7 @@ function addWhiteouts(fd: number, path: string, add: (path: string) => void): vo
     if (sub < 0) continue;
     const opaque = fgetxattr(sub, OPAQUE);
     if (typeof opaque !== 'number' && isOpaque(opaque)) add(`${at}/`);
+    if (typeof fgetxattr(sub, OPENED) !== 'number') add(`${at}//`);
     addWhiteouts(sub, at, add);
     close(sub);
   }

@@ -1,11 +1,8 @@
 /** Makes one image file: opens the stack, merges it, writes the image beside its place and renames it. In the worker thread, and in tests. */
-import { nameFromText } from '../../base/index.ts';
 import { writeErofs } from '../../formats/index.ts';
 import { writeFileDurably } from '../../layer/index.ts';
-import { AT_FDCWD, close } from '../../sys/index.ts';
-import { NOTHING_HIDDEN } from '../merged-directory.ts';
 import { closeStack, openStack } from '../stack.ts';
-import { loadHidden, openDirectory } from '../whiteout-sets.ts';
+import { loadAllHidden } from '../whiteout-sets.ts';
 import type { ImageJob } from './contract.ts';
 import { mergedInodes } from './merged-inodes.ts';
 
@@ -13,9 +10,7 @@ import { mergedInodes } from './merged-inodes.ts';
 export function makeImage(job: ImageJob): void {
   const stack = openStack(job.stack);
   try {
-    const whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(job.whiteoutsDir));
-    const hidden = whiteoutsFd < 0 ? NOTHING_HIDDEN : loadHidden(whiteoutsFd, stack.units, stack.levelOfSet);
-    if (whiteoutsFd >= 0) close(whiteoutsFd);
+    const hidden = loadAllHidden(job.whiteoutsDir, stack);
     const root = mergedInodes(stack, hidden, new Set(job.targets), job.layers.prefixes);
     const image = writeErofs(root, { uuid: Buffer.from(job.uuid, 'hex'), volumeName: 'strata' });
     writeFileDurably(job.file, image, 0o600);

@@ -1,7 +1,7 @@
 /**
  * The sealed door: the kernel's overlayfs over one image of the merged stack, with the repositories as data-only layers and the private layer on
  * top. No process of Strata is in its data path. It shows the stack of its mount's time. What must be true: nobody else has the private
- * layer mounted, and `absorbSealed` runs before another door opens it.
+ * layer mounted, nobody completes the same frozen files, and `absorbSealed` runs before another door opens it.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -46,8 +46,9 @@ async function imageOf(
  */
 export async function mountSealed(options: SealedOptions & { dir: string; source: string }): Promise<void> {
   const { spec } = options;
-  // Their form is not one that the kernel can complete.
+  // Their form is not one that the kernel can complete. What a frozen file shows stays the same.
   await completePrivate(spec.privateDir);
+  for (const { kind, treeDir } of spec.stack.levels) if (kind === 'frozen') await completePrivate(treeDir);
   const { file, layers } = await imageOf(options, hideKept(spec, options));
   options.onStep?.('sealed: image made');
   const opened: number[] = [];

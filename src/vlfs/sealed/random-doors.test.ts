@@ -1,7 +1,7 @@
 /**
- * Random sessions through both doors in turn, with relayers, reverts and resets between them. In a session every operation answers as on a plain
- * directory of the host with the same tree, and shows the same afterwards; what a session leaves is, once absorbed, what the plain
- * reference works out from the disk.
+ * Random sessions through both doors in turn, with relayers, reverts, resets and freezes (as by a clone) between them. In a session every operation answers
+ * as on a plain directory of the host with the same tree, and shows the same afterwards; what a session leaves is, once absorbed, what the plain
+ * reference works out from the disk (as long as nothing is frozen).
  */
 import assert from 'node:assert/strict';
 import * as nodeFs from 'node:fs';
@@ -11,6 +11,7 @@ import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
 import { E, MNT_DETACH, renameat2, umount } from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../contract.ts';
+import { freeze } from '../frozen.test-support.ts';
 import { pruneWhiteouts } from '../index.ts';
 import { referenceTree } from '../reference.test-support.ts';
 import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from '../vlfs.test-support.ts';
@@ -46,6 +47,7 @@ const session = fc.record({
   after: fc.oneof(
     { weight: 6, arbitrary: fc.constant({ change: 'none' as const }) },
     { weight: 6, arbitrary: fc.record({ change: fc.constant('relayer' as const), stack: fc.nat(5) }) },
+    { weight: 4, arbitrary: fc.constant({ change: 'freeze' as const }) },
     { weight: 2, arbitrary: fc.record({ change: fc.constant('revert' as const), path }) },
     { weight: 1, arbitrary: fc.record({ change: fc.constant('reset' as const), keep: path }) },
   ),
@@ -179,7 +181,8 @@ async function sealedSession(
 ): Promise<boolean> {
   const dir = join(box.dir, 'mnt');
   nodeFs.mkdirSync(dir, { recursive: true });
-  const options = { spec, imageDir: join(box.dir, 'sealed'), dataRoots: [join(box.dir, 'repo')] };
+  const dataRoots = [join(box.dir, 'repo'), join(box.dir, 'frozen')];
+  const options = { spec, imageDir: join(box.dir, 'sealed'), dataRoots };
   try {
     await mountSealed({ ...options, dir, source: 'test' });
   } catch (error) {
@@ -222,11 +225,18 @@ async function play(box: Sandbox, spec: VlfsSpec, stacks: StackSpec[], sessions:
     if (door === 'sealed') await sealedSession(box, current, host, operations);
     else withClient(current, (c) => run(host, operations, (o) => onClient(c, o)));
     const left = treeOf(host);
-    assert.deepEqual(referenceTree(current), left, step);
+    const frozen = current.stack.levels.filter(({ kind }) => kind === 'frozen');
+    if (frozen.length === 0) assert.deepEqual(referenceTree(current), left, step);
     withClient(current, (c) => assert.deepEqual(c.tree(), left, step));
     if (after.change === 'none') continue;
+    if (after.change === 'freeze') {
+      current = freeze(box, current);
+      withClient(current, (c) => assert.deepEqual(c.tree(), left, `${step}, frozen`));
+      continue;
+    }
     if (after.change === 'relayer') {
-      current = { ...current, stack: stacks[after.stack % stacks.length]! };
+      const { levels } = stacks[after.stack % stacks.length]!;
+      current = { ...current, stack: stackOf([...frozen, ...levels]) };
       pruneWhiteouts(current);
     }
     withClient(current, (c) => {
@@ -238,7 +248,8 @@ async function play(box: Sandbox, spec: VlfsSpec, stacks: StackSpec[], sessions:
           if (!(error instanceof StrataError) || error.code !== 'NOT_FOUND') throw error;
         }
       }
-      assert.deepEqual(c.tree(), referenceTree(current), `${step}, ${JSON.stringify(after)}`);
+      if (frozen.length === 0)
+        assert.deepEqual(c.tree(), referenceTree(current), `${step}, ${JSON.stringify(after)}`);
       copyToHost(c, host);
     });
   }

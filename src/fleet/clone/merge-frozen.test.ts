@@ -1,0 +1,205 @@
+/**
+ * Frozen layers that were merged stand for those that they were made of. The oracle is the same appliance, not merged: what it shows with every attribute, what
+ * diff says, what it shows after any operations, reverts and resets. And whoever goes on showing the layers themselves notices nothing.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { StrataError } from '../../base/index.ts';
+import type { Attr, VlfsSpec } from '../../vlfs/contract.ts';
+import { cloneOf, freeze } from '../../vlfs/frozen.test-support.ts';
+import { answer, vlfsTree } from '../../vlfs/host.test-support.ts';
+import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../../vlfs/index.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../../vlfs/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox, sandboxed } from '../../vlfs/vlfs.test-support.ts';
+import { frozenLevels, merge } from './merge-frozen.test-support.ts';
+
+const PATHS = ['', 'a', 'd', 'd/a', 'd/b', 'd/e', 'd/e/a', 'e', 'e/a', 'e/b', 'e/e', 'l', 'c', 'c/a'];
+const path = fc.constantFrom(...PATHS).map((at) => `/${at}`);
+type Change = { revert?: string; reset?: string[]; operations?: Operation[] };
+const change: fc.Arbitrary<Change> = fc.oneof(
+  fc.record({ revert: path }),
+  fc.record({ reset: fc.array(path, { maxLength: 2 }) }),
+  fc.record({ operations: fc.array(operation, { minLength: 1, maxLength: 6 }) }),
+) as fc.Arbitrary<Change>;
+
+function operate(spec: VlfsSpec, operations: readonly Operation[]): unknown[] {
+  const client = new Client(spec);
+  const answers: unknown[] = [];
+  for (const o of operations) {
+    if (o.op === 'remount') continue;
+    try {
+      answers.push(answer(() => onVlfs(client, o)));
+    } catch {
+      // The client does not follow symlinks.
+    }
+  }
+  client.close();
+  return answers;
+}
+
+/** Every attribute of everything, but what reading changes and what each copy of a root directory has of its own. */
+function attributes(c: Client, withTimes: boolean): Record<string, Partial<Attr>> {
+  const found: Record<string, Partial<Attr>> = {};
+  for (const at of ['', ...Object.keys(c.tree())]) {
+    const { atimeSec: _s, atimeNsec: _n, ...rest } = c.stat(at);
+    found[at] = rest;
+    if (at === '') Object.assign(rest, { ctimeSec: 0, ctimeNsec: 0, size: 0, blocks: 0 });
+    if (!withTimes) {
+      const unset = { ctimeSec: 0, ctimeNsec: 0, mtimeSec: 0, mtimeNsec: 0, ino: 0, size: 0, blocks: 0 };
+      Object.assign(rest, unset);
+    }
+  }
+  return found;
+}
+
+function shown(spec: VlfsSpec, withTimes: boolean): unknown {
+  const client = new Client(spec);
+  const tree = vlfsTree(client);
+  const all = attributes(client, withTimes);
+  client.close();
+  assert.deepEqual(client.faults, []);
+  return { tree, all, changes: diffVlfs(spec), owners: PATHS.map((at) => whoOwns(spec, `/${at}`)) };
+}
+
+function apply(spec: VlfsSpec, what: Change): unknown {
+  try {
+    if (what.operations !== undefined) return operate(spec, what.operations);
+    if (what.revert !== undefined) return new Set(revertOffline(spec, [what.revert]));
+    resetOffline(spec, what.reset!);
+    return null;
+  } catch (error) {
+    if (!(error instanceof StrataError)) throw error;
+    return error.code;
+  }
+}
+
+/** Layers that were frozen one after the other and merged at the end. */
+async function mergedOnce(
+  box: Sandbox,
+  first: VlfsSpec,
+  parts: readonly Change[][],
+): Promise<[merged: VlfsSpec, plain: VlfsSpec]> {
+  let source = first;
+  for (const part of parts) {
+    for (const one of part) apply(source, one);
+    source = freeze(box, source);
+  }
+  const before = shown(source, true);
+  const merged = await merge(box, cloneOf(box, source, `${source.name}-merged`), parts.length);
+  assert.equal(frozenLevels(merged).length, 1);
+  assert.deepEqual(shown(merged, true), before, 'merged');
+  assert.deepEqual(shown(source, true), before, 'who has the layers notices nothing');
+  return [merged, cloneOf(box, source, `${source.name}-plain`)];
+}
+
+/** Two appliances that do the same; one of them merges after each freeze, so that merged layers are merged again. */
+async function mergedOften(
+  box: Sandbox,
+  first: VlfsSpec,
+  parts: readonly Change[][],
+): Promise<[merged: VlfsSpec, plain: VlfsSpec]> {
+  let merged = first;
+  let plain = box.spec(`${first.name}-plain`, first.stack.levels);
+  for (const part of parts) {
+    for (const one of part) assert.deepEqual(apply(merged, one), apply(plain, one));
+    merged = freeze(box, merged);
+    plain = freeze(box, plain);
+    const before = shown(merged, true);
+    if (frozenLevels(merged).length > 1) merged = await merge(box, merged, 2);
+    assert.deepEqual(shown(merged, true), before);
+  }
+  assert.equal(frozenLevels(merged).length, 1);
+  return [merged, plain];
+}
+
+async function play(
+  box: Sandbox,
+  first: VlfsSpec,
+  parts: readonly Change[][],
+  changes: readonly Change[],
+  often: boolean,
+): Promise<void> {
+  const [merged, plain] = await (often ? mergedOften : mergedOnce)(box, first, parts);
+  assert.deepEqual(shown(merged, false), shown(plain, false), 'merged and not');
+  for (const [i, what] of changes.entries()) {
+    const at = `${i}: ${JSON.stringify(what)}`;
+    assert.deepEqual(apply(merged, what), apply(plain, what), at);
+    assert.deepEqual(shown(merged, false), shown(plain, false), `after ${at}`);
+  }
+  for (const { privateDir } of [first, merged, plain])
+    rmSync(dirname(privateDir), { recursive: true, force: true });
+}
+
+test('merged frozen layers are what they were made of', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    let run = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(change, { minLength: 1, maxLength: 3 }), { minLength: 2, maxLength: 5 }),
+        fc.array(change, { minLength: 1, maxLength: 3 }),
+        fc.boolean(),
+        async (parts, changes, often) => play(box, box.spec(`r${run++}`, levels), parts, changes, often),
+      ),
+      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 20), endOnFailure: true },
+    );
+  } finally {
+    box.remove();
+  }
+});
+
+test(
+  'the merged layer needs nothing of those that it was made of; partial files and marks stay',
+  sandboxed(async (box) => {
+    const content = 'of the layer '.repeat(30_000);
+    const levels = [
+      await box.unit('large', '1', { 'd/attributes': content, 'd/blocks': content, 'd/x': 'x' }),
+    ];
+    const first = box.spec('a', levels);
+    const work = (spec: VlfsSpec, use: (c: Client) => void): void => {
+      const client = new Client(spec);
+      use(client);
+      client.close();
+    };
+    work(first, (c) => {
+      c.chmod('d/attributes', 0o600);
+      c.link('d/attributes', 'd/linked');
+      c.write('d/own', 'own');
+    });
+    execFileSync('setfattr', [
+      '-n',
+      'trusted.strata.quarantine',
+      '-v',
+      'f'.repeat(64),
+      `${first.privateDir}/d/own`,
+    ]);
+    let spec = freeze(box, first);
+    work(spec, (c) => {
+      const handle = c.open('d/blocks', 2);
+      c.writeHandle(handle, 'of the appliance', 200_000);
+      c.release(handle);
+      c.unlink('d/x');
+    });
+    spec = freeze(box, spec);
+    const before = shown(spec, true);
+    const parts = frozenLevels(spec).map(({ treeDir }) => dirname(treeDir));
+    const merged = await merge(box, spec, 2);
+    assert.deepEqual(shown(merged, true), before);
+    for (const dir of parts) rmSync(dir, { recursive: true });
+    assert.equal(existsSync(parts[0]!), false);
+    assert.deepEqual(shown(merged, true), before);
+    const tree = frozenLevels(merged)[0]!.treeDir;
+    const mark = execFileSync('getfattr', [
+      '--only-values',
+      '-n',
+      'trusted.strata.quarantine',
+      `${tree}/d/own`,
+    ]);
+    assert.equal(String(mark), 'f'.repeat(64));
+  }),
+);
