@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -87,15 +88,17 @@ test('a merge brings over whatever a program can do', async () => {
      mkdir -m 2750 srv/dir; chown 12:34 srv/dir; setfattr -n user.note -v text srv/data
      rm srv/data/two; mkdir srv/data/two; echo in > srv/data/two/in; printf x | dd of=usr/share/big bs=1 seek=300000 conv=notrunc 2>/dev/null`,
   );
-  const refused = await s.run(['mount', 'web', join(s.root, 'busy')]);
-  assert.equal(refused.status, 0);
+  await s.json('mount', 'web', join(s.root, 'busy'));
   const busy = await s.run(['merge', 'test', 'web']);
   assert.equal(busy.status, 1);
   assert.match(busy.stderr, /appliance web is mounted; first: strata umount web/);
   await s.json('umount', 'web');
+  // The child may be in use.
+  await s.json('mount', 'test', join(s.root, 'view/test'));
   const { merged, conflicts } = await s.json('merge', 'test', 'web');
   assert.equal(merged, true);
   assert.deepEqual(conflicts, []);
+  await s.json('umount', 'test');
   assert.deepEqual(await diff('test', 'web'), ['added /srv/new']);
   await inside('web', 'rm srv/new');
   assert.equal(await inside('web', LOOK), await inside('test', LOOK));
@@ -121,18 +124,29 @@ test('conflicts are named and nothing is done, unless somebody says whose versio
 
 test('a snapshot, the way back, and the tree', async () => {
   const look = await inside('web', LOOK);
+  // Of a running appliance, and of the file that is being written what it is then.
+  const view = join(s.root, 'view/web');
+  await s.json('mount', 'web', view);
+  await script(`echo before > '${view}/srv/log'`);
+  const writer = open(join(view, 'srv/log'), 'a');
   assert.equal((await s.json('snapshot', 'web', 'good')).snapshot, 'good');
+  await (await writer).write('after\n');
+  await (await writer).close();
+  assert.deepEqual(await diff('web@good'), ['changed /srv/log']);
+  await s.json('umount', 'web');
   await inside('web', 'rm -r srv/data usr/share/doc; echo bad > etc/motd; mkdir etc/hosts.d');
   assert.deepEqual(await diff('web@good', 'web'), [
     'added /etc/hosts.d',
     'changed /etc/motd',
     'deleted /srv/data',
     'changed /srv/link',
+    'changed /srv/log',
     'deleted /usr/share/doc',
   ]);
   await s.json('restore', 'web', 'good');
+  assert.equal(await inside('web', 'cat srv/log; rm srv/log'), 'before\n');
   assert.equal(await inside('web', LOOK), look);
-  assert.deepEqual(await diff('web@good'), []);
+  assert.deepEqual(await diff('web@good'), ['deleted /srv/log']);
   await s.json('promote', 'test');
   const tree = (await s.run(['tree'])).stdout;
   assert.equal(tree, 't\n└── test\n    └── web\n        └── @good\n');

@@ -19,7 +19,7 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
     path: 'snapshot',
     summary: 'Keep what an appliance is now under a name',
     details:
-      'Takes milliseconds, whatever the appliance holds. A snapshot is what the appliance itself has changed: what its template brings is no part of it. `strata delete NAME@SNAPSHOT` removes one.',
+      'Takes milliseconds, whatever the appliance holds, also while it is in use. A snapshot is what the appliance itself has changed: what its template brings is no part of it. `strata delete NAME@SNAPSHOT` removes one.',
     args: [
       name,
       { name: 'SNAPSHOT', description: 'its name (default: the time)', kind: 'text', optional: true },
@@ -61,7 +61,7 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
     path: 'restore',
     summary: 'Make an appliance what it was at a snapshot',
     details:
-      'What it wrote since is lost, unless another snapshot or a clone has it. All its snapshots stay, later ones too.',
+      'What it wrote since is lost, unless another snapshot or a clone has it. All its snapshots stay, later ones too. The appliance must be unmounted.',
     args: [name, { name: 'SNAPSHOT', description: 'one of its snapshots', kind: 'snapshot' }],
     examples: [['strata restore web-1 before-upgrade', 'back to the snapshot']],
     run: async (invocation) => {
@@ -80,7 +80,7 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
     path: 'merge',
     summary: 'Bring what a clone changed into its parent',
     details:
-      'Three-way: what the child changed since both were alike is done in the parent. What the parent changed since stays. Where both changed the same, that is a conflict: all are named, and nothing is done unless it is said whose version to take. Works between any two appliances, whichever is the clone; both must be unmounted.',
+      'Three-way: what the child changed since both were alike is done in the parent. What the parent changed since stays. Where both changed the same, that is a conflict: all are named, and nothing is done unless it is said whose version to take. Works between any two appliances, whichever is the clone. The parent must be unmounted; of a child that is in use, what it is at that instant is taken.',
     args: [
       { name: 'CHILD', description: 'the appliance whose changes are taken', kind: 'appliance' },
       { name: 'PARENT', description: 'the appliance that gets them', kind: 'appliance' },

@@ -92,7 +92,7 @@ async function makeClone(
 }
 
 /** The data plane, when it serves the appliance; else null. */
-async function servedBy(context: FleetContext, name: string): Promise<DataPlane | null> {
+export async function servedBy(context: FleetContext, name: string): Promise<DataPlane | null> {
   const plane = await context.runningDataPlane();
   if (plane === null) return null;
   return (await plane.status()).mounts.some((mount) => mount.id === name) ? plane : null;

@@ -83,14 +83,15 @@ test('a snapshot is kept, compared, gone back to, and deleted', async () => {
   assert.deepEqual(frozen(), []);
 });
 
-test('of a mounted appliance there is no snapshot and no merge yet, and it says so', async () => {
+test('a mounted appliance is not gone back with, and nothing is merged into it; it says what to do', async () => {
   await create('m');
   await create('n');
   await w.fleet.snapshot({ name: 'm', snapshot: 's' });
   await w.fleet.mount({ name: 'm', dir: join(w.dir, 'mnt') });
-  await assert.rejects(w.fleet.snapshot({ name: 'm' }), { code: 'BUSY', hint: 'first: strata umount m' });
-  await assert.rejects(w.fleet.restore({ name: 'm', snapshot: 's' }), { code: 'BUSY' });
-  await assert.rejects(w.fleet.merge({ name: 'n', into: 'm' }, noProgress), { code: 'BUSY' });
+  await w.fleet.snapshot({ name: 'm', snapshot: 'mounted' });
+  const busy = { code: 'BUSY', hint: 'first: strata umount m' };
+  await assert.rejects(w.fleet.restore({ name: 'm', snapshot: 's' }), busy);
+  await assert.rejects(w.fleet.merge({ name: 'n', into: 'm' }, noProgress), busy);
   await w.fleet.umount({ target: 'm' });
   await w.fleet.delete(['m', 'n']);
 });

@@ -1,26 +1,35 @@
 /**
- * Merging an appliance into another one, three-way. The changes are brought into a fresh private layer beside everything; then one record of the journal freezes what the
- * parent had, puts that layer above it, and freezes the child, whose state is what both have in common from now on. Killed anywhere, the merge is done wholly or not.
+ * Merging an appliance into another one, three-way. Both are frozen first, which changes nothing that one can see; so the child may be mounted. Then the changes are brought
+ * into a fresh private layer beside everything, and one record of the journal puts it in the place of the parent's, which is empty, and notes the child's frozen layers as what
+ * both have in common from now on. Killed anywhere, the merge is done wholly or not.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
-import type { LevelSpec, MergeConflict, VlfsSpec } from '../../vlfs/contract.ts';
-import { copyRootAttributes, countAside, forgetUsage, mergeAside, readLimits } from '../../vlfs/index.ts';
+import type { DataPlane } from '../../fuse/contract.ts';
+import type { MergeChoice, MergeConflict, VlfsSpec } from '../../vlfs/contract.ts';
+import {
+  copyRootAttributes,
+  countAside,
+  forgetUsage,
+  type MergeInput,
+  type MergeOutcome,
+  mergeAside,
+  readLimits,
+} from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
-import { type FrozenId, frozenDir, withFrozen } from '../clone/frozen.ts';
+import { servedBy } from '../clone/clone.ts';
+import { freezeSource } from '../clone/freeze-source.ts';
+import type { FrozenId } from '../clone/frozen.ts';
 import { dropUnusedFrozen } from '../clone/trash.ts';
-import { stackOf, stackOfLevels } from '../compose.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { namesIn, removeTree, syncDirectory, syncFileSystemAside } from '../files.ts';
-import { applianceDefinition, vlfsSpec } from '../follow.ts';
-import type { JournalStep } from '../journal.ts';
+import { removeTree, syncDirectory, syncFileSystemAside } from '../files.ts';
+import { vlfsSpec } from '../follow.ts';
 import { COMMIT } from '../locks.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
-import { ownFrozenSteps, policedStack } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { elapsed } from '../templates.ts';
 import { commitRows } from './change.ts';
@@ -36,39 +45,74 @@ export async function mergeAppliances(context: FleetContext, o: MergeOptions): P
   const { name, into } = o;
   for (const one of [name, into]) applianceRow(context, one);
   if (name === into) throw new StrataError('USAGE', 'an appliance cannot be merged into itself');
-  await refuseLingering(context, [name, into]);
+  const plane = await servedBy(context, name);
+  await refuseLingering(context, plane === null ? [name, into] : [into]);
   return context.locks.with([applianceLock(name), applianceLock(into)], async () => {
-    const child = applianceRow(context, name);
-    const parent = applianceRow(context, into);
-    for (const row of [child, parent]) await makeQuiet(context, row);
-    const stage = join(context.paths.appliances, `.tmp-${operationId()}`);
-    const target = o.dryRun === true ? null : stageTarget(context, parent, stage);
-    let isRecorded = false;
-    try {
-      const outcome = await mergeAside({
-        child: vlfsSpec(context, child),
-        childBase: viewSpec(context, child, baseOf(context, child, parent)),
-        parent: vlfsSpec(context, parent),
-        parentBase: viewSpec(context, parent, baseOf(context, child, parent)),
-        target: target?.spec ?? null,
-        choice: { prefer: o.prefer ?? null, ours: o.ours ?? [], theirs: o.theirs ?? [] },
-      });
-      const left = outcome.conflicts.filter(({ taken }) => taken === null);
-      if (target !== null && left.length > 0) throw conflictError(child, parent, outcome.conflicts, left);
-      if (target !== null) {
-        await refuseTooMuch(context, parent, target.spec);
-        removeTree(join(stage, 'work'));
-        await syncFileSystemAside(stage);
-        isRecorded = true;
-        await commit(context, { child, parent, stage, id: target.id });
-      }
-      return { name, into, merged: target !== null, ...outcome, elapsed_ms: elapsed(started) };
-    } catch (error) {
-      // What the journal has recorded is needed when it is completed; the next opening removes what is left.
-      if (!isRecorded) removeTree(stage);
-      throw error;
+    if (plane === null) await makeQuiet(context, applianceRow(context, name));
+    await makeQuiet(context, applianceRow(context, into));
+    if (o.dryRun === true) {
+      const outcome = await mergeAside({ ...sidesOf(context, o), target: null, choice: choiceOf(o) });
+      return { name, into, merged: false, ...outcome, elapsed_ms: elapsed(started) };
     }
+    const outcome = await mergeFrozen(context, o, await freezeBoth(context, o, plane));
+    return { name, into, merged: true, ...outcome, elapsed_ms: elapsed(started) };
   });
+}
+
+function choiceOf({ prefer, ours, theirs }: MergeOptions): MergeChoice {
+  return { prefer: prefer ?? null, ours: ours ?? [], theirs: theirs ?? [] };
+}
+
+/** What is compared: both as they are (`frozen`: the child as its frozen layers have it), and what they were when they were alike. */
+function sidesOf(
+  context: FleetContext,
+  { name, into }: MergeOptions,
+  frozen = false,
+): Pick<MergeInput, 'child' | 'childBase' | 'parent' | 'parentBase'> {
+  const child = applianceRow(context, name);
+  const parent = applianceRow(context, into);
+  const base = baseOf(context, child, parent);
+  return {
+    child: frozen ? viewSpec(context, child, child.frozen) : vlfsSpec(context, child),
+    childBase: viewSpec(context, child, base),
+    parent: vlfsSpec(context, parent),
+    parentBase: viewSpec(context, parent, base),
+  };
+}
+
+interface Pair {
+  child: CatalogRow;
+  parent: CatalogRow;
+}
+
+/** Both at one instant each; nothing that one can see changes. `plane`: it serves the child. */
+function freezeBoth(context: FleetContext, o: MergeOptions, plane: DataPlane | null): Promise<Pair> {
+  return context.locks.with([COMMIT], async () => ({
+    child: (await freezeSource(context, applianceRow(context, o.name), plane)).source,
+    parent: (await freezeSource(context, applianceRow(context, o.into), null)).source,
+  }));
+}
+
+async function mergeFrozen(context: FleetContext, o: MergeOptions, pair: Pair): Promise<MergeOutcome> {
+  const { child, parent } = pair;
+  const stage = join(context.paths.appliances, `.tmp-${operationId()}`);
+  const target = stageTarget(context, parent, stage);
+  let isRecorded = false;
+  try {
+    const outcome = await mergeAside({ ...sidesOf(context, o, true), target, choice: choiceOf(o) });
+    const left = outcome.conflicts.filter(({ taken }) => taken === null);
+    if (left.length > 0) throw conflictError(child, parent, outcome.conflicts, left);
+    await refuseTooMuch(context, parent, target);
+    removeTree(join(stage, 'work'));
+    await syncFileSystemAside(stage);
+    isRecorded = true;
+    await commit(context, pair, stage);
+    return outcome;
+  } catch (error) {
+    // What the journal has recorded is needed when it is completed; the next opening removes what is left.
+    if (!isRecorded) removeTree(stage);
+    throw error;
+  }
 }
 
 function conflictError(
@@ -119,95 +163,33 @@ function cloneOf(context: FleetContext, one: CatalogRow, other: CatalogRow): Cat
   return parentOf(other, get)?.name === one.name ? other : null;
 }
 
-/** The fresh private layer, and the parent as it shows with it. `id`: what the parent's private layer will be, or null when it is empty. */
-function stageTarget(
-  context: FleetContext,
-  parent: CatalogRow,
-  stage: string,
-): { spec: VlfsSpec; id: FrozenId | null } {
-  const { paths, repositories } = context;
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, parent.name);
-  mkdirSync(join(stage, 'private'), { recursive: true, mode: 0o755 });
-  mkdirSync(join(stage, 'whiteouts'), { mode: 0o755 });
+/** The parent with a fresh private layer. */
+function stageTarget(context: FleetContext, parent: CatalogRow, stage: string): VlfsSpec {
+  const { privateDir } = applianceDirs(context.paths, parent.name);
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(stage, part), { recursive: true, mode: 0o755 });
   copyRootAttributes(privateDir, join(stage, 'private'));
-  const isEmpty = [privateDir, whiteoutsDir].every((dir) => namesIn(dir).length === 0);
-  const id = isEmpty ? null : operationId();
-  const below = withFrozen(
-    paths,
-    stackOf(paths, repositories, applianceDefinition(context, parent).record),
-    parent.frozen,
-  );
-  const present: LevelSpec[] =
-    id === null
-      ? []
-      : [
-          {
-            kind: 'frozen',
-            id: `frozen/${id}`,
-            treeDir: privateDir,
-            indexFile: join(stage, 'index'),
-            whiteoutsDir,
-          },
-        ];
-  const stack = stackOfLevels([...present, ...below.levels]);
   const { denialsFile: _, ...shown } = vlfsSpec(context, parent);
-  const spec = {
-    ...shown,
-    privateDir: join(stage, 'private'),
-    whiteoutsDir: join(stage, 'whiteouts'),
-    stack: policedStack(paths, parent.name, stack, id === null ? [] : [id]),
-  };
-  return { spec, id };
+  return { ...shown, privateDir: join(stage, 'private'), whiteoutsDir: join(stage, 'whiteouts') };
 }
 
-interface Committing {
-  child: CatalogRow;
-  parent: CatalogRow;
-  stage: string;
-  id: FrozenId | null;
-}
-
-async function commit(context: FleetContext, o: Committing): Promise<void> {
-  const { child, parent, stage, id } = o;
+/** The fresh private layer takes the place of the parent's, which is empty. */
+function commit(context: FleetContext, { child, parent }: Pair, stage: string): Promise<void> {
   const { paths } = context;
-  await context.locks.with([COMMIT], async () => {
-    const steps: JournalStep[] = [];
-    const childId = freezeChild(context, child, stage, steps);
-    const before = id === null ? join(stage, 'trash') : frozenDir(paths, id);
+  return context.locks.with([COMMIT], async () => {
+    const before = join(stage, 'before');
     mkdirSync(before, { mode: 0o700 });
-    steps.push(...replacePrivate(context, parent.name, { from: stage, to: before }));
-    if (id !== null) steps.push(...ownFrozenSteps(paths, parent.name, id));
+    const steps = replacePrivate(context, parent.name, { from: stage, to: before });
     steps.push({ do: 'remove', path: inState(paths, stage) });
-    const childNow = childId === null ? child : { ...child, frozen: [childId, ...child.frozen] };
-    const parentNow = id === null ? parent : { ...parent, frozen: [id, ...parent.frozen] };
     const clone = cloneOf(context, child, parent);
-    const withBase = (row: CatalogRow): CatalogRow =>
-      row.name === clone?.name ? { ...row, family: { ...row.family, base: childNow.frozen } } : row;
-    for (const dir of [stage, paths.frozen]) syncDirectory(dir);
+    const rows = [parent, child]
+      .map(({ name }) => applianceRow(context, name))
+      .map((row) =>
+        row.name === clone?.name ? { ...row, family: { ...row.family, base: child.frozen } } : row,
+      );
+    syncDirectory(stage);
     context.onStep('merge-staged');
     forgetUsage(applianceDirs(paths, parent.name).privateDir);
-    await commitRows(context, 'merge', [withBase(childNow), withBase(parentNow)], steps);
+    await commitRows(context, 'merge', rows, steps);
     dropUnusedFrozen(context);
   });
-}
-
-/** The child's private layer becomes a frozen one; null when it is empty. */
-function freezeChild(
-  context: FleetContext,
-  child: CatalogRow,
-  stage: string,
-  steps: JournalStep[],
-): FrozenId | null {
-  const { paths } = context;
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, child.name);
-  if ([privateDir, whiteoutsDir].every((dir) => namesIn(dir).length === 0)) return null;
-  const id = operationId();
-  const fresh = join(stage, 'child');
-  for (const part of ['private', 'whiteouts']) mkdirSync(join(fresh, part), { recursive: true, mode: 0o755 });
-  copyRootAttributes(privateDir, join(fresh, 'private'));
-  mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-  steps.push(...replacePrivate(context, child.name, { from: fresh, to: frozenDir(paths, id) }));
-  steps.push(...ownFrozenSteps(paths, child.name, id));
-  syncDirectory(fresh);
-  return id;
 }

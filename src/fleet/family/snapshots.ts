@@ -7,29 +7,33 @@ import { join } from 'node:path';
 import { checkObjectName, LIMITS, StrataError } from '../../base/index.ts';
 import { copyRootAttributes, forgetUsage } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow, deleteAppliances } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
-import { type FrozenId, frozenDir } from '../clone/frozen.ts';
+import { servedBy } from '../clone/clone.ts';
+import { freezeSource } from '../clone/freeze-source.ts';
+import { frozenDir } from '../clone/frozen.ts';
 import { dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { namesIn, syncDirectory } from '../files.ts';
-import type { JournalStep } from '../journal.ts';
+import { syncDirectory } from '../files.ts';
 import { COMMIT } from '../locks.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
-import { ownFrozenSteps } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { commitRows } from './change.ts';
 import { type Snapshot, snapshotOf, splitPlace } from './record.ts';
 import { makeQuiet, replacePrivate } from './replace-private.ts';
 
-/** What an appliance is now, under a name. */
-export function takeSnapshot(
+/** What an appliance is now, under a name; mounted or not. */
+export async function takeSnapshot(
   context: FleetContext,
   o: { name: string; snapshot?: string },
 ): ReturnType<Fleet['snapshot']> {
   if (o.snapshot !== undefined) checkObjectName('snapshot', o.snapshot);
-  return whenQuiet(context, o.name, async (row) => {
+  applianceRow(context, o.name);
+  const plane = await servedBy(context, o.name);
+  if (plane === null) await refuseLingering(context, [o.name]);
+  return context.locks.with([applianceLock(o.name)], async () => {
+    const row = applianceRow(context, o.name);
+    if (plane === null) await makeQuiet(context, row);
     const createdAt = new Date().toISOString();
     const { snapshots } = row.family;
     const name = o.snapshot ?? freeName(snapshots, createdAt);
@@ -40,32 +44,51 @@ export function takeSnapshot(
     }
     if (snapshots.length >= LIMITS.snapshots)
       throw new StrataError('LIMIT', `an appliance has at most ${LIMITS.snapshots} snapshots`);
-    const frozen = await withFreeze(context, row, async (id, steps) => {
-      const list = id === null ? row.frozen : [id, ...row.frozen];
-      const family = { ...row.family, snapshots: [...snapshots, { name, createdAt, frozen: list }] };
-      const own = id === null ? [] : ownFrozenSteps(context.paths, row.name, id);
-      await commitRows(context, 'snapshot', [{ ...row, frozen: list, family }], [...steps, ...own]);
-      return list;
+    return context.locks.with([COMMIT], async () => {
+      const { source } = await freezeSource(context, applianceRow(context, row.name), plane);
+      const { frozen, family } = source;
+      const now = { ...family, snapshots: [...family.snapshots, { name, createdAt, frozen }] };
+      await commitRows(context, 'snapshot', [{ ...source, family: now }]);
+      return { name: row.name, snapshot: name, created_at: createdAt, layers: frozen.length };
     });
-    return { name: row.name, snapshot: name, created_at: createdAt, layers: frozen.length };
   });
 }
 
-/** Makes an appliance what it was at a snapshot. What it wrote since is deleted, unless another snapshot or a clone has it; its snapshots stay. */
-export function restoreSnapshot(
+/**
+ * Makes an appliance what it was at a snapshot. What it wrote since is deleted, unless another snapshot or a clone has it; its snapshots stay. Programs may hold what would go,
+ * so it must be unmounted.
+ */
+export async function restoreSnapshot(
   context: FleetContext,
   o: { name: string; snapshot: string },
 ): ReturnType<Fleet['restore']> {
-  return whenQuiet(context, o.name, async (row) => {
-    const { frozen, createdAt } = snapshotOf(row, o.snapshot);
-    await withFreeze(context, row, async (_, steps, fresh) => {
-      if (fresh !== null && frozen.length > 0)
-        copyRootAttributes(join(frozenDir(context.paths, frozen[0]!), 'private'), fresh);
-      forgetUsage(applianceDirs(context.paths, row.name).privateDir);
+  snapshotOf(applianceRow(context, o.name), o.snapshot);
+  await refuseLingering(context, [o.name]);
+  return context.locks.with([applianceLock(o.name)], async () => {
+    await makeQuiet(context, applianceRow(context, o.name));
+    return context.locks.with([COMMIT], async () => {
+      const row = applianceRow(context, o.name);
+      const { frozen, createdAt } = snapshotOf(row, o.snapshot);
+      const { paths } = context;
+      const { privateDir } = applianceDirs(paths, row.name);
+      // What is left when this fails goes at the next opening; what the journal has recorded needs it.
+      const id = operationId();
+      const stage = join(paths.appliances, `.tmp-${id}`);
+      for (const part of ['private', 'whiteouts'])
+        mkdirSync(join(stage, part), { recursive: true, mode: 0o755 });
+      const root = frozen.length > 0 ? join(frozenDir(paths, frozen[0]!), 'private') : privateDir;
+      copyRootAttributes(root, join(stage, 'private'));
+      // A frozen layer that nobody lists: it is deleted as those are.
+      mkdirSync(frozenDir(paths, id), { mode: 0o700 });
+      for (const dir of [stage, paths.frozen]) syncDirectory(dir);
+      context.onStep('restore-staged');
+      forgetUsage(privateDir);
+      const steps = replacePrivate(context, row.name, { from: stage, to: frozenDir(paths, id) });
+      steps.push({ do: 'remove', path: inState(paths, stage) });
       await commitRows(context, 'restore', [{ ...row, frozen }], steps);
       dropUnusedFrozen(context);
+      return { name: row.name, snapshot: o.snapshot, created_at: createdAt };
     });
-    return { name: row.name, snapshot: o.snapshot, created_at: createdAt };
   });
 }
 
@@ -107,45 +130,6 @@ function deleteSnapshots(context: FleetContext, name: string, names: string[]): 
     await commitRows(context, 'snapshot-delete', [{ ...row, family: { ...row.family, snapshots } }]);
     dropUnusedFrozen(context);
   });
-}
-
-/** Runs `work` under the locks of an appliance whose private layer nobody uses and nothing is left to finish in. */
-export async function whenQuiet<T>(
-  context: FleetContext,
-  name: string,
-  work: (row: CatalogRow) => Promise<T>,
-): Promise<T> {
-  applianceRow(context, name);
-  await refuseLingering(context, [name]);
-  return context.locks.with([applianceLock(name)], async () => {
-    const row = applianceRow(context, name);
-    await makeQuiet(context, row);
-    return context.locks.with([COMMIT], () => work(applianceRow(context, name)));
-  });
-}
-
-/**
- * Stages that the private layer becomes the frozen layer `id` and an empty one, prepared at `fresh`, takes its place; null when there is nothing to freeze. `commit` commits the
- * steps. Under the commit lock.
- */
-export async function withFreeze<T>(
-  context: FleetContext,
-  row: CatalogRow,
-  commit: (id: FrozenId | null, steps: JournalStep[], fresh: string | null) => Promise<T>,
-): Promise<T> {
-  const { paths } = context;
-  const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
-  if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0)) return commit(null, [], null);
-  const id = operationId();
-  // What is left when this fails goes at the next opening; what the journal has recorded needs it.
-  const dir = join(paths.appliances, `.tmp-${id}`);
-  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { recursive: true, mode: 0o755 });
-  copyRootAttributes(privateDir, join(dir, 'private'));
-  mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-  const steps = replacePrivate(context, row.name, { from: dir, to: frozenDir(paths, id) });
-  for (const one of [dir, paths.frozen]) syncDirectory(one);
-  context.onStep('freeze-staged');
-  return await commit(id, [...steps, { do: 'remove', path: inState(paths, dir) }], join(dir, 'private'));
 }
 
 /** The instant as a name, `20260102-030405`. */

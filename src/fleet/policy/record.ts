@@ -57,16 +57,11 @@ export function ownFrozenSteps(paths: FleetPaths, name: string, frozen: string):
   return [policyStep(join('appliances', name), { ...record, own: [frozen, ...record.own] })];
 }
 
-/** The appliance's stack with its base and its policy. `own`: frozen layers that will be its own, too. */
-export function policedStack(
-  paths: FleetPaths,
-  name: string,
-  above: StackSpec,
-  own: readonly string[] = [],
-): StackSpec {
+/** The appliance's stack with its base and its policy. */
+export function policedStack(paths: FleetPaths, name: string, above: StackSpec): StackSpec {
   const stack = withBase(paths, name, above);
   const record = policyRecord(paths, name);
-  return record === null ? stack : withPolicy(paths, stack, { ...record, own: [...own, ...record.own] });
+  return record === null ? stack : withPolicy(paths, stack, record);
 }
 
 export function withPolicy(paths: FleetPaths, stack: StackSpec, record: PolicyRecord): StackSpec {
