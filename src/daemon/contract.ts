@@ -112,7 +112,7 @@ export interface Requests {
   importDir: First<'importDir'>;
   quotaSet: First<'quotaSet'>;
   quotaShow: { name: string };
-  list: Nothing;
+  list: NonNullable<First<'list'>>;
   show: { name: string };
   delete: { names: string[] };
   snapshot: First<'snapshot'>;

@@ -44,6 +44,11 @@ const appliance = Type.Object({
   parent: Type.Optional(Type.Union([text, Type.Null()])),
   snapshots: Type.Optional(count),
   private_bytes: Type.Optional(count),
+  exclusive_bytes: Type.Optional(count),
+  shared_bytes: Type.Optional(count),
+  shared_with: Type.Optional(
+    Type.Array(Type.Object({ layer: text, bytes: count, count, appliances: texts })),
+  ),
   layers: Type.Optional(count),
   frozen_layers: Type.Optional(count),
   merging: Type.Optional(Type.Object({ done: count, total: count })),

@@ -170,7 +170,7 @@ export const REQUEST_SCHEMAS = {
   ),
   quotaSet: Type.Object({ name, ...quota }, STRICT),
   quotaShow: named,
-  list: nothing,
+  list: Type.Object({ sizes: Type.Optional(Type.Boolean()) }, STRICT),
   show: named,
   delete: Type.Object({ names: Type.Array(place, { minItems: 1, maxItems: LIMITS.createCount }) }, STRICT),
   snapshot: Type.Object({ name, snapshot: Type.Optional(name) }, STRICT),

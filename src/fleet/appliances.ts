@@ -38,6 +38,7 @@ import { type PolicyRecord, policyText } from './policy/record.ts';
 import { applianceDirs } from './private-files.ts';
 import { stageQuota, stageUsage } from './quota/quotas.ts';
 import { behindSealed } from './sealed/settle.ts';
+import { holdersOf, spaceOfAppliance } from './space/sizes.ts';
 import { elapsed, parseLayers, templateLock } from './templates.ts';
 
 export const applianceLock = (name: string) => `appliance:${name}`;
@@ -316,12 +317,32 @@ async function mountpointsIfKnown(context: FleetContext): Promise<Map<string, st
   }
 }
 
-export async function listAppliances(context: FleetContext): Promise<{ appliances: ApplianceInfo[] }> {
+export async function listAppliances(
+  context: FleetContext,
+  { sizes = false } = {},
+): Promise<{ appliances: ApplianceInfo[] }> {
   const mounts = await mountpointsIfKnown(context);
   const behind = waitingSealed(context);
   const all = context.catalog.all().map((row) => infoOf(context, row, mounts));
   for (const info of all) info.held_back ??= behind.get(info.name) ?? null;
+  if (sizes) await addSizes(context, all);
   return { appliances: all };
+}
+
+/** Appliances that are counted at a time. */
+const COUNTED = 8;
+
+async function addSizes(context: FleetContext, all: ApplianceInfo[]): Promise<void> {
+  const holders = holdersOf(context);
+  for (let at = 0; at < all.length; at += COUNTED) {
+    const some = all.slice(at, at + COUNTED).map(async (info) => {
+      const row = context.catalog.get(info.name);
+      if (row === null) return;
+      const { exclusive_bytes, shared_bytes } = await spaceOfAppliance(context, row, holders);
+      Object.assign(info, { exclusive_bytes, shared_bytes });
+    });
+    await Promise.all(some);
+  }
 }
 
 function waitingSealed(context: FleetContext): Map<string, string> {
@@ -339,6 +360,7 @@ export async function showAppliance(context: FleetContext, name: string): Promis
     ...info,
     held_back: info.held_back ?? waitingSealed(context).get(name) ?? null,
     private_bytes: await ownBytes(context, row),
+    ...(await spaceOfAppliance(context, row, holdersOf(context))),
     layers: applianceDefinition(context, row).record.units.length,
     ...(row.frozen.length > 0 ? { frozen_layers: row.frozen.length } : {}),
     ...(row.family.snapshots.length > 0 ? { snapshots: row.family.snapshots.length } : {}),

@@ -57,6 +57,16 @@ export interface QuotaInfo {
   used_inodes: number;
 }
 
+/** Space on disk; what the layers of templates take is nobody's. */
+export interface SpaceInfo {
+  /** What deleting the appliance gives back. Blocks that files share by reflink count as shared. */
+  exclusive_bytes: number;
+  /** What it has together with others. */
+  shared_bytes: number;
+  /** Layers that others have too: `frozen/ID`, `imports/ID`; of many appliances a hundred. */
+  shared_with: { layer: string; bytes: number; count: number; appliances: string[] }[];
+}
+
 export interface ApplianceInfo {
   name: string;
   mac: string;
@@ -73,6 +83,11 @@ export interface ApplianceInfo {
   snapshots?: number;
   /** Bytes of the private layer and of frozen ones. */
   private_bytes?: number;
+  /** In show, and in lists with sizes. */
+  exclusive_bytes?: number;
+  shared_bytes?: number;
+  /** Only in show. */
+  shared_with?: SpaceInfo['shared_with'];
   layers?: number;
   /** Layers that it shares with its clones, or with what it was cloned from. */
   frozen_layers?: number;
@@ -412,7 +427,8 @@ export interface Fleet {
   /** Limits how much the appliance may take; a mounted one obeys at once. */
   quotaSet(o: { name: string } & QuotaOptions): Promise<QuotaInfo>;
   quotaShow(name: string): Promise<QuotaInfo>;
-  list(): Promise<{ appliances: ApplianceInfo[] }>;
+  /** `sizes`: what each appliance takes, which is counted. */
+  list(o?: { sizes?: boolean }): Promise<{ appliances: ApplianceInfo[] }>;
   show(name: string): Promise<ApplianceInfo>;
   /** `NAME@SNAPSHOT` is a snapshot. */
   delete(names: string[]): Promise<{ deleted: string[] }>;

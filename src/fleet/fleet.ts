@@ -164,7 +164,7 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     importDir: (o, progress) => importDirectory(context, o, progress),
     quotaSet: (o) => setQuota(context, o),
     quotaShow: (name) => quotaOf(context, name),
-    list: () => listAppliances(context),
+    list: (o) => listAppliances(context, o),
     show: (name) => showAppliance(context, name),
     async delete(names) {
       await endStaleRuns(context);

@@ -8,6 +8,7 @@ import { diffVlfs } from './diff.ts';
 import { mergeVlfs } from './merge/merge.ts';
 import { privateUsage, pruneWhiteouts, resetOffline, revertOffline, whoOwns } from './offline.ts';
 import { countUsage } from './quota/count-offline.ts';
+import { spaceOf } from './space.ts';
 import { openDirectory } from './whiteout-sets.ts';
 
 function run(job: AsideJob): unknown {
@@ -23,6 +24,8 @@ function run(job: AsideJob): unknown {
     case 'probe':
       for (const dir of job.dirs) close(openDirectory(AT_FDCWD, nameFromText(dir)));
       return true;
+    case 'space':
+      return spaceOf(job.dir);
     case 'count':
       return countUsage(job.spec);
     case 'prune':

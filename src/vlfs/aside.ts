@@ -8,12 +8,14 @@ import type { DiffEntry, VlfsSpec } from './contract.ts';
 import type { MergeInput, MergeOutcome } from './merge/merge.ts';
 import type { PathOwner, PrivateUsage } from './offline.ts';
 import type { Usage } from './quota/usage-file.ts';
+import type { Space } from './space.ts';
 
 export type AsideJob =
   | { kind: 'diff'; spec: VlfsSpec; path: string }
   | { kind: 'diff-pair'; spec: VlfsSpec; other: VlfsSpec; path: string }
   | { kind: 'owner'; spec: VlfsSpec; path: string }
   | { kind: 'usage'; dir: string }
+  | { kind: 'space'; dir: string }
   | { kind: 'probe'; dirs: string[] }
   | { kind: 'prune'; spec: VlfsSpec }
   | { kind: 'count'; spec: VlfsSpec }
@@ -67,6 +69,11 @@ export function answersAside(dirs: string[]): Promise<boolean> {
   return run({ kind: 'probe', dirs }) as Promise<boolean>;
 }
 
+/** As spaceOf. */
+export function spaceAside(dir: string): Promise<Space> {
+  return run({ kind: 'space', dir }) as Promise<Space>;
+}
+
 /** As countUsage. */
 export function countAside(spec: VlfsSpec): Promise<Usage> {
   return run({ kind: 'count', spec }) as Promise<Usage>;
@@ -96,7 +103,7 @@ export function mergeAside(input: MergeInput): Promise<MergeOutcome> {
 function placeOf(job: AsideJob): string {
   if ('spec' in job) return job.spec.privateDir;
   if (job.kind === 'merge') return job.input.parent.privateDir;
-  return job.kind === 'usage' ? job.dir : job.dirs[0]!;
+  return 'dir' in job ? job.dir : job.dirs[0]!;
 }
 
 function run(job: AsideJob): Promise<unknown> {

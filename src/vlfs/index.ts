@@ -9,6 +9,7 @@ export {
   pruneAside,
   resetAside,
   revertAside,
+  spaceAside,
   usageAside,
 } from './aside.ts';
 export { diffPair } from './compare/diff-pair.ts';
@@ -80,5 +81,6 @@ export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
 export { type LevelFile, whereShown } from './shown.ts';
+export { freedBytes, type Space, takenBytes } from './space.ts';
 export { closeIdleStacks, closeStack, holdStack, openStack, type Stack, type StackHold } from './stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

@@ -2,10 +2,20 @@
 import type { Request, Result } from '../../daemon/contract.ts';
 import type { CommandSpec } from '../command.ts';
 import { countOf, formatBytes, formatDuration } from '../format.ts';
-import { durationOption, insidePath, maybe, number, text, word, wordList } from '../words.ts';
+import { durationOption, flag, insidePath, maybe, number, text, word, wordList } from '../words.ts';
 import { endsIn, localTime, TTL_OPTION } from './family.ts';
 import { POLICY_OPTIONS, policyOptions } from './policy.ts';
 import { QUOTA_OPTIONS, quotaOptions } from './quota.ts';
+
+/** `1.2 GB with web-1, web-2 and 3 more`. */
+function sharedOf(a: Result<'show'>): string {
+  const names = [...new Set((a.shared_with ?? []).flatMap(({ appliances }) => appliances))];
+  const most = Math.max(0, ...(a.shared_with ?? []).map(({ count }) => count));
+  const shown = names.slice(0, 5);
+  const more = Math.max(names.length, most) - shown.length;
+  const others = `${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+  return `${formatBytes(a.shared_bytes ?? 0)}${names.length > 0 ? ` with ${others}` : ''}`;
+}
 
 /** `NAME` or `NAME:/PATH`. */
 function sourceOf(given: string): { source: string; path?: string } {
@@ -133,22 +143,41 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
   {
     path: 'list',
     summary: 'List the appliances',
+    options: [
+      {
+        long: '--size',
+        description: 'count what each takes: what deleting it gives back, and what it shares with others',
+      },
+    ],
     examples: [
       ['strata list', 'names, templates and mounts'],
+      ['strata list --size', 'with the space that each takes'],
       ["strata list --json | jq -r '.appliances[] | select(.held_back) | .name'", 'those held back'],
     ],
-    run: async ({ context }) => {
-      const result = await context.call('list', {});
+    run: async (invocation) => {
+      const sizes = flag(invocation, 'size');
+      const result = await invocation.context.call('list', sizes ? { sizes } : {});
+      const size = (bytes: number | undefined): string[] => (sizes ? [formatBytes(bytes ?? 0)] : []);
       return {
         json: result,
         human: (print) =>
           print.table(
-            ['NAME', 'TEMPLATE', 'GENERATION', 'MAC', 'MOUNTS', 'NOTE'],
+            [
+              'NAME',
+              'TEMPLATE',
+              'GENERATION',
+              'MAC',
+              ...(sizes ? ['EXCLUSIVE', 'SHARED'] : []),
+              'MOUNTS',
+              'NOTE',
+            ],
             result.appliances.map((a) => [
               a.name,
               a.template,
               String(a.generation),
               a.mac,
+              ...size(a.exclusive_bytes),
+              ...size(a.shared_bytes),
               a.mounts.join(' ') || '-',
               [
                 a.held_back === null ? [] : `held back: ${a.held_back}`,
@@ -185,6 +214,8 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
             ['layers', a.layers === undefined ? undefined : String(a.layers)],
             ['frozen layers', frozenLayers(a)],
             ['private', a.private_bytes === undefined ? undefined : formatBytes(a.private_bytes)],
+            ['exclusive', a.exclusive_bytes === undefined ? undefined : formatBytes(a.exclusive_bytes)],
+            ['shared', a.shared_bytes === undefined ? undefined : sharedOf(a)],
             ['root', a.root],
           ];
           for (const [fact, value] of facts) if (value !== undefined) print.line(`${fact}: ${value}`);
