@@ -95,7 +95,7 @@ async function makeClone(
 export async function servedBy(context: FleetContext, name: string): Promise<DataPlane | null> {
   const plane = await context.runningDataPlane();
   if (plane === null) return null;
-  return (await plane.status()).mounts.some((mount) => mount.id === name) ? plane : null;
+  return (await plane.find({ id: name })).mounts.length > 0 ? plane : null;
 }
 
 /** The clone's policy, with what its substitutes and grafts will show, before anybody has to wait for it. */

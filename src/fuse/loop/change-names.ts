@@ -28,6 +28,7 @@ import {
   holdRequests,
   type ServeContext,
   type ServedMount,
+  TURN_MS,
 } from './served-mount.ts';
 
 export function failureOf(error: unknown): LoopFailure {
@@ -88,12 +89,13 @@ function expire(
   part(0);
 }
 
-/** Does steps between requests, until they are ready; `then` gets why they are not. */
+/** Does steps between requests, until they are ready; `then` gets why they are not. `atOnce`: a first turn of them before any request. */
 export function stepwise(
   ctx: ServeContext,
   m: ServedMount,
   work: Pick<RelayerWork, 'step'>,
   then: (failure: LoopFailure | null) => void,
+  atOnce = false,
 ): void {
   m.underWay++;
   const end = (failure: LoopFailure | null): void => {
@@ -116,10 +118,13 @@ export function stepwise(
     const { done, ...plain } = job as SlowJob & { done?: (errno: number) => void };
     ctx.pool.run(m, plain as PoolJob, (result) => {
       done?.(Math.min(result, 0));
-      ctx.later(go);
+      start();
     });
   };
-  ctx.later(go);
+  const start = (): void => {
+    if (!atOnce || !go(performance.now() + TURN_MS)) ctx.later(go);
+  };
+  start();
 }
 
 export interface RelayerRequest {

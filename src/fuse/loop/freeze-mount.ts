@@ -47,8 +47,9 @@ export function freezeMount(
     const until = performance.now() + (barrier === null ? PATIENCE_MS : HELD_MS);
     const work = m.vlfs.beginFreeze(stack, dir);
     let tries = 0;
+    const step = (then: (failure: LoopFailure | null) => void): void => stepwise(ctx, m, work, then, true);
     const attempt = (): void =>
-      stepwise(ctx, m, work, (failure) => {
+      step((failure) => {
         let outcome: ReturnType<typeof work.commit> = 'wait';
         try {
           const ready = barrier === null || areHeld(m, barrier.nodes);
@@ -60,7 +61,8 @@ export function freezeMount(
           letGo(ctx, m);
           m.stackKey = stack.key;
           m.ledger?.setStack(stackName(stack.key));
-          return stepwise(ctx, m, work, finish);
+          step(finish);
+          return;
         }
         const late = performance.now() >= until;
         if (failure === null && outcome === 'wait' && late)

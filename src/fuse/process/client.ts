@@ -126,17 +126,18 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
         packRelayer(changes),
         changes.map(({ stack }) => stack),
       ),
-    freeze: ({ id, stack, dir }) =>
-      freezeWithWriters({
+    freeze: ({ id, stack, dir }) => {
+      // No strata-fs knows a stack with a new layer; it gets what is sent in this order.
+      call<void>('stack', stack).catch(() => {});
+      return freezeWithWriters({
         id,
         hold: (nodes) => call<string | null>('hold', { id, nodes }),
-        freeze: (barrier) =>
-          callWithStacks<ChangedFile[]>(
-            'freeze',
-            { id, stack: stack.key, dir, barrier } satisfies WireFreeze,
-            [stack],
-          ),
-      }),
+        freeze: (barrier) => {
+          const params: WireFreeze = { id, stack: stack.key, dir, barrier };
+          return callWithStacks<ChangedFile[]>('freeze', params, [stack]);
+        },
+      });
+    },
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
     readScanState: () => call<void>('readScanState', {}),

@@ -33,9 +33,12 @@ export interface MountRecords {
   list(): MountRequest[];
   /**
    * Before a relayer: the records of these VLFSs get their new stacks, so that a crash in between is recovered to the new state. Returns what
-   * undoes it for those whose relayer failed.
+   * undoes it for those whose relayer failed. `mountpoints`: all that they have; else all records are looked at.
    */
-  restack(next: ReadonlyMap<string, StackSpec>): (failed: ReadonlySet<string>) => void;
+  restack(
+    next: ReadonlyMap<string, StackSpec>,
+    mountpoints?: readonly string[],
+  ): (failed: ReadonlySet<string>) => void;
   readonly stacks: StackStore;
   /** Removes void records and stacks that no record names and nobody serves. */
   sweep(served?: ReadonlySet<string>): void;
@@ -47,11 +50,12 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
   const stacks = openStackStore(paths);
   const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${shortDigest(mountpoint)}.json`);
 
-  function read(): { file: string; record: MountRecord }[] {
+  function read(
+    files = readdirSync(paths.mountsDir).map((name) => join(paths.mountsDir, name)),
+  ): { file: string; record: MountRecord }[] {
     const found: { file: string; record: MountRecord }[] = [];
-    for (const name of readdirSync(paths.mountsDir)) {
-      if (!name.endsWith('.json')) continue;
-      const file = join(paths.mountsDir, name);
+    for (const file of files) {
+      if (!file.endsWith('.json')) continue;
       try {
         found.push({ file, record: JSON.parse(readFileSync(file, 'utf8')) as MountRecord });
       } catch {
@@ -82,8 +86,8 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
       }
       return requests;
     },
-    restack(next) {
-      const before = read().filter(({ record }) => next.has(record.id));
+    restack(next, mountpoints) {
+      const before = read(mountpoints?.map(fileOf)).filter(({ record }) => next.has(record.id));
       for (const { record } of before) {
         store({ ...record, vlfs: { ...record.vlfs, stack: stacks.put(next.get(record.id)!) } });
       }

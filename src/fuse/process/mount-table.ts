@@ -252,8 +252,11 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
     freeze: ({ id, stack, dir }, barrier) =>
       inTurn(id, async () => {
         clearTimeout(holds.get(id));
-        const { thread } = served(id);
-        const undo = records.restack(new Map([[id, stack]]));
+        const { thread, mountpoints } = served(id);
+        const undo = records.restack(
+          new Map([[id, stack]]),
+          mountpoints.map(({ path }) => path),
+        );
         let changed: ChangedFile[];
         try {
           changed = await thread.send<ChangedFile[]>({
