@@ -272,9 +272,9 @@ export interface FreezeWork {
   step(untilMs: number): 'more' | 'ready' | SlowJob;
   /**
    * Once ready, and while no job changes files: the freeze, in one turn. 'wait': to be stepped until it is ready again. Files: nothing was done, because they
-   * changed while they were copied. Throws StrataError; then nothing changed.
+   * changed while they were copied. `held`: nodes whose writers wait. Throws StrataError; then nothing changed.
    */
-  commit(): 'done' | 'wait' | ChangedFile[];
+  commit(held: ReadonlySet<number>): 'done' | 'wait' | ChangedFile[];
   /** Before commit(): gives up. */
   abort(): void;
 }

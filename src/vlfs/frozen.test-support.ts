@@ -32,7 +32,7 @@ export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSp
   };
   for (let tries = 0; ; tries++) {
     ready();
-    if (work.commit() === 'done') break;
+    if (work.commit(new Set()) === 'done') break;
     if (tries === 20) throw new Error('it cannot be frozen');
   }
   ready();

@@ -18,8 +18,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from '../../src/client/index.ts';
-import { succeeded } from '../helpers/kills.ts';
+import { killNow, pidIn, succeeded, until } from '../helpers/kills.ts';
 import { project, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('mounted-clones');
@@ -150,6 +151,38 @@ test('a clone is its source at one instant, whatever is written meanwhile on all
   t.diagnostic(`clones took ${took.join(', ')} ms`);
   for (const end of ends) await end();
   for (const name of ['k0', 'k2', 'k4']) check(name);
+  const { problems } = await s.json('fsck');
+  assert.deepEqual(problems, []);
+});
+
+test('strata-fs and stratad are killed while clones are made: each clone is whole or not there', async (t) => {
+  await s.json('create', 'v', '--template', 't');
+  await mount('v');
+  const end = await writersIn('v');
+  let made = 0;
+  for (let i = 0; i < 4; i++) {
+    const killed = pidIn(s.root, 'strata-fs.pid');
+    // The command may fail with the process that it talks to.
+    const cloning = client.call('clone', { source: 'v', name: `v${i}` }).then(
+      () => made++,
+      () => {},
+    );
+    await sleep(Math.random() * 100);
+    killNow(s.root, 'strata-fs.pid');
+    if (i % 2 === 1) killNow(s.root, 'stratad.pid');
+    await cloning;
+    await until('strata-fs is there again', () => pidIn(s.root, 'strata-fs.pid') !== killed);
+  }
+  t.diagnostic(`${made} of 4 commands succeeded`);
+  await s.json('clone', 'v', 'v9');
+  const { appliances } = await s.json('list');
+  const names: string[] = appliances.map(({ name }: { name: string }) => name);
+  for (const name of names.filter((one) => /^v\d+$/.test(one))) {
+    await mount(name);
+    check(name);
+  }
+  await end();
+  check('v');
   const { problems } = await s.json('fsck');
   assert.deepEqual(problems, []);
 });

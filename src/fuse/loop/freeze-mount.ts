@@ -48,12 +48,26 @@ export function freezeMount(
     const work = m.vlfs.beginFreeze(stack, dir);
     let tries = 0;
     const step = (then: (failure: LoopFailure | null) => void): void => stepwise(ctx, m, work, then, true);
-    const attempt = (): void =>
+    const held = new Set(barrier?.nodes);
+    const later = (): void =>
+      ctx.later(() => {
+        attempt();
+        return true;
+      });
+    const attempt = (): void => {
+      // What is copied before the turn is copied while its writers wait.
+      if (areHeld(m, barrier?.nodes ?? [])) tryOnce();
+      else if (performance.now() < until) later();
+      else {
+        work.abort();
+        finish(NOT_HELD);
+      }
+    };
+    const tryOnce = (): void =>
       step((failure) => {
         let outcome: ReturnType<typeof work.commit> = 'wait';
         try {
-          const ready = barrier === null || areHeld(m, barrier.nodes);
-          if (failure === null && ready && !isChanging(m)) outcome = work.commit();
+          if (failure === null && !isChanging(m)) outcome = work.commit(held);
         } catch (error) {
           failure = failureOf(error);
         }
@@ -65,13 +79,9 @@ export function freezeMount(
           return;
         }
         const late = performance.now() >= until;
-        if (failure === null && outcome === 'wait' && late)
-          failure = barrier !== null && !areHeld(m, barrier.nodes) ? NOT_HELD : BUSY;
+        if (failure === null && outcome === 'wait' && late) failure = BUSY;
         if (failure === null && (outcome === 'wait' || ++tries < TRIES)) {
-          ctx.later(() => {
-            attempt();
-            return true;
-          });
+          later();
           return;
         }
         work.abort();

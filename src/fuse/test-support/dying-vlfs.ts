@@ -71,7 +71,7 @@ export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOpti
       return {
         ...work,
         step: () => within(() => work.step(0)),
-        commit: () => within(() => work.commit()),
+        commit: (held) => within(() => work.commit(held)),
       } satisfies FreezeWork;
     },
     takeStaleNames: () => within(() => vlfs.takeStaleNames()),

@@ -3,11 +3,13 @@
  * are looked at again: what did not change from before the first copy until after the last was so at every moment between, which is the instant.
  * A write in progress is waited for by a call that takes the inode's lock; a store through a mapping makes a page dirty, and there was none.
  */
+import { release } from 'node:os';
 import {
   cleanPages,
   close,
   copyFileRange,
   dirtyPages,
+  dup,
   E,
   fchmod,
   fchown,
@@ -34,10 +36,12 @@ import {
   splitXattrList,
   unlinkat,
 } from '../../sys/index.ts';
-import type { Core } from '../core.ts';
+import type { Core, Node } from '../core.ts';
 import { systemFailure } from '../failure.ts';
+import { slowJob } from '../slow-job.ts';
+import type { Steps } from '../steps.ts';
 import { temporaryName, workFd } from '../work-dir.ts';
-import type { OpenFile } from './open-files.ts';
+import { type OpenFile, openFiles } from './open-files.ts';
 
 export interface Copy {
   file: OpenFile;
@@ -47,26 +51,120 @@ export interface Copy {
   before: Stat;
 }
 
+/** Larger files are copied by the pool, before the turn. */
+const SMALL_BYTES = 1 << 20;
 /** Tries in one turn before the turn is given up. */
 const TRIES = 3;
+/** A change always changes the change time (multigrain timestamps); before, it has steps of some milliseconds, and tells nothing of a file that may be written. */
+const FINE_TIMES = isSince(6, 13);
 
-/** Copies of all files, or those that changed meanwhile, again and again; then there are no copies. Throws when one cannot be made. */
-export function takeCopies(core: Core, files: readonly OpenFile[]): { copies: Copy[]; changed: OpenFile[] } {
-  const copies: Copy[] = [];
+function isSince(major: number, minor: number): boolean {
+  const [a = 0, b = 0] = release().split('.').map(Number);
+  return a > major || (a === major && b >= minor);
+}
+
+/** Copies that the pool made, by node. */
+export type Ahead = Map<Node, Copy>;
+
+/** Has the pool copy the large files of which there is no copy, or an old one. */
+export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
+  const seen = new Set<Node>();
+  // What is open is asked again after each: programs open and close files meanwhile.
+  for (let file = nextLarge(core, seen); file !== undefined; file = nextLarge(core, seen)) {
+    seen.add(file.node);
+    const known = ahead.get(file.node);
+    if (known !== undefined && !hasChanged({ ...known, file })) continue;
+    if (known !== undefined) dropCopies(core, [known]);
+    ahead.delete(file.node);
+    yield* copyLarge(core, file, ahead);
+  }
+}
+
+function nextLarge(core: Core, seen: ReadonlySet<Node>): OpenFile | undefined {
+  return openFiles(core).find(
+    ({ node, fd }) => !seen.has(node) && fstat(fd, now) === 0 && now.size > SMALL_BYTES,
+  );
+}
+
+function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
+  const { node } = file;
+  // The program may close it meanwhile.
+  const fd = must(dup(file.fd));
+  const copy = newCopy(core, { ...file, fd });
   try {
-    for (const file of files) copies.push(newCopy(core, file));
-    let left: readonly Copy[] = copies;
+    if (node.mappers > 0) yield* job({ kind: 'fsync', fd, dataOnly: true });
+    look(copy);
+    yield* job({ kind: 'copy-data', fromFd: fd, toFd: copy.fd, sizeBytes: copy.before.size });
+    ahead.set(node, copy);
+  } finally {
+    close(fd);
+    if (ahead.get(node) !== copy) dropCopies(core, [copy]);
+  }
+}
+
+function* job(work: { kind: 'fsync'; fd: number; dataOnly: boolean } | CopyWork): Steps<void> {
+  let result = 0;
+  yield slowJob('reply', {
+    ...work,
+    done(errno: number) {
+      result = errno;
+    },
+  });
+  must(result);
+}
+
+interface CopyWork {
+  kind: 'copy-data';
+  fromFd: number;
+  toFd: number;
+  sizeBytes: number;
+}
+
+export interface Taken {
+  copies: Copy[];
+  /** They changed meanwhile: then there are no copies. */
+  changed: OpenFile[];
+  /** There is no copy yet of a large one. */
+  missing: boolean;
+}
+
+/** Copies of all files as they are now. `held`: nodes that nobody can write past the server. Throws when one cannot be made. */
+export function takeCopies(
+  core: Core,
+  files: readonly OpenFile[],
+  ahead: Ahead,
+  held: ReadonlySet<number>,
+): Taken {
+  const made: Copy[] = [];
+  const large: Copy[] = [];
+  const none = (changed: OpenFile[], missing = false): Taken => {
+    dropCopies(core, made);
+    return { copies: [], changed, missing };
+  };
+  try {
+    for (const file of files) {
+      must(fstat(file.fd, now));
+      const known = ahead.get(file.node);
+      if (known !== undefined) large.push(Object.assign(known, { file }));
+      else if (now.size > SMALL_BYTES) return none([], true);
+      else made.push(newCopy(core, file));
+    }
+    const changes = (copy: Copy): boolean => hasChanged(copy, held);
+    let left: readonly Copy[] = made;
     for (let tries = 0; tries < TRIES; tries++) {
       for (const copy of left) look(copy);
       for (const copy of left) fill(copy);
-      left = copies.filter(hasChanged);
+      const old = large.filter(changes);
+      if (old.length > 0) return none(old.map(({ file }) => file));
+      left = made.filter(changes);
       if (left.length === 0) break;
     }
-    if (left.length === 0) return { copies, changed: [] };
-    dropCopies(core, copies);
-    return { copies: [], changed: left.map(({ file }) => file) };
+    if (left.length > 0) return none(left.map(({ file }) => file));
+    for (const copy of large) attributes(copy);
+    for (const { file } of large) ahead.delete(file.node);
+    return { copies: [...made, ...large], changed: [], missing: false };
   } catch (error) {
-    dropCopies(core, copies);
+    dropCopies(core, made);
     throw error;
   }
 }
@@ -95,8 +193,11 @@ function look({ file: { fd, node }, before }: Copy): void {
 
 const now = newStat();
 
-function hasChanged({ file: { fd, node }, before }: Copy): boolean {
-  if (node.writers === 0) return false;
+const NOBODY: ReadonlySet<number> = new Set();
+
+/** `held`: for those the times may be coarse. */
+function hasChanged({ file: { fd, node, cached }, before }: Copy, held = NOBODY): boolean {
+  if (!FINE_TIMES && !cached && node.writers > 0 && !held.has(node.id)) return true;
   must(fstat(fd, now));
   const same =
     now.size === before.size &&
@@ -107,10 +208,14 @@ function hasChanged({ file: { fd, node }, before }: Copy): boolean {
   return !same || (node.mappers > 0 && dirtyPages(fd) !== 0);
 }
 
-/** Data, owner, mode, times and every attribute, those of Strata too. */
-function fill({ file: { fd: from }, fd: to, before }: Copy): void {
-  must(ftruncate(to, 0));
-  must(copyContent(from, to, before.size));
+function fill(copy: Copy): void {
+  must(ftruncate(copy.fd, 0));
+  must(copyContent(copy.file.fd, copy.fd, copy.before.size));
+  attributes(copy);
+}
+
+/** Owner, mode, times and every attribute, those of Strata too. */
+function attributes({ file: { fd: from }, fd: to, before }: Copy): void {
   must(fchown(to, before.uid, before.gid));
   const list = flistxattr(from);
   for (const name of typeof list === 'number' ? [] : splitXattrList(list)) {

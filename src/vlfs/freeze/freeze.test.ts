@@ -96,6 +96,29 @@ for (const options of MODES) {
     )();
   });
 
+  test(`large files that are open are copied before the turn ${JSON.stringify(options)}`, async () => {
+    await sandboxed((box) =>
+      opened(box, options, (c, _, clone) => {
+        const large = 'x'.repeat(3 << 20);
+        for (const name of ['large', 'read']) c.write(name, large);
+        const handle = c.open('large', WRITE);
+        const reader = c.open('read', READ);
+        const k = clone('b');
+        c.writeHandle(handle, 'source', 1 << 20);
+        c.append('read', 'more');
+        assert.equal(k.stat('large').size, large.length);
+        const whole = k.open('large', READ);
+        assert.equal(k.readHandle(whole, 4 << 20), large);
+        k.release(whole);
+        const changed = c.open('read', READ);
+        assert.equal(c.readHandle(changed, 4 << 20), `${large}more`);
+        assert.equal(c.readHandle(reader, 4 << 20), `${large}more`);
+        for (const one of [handle, reader, changed]) c.release(one);
+        assert.deepEqual(readdirSync(join(box.dir, 'appliances/a/work')), []);
+      }),
+    )();
+  });
+
   test(`hard links of open files are whole on both sides ${JSON.stringify(options)}`, async () => {
     await sandboxed((box) =>
       opened(box, options, (c, spec, clone) => {

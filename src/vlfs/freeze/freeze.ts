@@ -41,7 +41,7 @@ import type { Steps } from '../steps.ts';
 import { carryOn } from '../unfinished.ts';
 import { loadAllHidden, openDirectory } from '../whiteout-sets.ts';
 import { workFd } from '../work-dir.ts';
-import { type Copy, dropCopies, takeCopies } from './copies.ts';
+import { type Ahead, type Copy, copyAhead, dropCopies, takeCopies } from './copies.ts';
 import { markOf } from './finish.ts';
 import { nameOpenFiles, openFiles, refuseMapped, unnamedLinks } from './open-files.ts';
 
@@ -51,12 +51,25 @@ import { nameOpenFiles, openFiles, refuseMapped, unnamedLinks } from './open-fil
  */
 export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWork {
   let next: Stack | null = null;
+  const ahead: Ahead = new Map();
   let steps: Steps<void> = prepare();
   core.freezing = true;
 
   function* prepare(): Steps<void> {
     next ??= yield* openStackSteps(spec);
-    if (!core.readOnly) yield* nameOpenFiles(core);
+    if (core.readOnly) return;
+    yield* nameOpenFiles(core);
+    yield* copyAhead(core, ahead);
+  }
+
+  function again<T>(outcome: T): T {
+    steps = prepare();
+    return outcome;
+  }
+
+  function end(): void {
+    dropCopies(core, [...ahead.values()]);
+    core.freezing = false;
   }
 
   return {
@@ -64,22 +77,14 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       const went = carryOn(core, steps, untilMs);
       return went === 'more' || !('result' in went) ? went : 'ready';
     },
-    commit() {
-      if (core.filling > 0) {
-        steps = prepare();
-        return 'wait';
-      }
+    commit(held) {
+      if (core.filling > 0) return again('wait');
       const files = core.readOnly ? [] : openFiles(core);
-      if (unnamedLinks(files).size > 0) {
-        steps = prepare();
-        return 'wait';
-      }
+      if (unnamedLinks(files).size > 0) return again('wait');
       refuseMapped(core, files);
-      const { copies, changed } = takeCopies(core, files);
-      if (changed.length > 0) {
-        steps = prepare();
-        return changed.map(({ node: { id, ino } }) => ({ node: id, ino }));
-      }
+      const { copies, changed, missing } = takeCopies(core, files, ahead, held);
+      if (missing) return again('wait');
+      if (changed.length > 0) return again(changed.map(({ node: { id, ino } }) => ({ node: id, ino })));
       try {
         exchange(core, next!, dir, copies);
       } catch (error) {
@@ -87,7 +92,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
         throw error;
       }
       next = null;
-      core.freezing = false;
+      end();
       core.quota?.count?.movedDirectory();
       steps = syncCopies(copies);
       return 'done';
@@ -96,7 +101,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       steps.return();
       if (next !== null) closeStack(next);
       next = null;
-      core.freezing = false;
+      end();
     },
   };
 }
