@@ -1,0 +1,88 @@
+/** An archive of a root file system becomes an appliance that is mounted by both doors, changed, run, cloned, compared, scanned, put under a policy, updated by its template, and deleted. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { sh, strataRoot } from '../helpers/strata.ts';
+
+const s = strataRoot('import');
+after(() => s.remove());
+const view = join(s.root, 'view');
+
+async function script(text: string): Promise<string> {
+  const { status, stdout, stderr } = await sh(`set -e; LC_ALL=C; export LC_ALL; cd '${view}'; ${text}`);
+  assert.equal(status, 0, `${text}\n${stdout}\n${stderr}`);
+  return stdout;
+}
+
+test('what is imported is an appliance like any other', async () => {
+  mkdirSync(view);
+  const tree = join(s.root, 'trees', 'rootfs');
+  mkdirSync(join(tree, 'bin'), { recursive: true });
+  await sh(`cp /bin/busybox '${tree}/bin/busybox'; for one in sh cat ls echo; do ln -s busybox '${tree}/bin/'$one; done
+    mkdir -p '${tree}'/{etc,var,root}; mkdir '${tree}/etc' '${tree}/root' '${tree}/var' '${tree}/proc' '${tree}/dev' '${tree}/sys' '${tree}/tmp' '${tree}/run' 2>/dev/null
+    echo secret > '${tree}/root/.netrc'; echo old > '${tree}/etc/conf'; echo t > '${tree}/etc/token'; head -c 3000000 /dev/zero | tr '\\0' L > '${tree}/var/large'; ln '${tree}/etc/conf' '${tree}/etc/hard'
+    tar --zstd -cf '${s.root}/rootfs.tar.zst' -C '${tree}' .`);
+  const made = await s.json('import-dir', join(s.root, 'rootfs.tar.zst'), 'i', '--quota', '100M');
+  assert.deepEqual([made.source, made.template], ['tar', 'imported']);
+  assert.deepEqual((await s.json('diff', 'i')).entries, []);
+  await s.json('mount', 'i', view);
+  assert.match(await script('cat etc/conf; stat -c %h etc/conf'), /^old\n2\n$/);
+  await script(
+    'printf new > etc/conf; cat etc/hard; printf X | dd of=var/large bs=1 seek=1000000 conv=notrunc 2>/dev/null; rm root/.netrc',
+  );
+  assert.equal(await script('cat etc/hard'), 'new');
+  const { used_bytes } = await s.json('quota', 'i');
+  assert.ok(used_bytes < 200_000, `${used_bytes}`);
+  await s.json('umount', 'i');
+  const changes = (await s.json('diff', 'i')).entries as { path: string; change: string; layer: string }[];
+  assert.deepEqual(
+    changes.map(({ path, change }) => `${change} ${path}`),
+    ['changed /etc/conf', 'changed /etc/hard', 'deleted /root/.netrc', 'changed /var/large'],
+  );
+  assert.ok(changes.every(({ layer }) => layer.startsWith('imported/')));
+  const ran = await s.run(['run', 'i', '--', '/bin/cat', '/etc/conf']);
+  assert.deepEqual([ran.status, ran.stdout], [0, 'new'], ran.stderr);
+  await s.json('clone', 'i', 'c', '--exclude', '/etc/token', '--quota', 'none');
+  await s.json('clone', 'i:/etc', 'etc');
+  await s.json('mount', 'etc', view);
+  assert.equal(await script('ls; cat conf'), 'conf\nhard\ntoken\nnew');
+  await s.json('umount', 'etc');
+  await s.json('quota', 'c', 'none', '--inodes', 'none');
+  await s.json('mount', 'c', view);
+  assert.equal(await script('ls etc; ls root; head -c 1000001 var/large | tail -c 2'), 'conf\nhard\nLX');
+  await s.json('umount', 'c');
+  // The kernel alone.
+  await s.json('revert', 'i', '/etc/conf');
+  await s.json('quota', 'i', 'none');
+  await s.json('import-dir', tree, 'd');
+  await s.json('mount', 'd', view, '--door', 'sealed');
+  await script(
+    'cat etc/conf | grep -qx old; printf mine > etc/conf; cat etc/hard | grep -q .; ./bin/busybox true; cmp var/large var/large',
+  );
+  await s.json('umount', 'd');
+  assert.ok((await s.json('diff', 'd')).entries.some(({ path }: { path: string }) => path === '/etc/conf'));
+  // A scanner finds what is in the base, in all who show it.
+  const line = 'head -c 4 "$1" | grep -q LLLL && exit 1; exit 0';
+  const scan = await s.run(['--json', 'scan', '--with', 'command', '--command', line]);
+  const found = JSON.parse(scan.stdout).infected as { places?: unknown }[];
+  assert.ok(found.length >= 1, scan.stdout.slice(0, 500) + scan.stderr);
+  // Layers that the template gets lie above all that was imported.
+  await s.json('repo', 'add', 'local', join(s.root, 'units'));
+  const agent = join(s.root, 'trees', 'agent');
+  mkdirSync(join(agent, 'etc'), { recursive: true });
+  writeFileSync(join(agent, 'etc/agent'), 'agent\n');
+  await s.json('layer', 'build', agent, '--repo', 'local', '--name', 'agent', '--version', '1');
+  await s.json('template', 'add', 'imported', 'agent');
+  await s.json('mount', 'c', view);
+  assert.equal(await script('cat etc/agent; cat etc/conf'), 'agent\nnew');
+  await s.json('umount', 'c');
+  assert.deepEqual((await s.json('fsck')).problems, []);
+  await s.json('delete', 'i', 'c', 'd', 'etc');
+  for (let tries = 0; readdirSync(join(s.root, 'imports')).length > 0; tries++) {
+    assert.ok(tries < 500, 'space comes back');
+    await delay(20);
+  }
+  assert.equal(existsSync(join(tree, 'etc/conf')), true);
+});
