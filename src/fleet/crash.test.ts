@@ -48,7 +48,8 @@ async function makeFamily(): Promise<void> {
     mkdirSync(join(w.root, 'appliances', name, 'private/srv'), { recursive: true });
     writeFileSync(join(w.root, 'appliances', name, 'private/srv', path), text);
   };
-  await w.fleet.create({ name: 'parent', template: 'two' }, noProgress);
+  await w.fleet.templateCreate({ name: 'families', layers: ['other'], from: [] }, noProgress);
+  await w.fleet.create({ name: 'parent', template: 'families' }, noProgress);
   write('parent', 'both', 'base');
   await w.fleet.clone({ source: 'parent', name: 'child' }, noProgress);
   write('parent', 'parent', 'parent');
