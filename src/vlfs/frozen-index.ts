@@ -41,6 +41,8 @@ import { type KeptInodes, openKeptInodes } from './kept-inodes.ts';
 
 export interface FrozenIndex extends TreeIndex {
   stat(entry: number): Readonly<Stat>;
+  /** The inode on disk, as the directory lists it: without looking at the entry itself. */
+  listedIno(entry: number): number;
   /** st_ino of what is no directory: as while it was private. */
   ino(entry: number): number;
   /** The number in `trusted.strata.ino`, or 0. */
@@ -199,6 +201,7 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
       inos[entry] = into.ino;
       return into;
     },
+    listedIno: (entry) => inos[entry]!,
     ino: (entry) => index.keptIno(entry) || privateIno(index.stat(entry).ino),
     keptIno: (entry) => {
       const value = index.xattrs(entry).get(INO_XATTR as Name);

@@ -8,7 +8,7 @@ import { close, readDirectory, S_IFDIR } from '../../sys/index.ts';
 import type { Core, Node } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { nodeAt, refresh } from '../lookup.ts';
-import { entryOf, namesOf, type Reference, unitOf } from '../merged-directory.ts';
+import { entryOf, namesOf, type Reference, unitOf, visibleOf } from '../merged-directory.ts';
 import { releaseIfUnused } from '../nodes.ts';
 import { MARK_XATTR, USER_MARK } from '../policy/marks.ts';
 import { NO_RULE } from '../policy/matcher.ts';
@@ -96,7 +96,9 @@ function isWithin(prefix: string, path: string): boolean {
 }
 
 function compareChildren(walk: Walk, { path, left, right }: Pair): void {
-  for (const name of namesToCompare(walk, left, right)) {
+  const { names, own } = namesToCompare(walk, left, right);
+  for (const name of names) {
+    if (!own.has(name) && showSameFile(walk, left, right, name)) continue;
     const at = path === '' ? name : `${path}/${name}`;
     if (at.length > LIMITS.pathBytes || !isWithin(walk.options.within ?? '', at)) continue;
     const a = left === null ? null : childOf(walk.left, left, name);
@@ -153,11 +155,35 @@ function isDenied(
   return [MARK_XATTR, USER_MARK].some((mark) => rawXattr(has, there, mark) !== null);
 }
 
-/** The names at which the directories may differ. */
-function namesToCompare(walk: Walk, left: Node | null, right: Node | null): Set<string> {
-  const names = new Set<string>();
-  if (left !== null && refresh(walk.left, left) === 0) addPrivate(walk.left, left, names);
-  if (right !== null && refresh(walk.right, right) === 0) addPrivate(walk.right, right, names);
+/**
+ * Whether frozen layers of both show the same inode at a name that no private layer has: as lists of directories tell, so nothing more is read. Layers that were merged
+ * in the background hold the files of those that they were made of.
+ */
+function showSameFile(walk: Walk, left: Node | null, right: Node | null, name: string): boolean {
+  const one = frozenFileAt(walk.left, left, name);
+  if (one === null) return false;
+  const two = frozenFileAt(walk.right, right, name);
+  return two !== null && one.ino === two.ino && one.dev === two.dev;
+}
+
+function frozenFileAt(core: Core, node: Node | null, name: string): { dev: number; ino: number } | null {
+  if (node === null || node.merged === null) return null;
+  const ref = visibleOf(namesOf(node.merged).get(name), core.hidden);
+  const frozen = ref < 0 ? null : unitOf(core.stack, ref).frozen;
+  if (frozen === null || frozen.kind(entryOf(ref)) === S_IFDIR) return null;
+  return { dev: frozen.stat(0).dev, ino: frozen.listedIno(entryOf(ref)) };
+}
+
+/** The names at which the directories may differ; `own`: those that a private layer has. */
+function namesToCompare(
+  walk: Walk,
+  left: Node | null,
+  right: Node | null,
+): { names: Set<string>; own: ReadonlySet<string> } {
+  const own = new Set<string>();
+  if (left !== null && refresh(walk.left, left) === 0) addPrivate(walk.left, left, own);
+  if (right !== null && refresh(walk.right, right) === 0) addPrivate(walk.right, right, own);
+  const names = new Set(own);
   const a = left?.merged?.contributors ?? [];
   const b = right?.merged?.contributors ?? [];
   const unshared = unsharedOf(walk.common, walk.left, a, walk.right, b);
@@ -167,7 +193,7 @@ function namesToCompare(walk: Walk, left: Node | null, right: Node | null): Set<
     const uneven = walk.common.uneven.get(unitOf(walk.left.stack, ref))?.get(entryOf(ref));
     for (const name of uneven ?? []) names.add(name);
   }
-  return names;
+  return { names, own };
 }
 
 function addPrivate(core: Core, node: Node, names: Set<string>): void {

@@ -3,17 +3,18 @@
  * cost is that of what differs.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { VlfsSpec } from '../contract.ts';
+import type { LevelSpec, VlfsSpec } from '../contract.ts';
 import { cloneOf, freeze } from '../frozen.test-support.ts';
 import { answer } from '../host.test-support.ts';
 import { diffPair } from '../index.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
 import { closeStack, openStack } from '../stack.ts';
-import { Client, makeSandbox, sandboxed } from '../vlfs.test-support.ts';
+import { Client, makeSandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
 
 type Step = { who: number; o: Operation } | { who: number; clone: true };
 
@@ -121,6 +122,15 @@ test(
     } finally {
       closeStack(stack);
     }
+    // As after a merge in the background: another layer with the same files.
+    const [layer, ...below] = source.stack.levels as [LevelSpec, ...LevelSpec[]];
+    const treeDir = join(box.dir, 'merged');
+    execFileSync('cp', ['-al', layer.treeDir, treeDir]);
+    const merged = stackOf([{ ...layer, id: 'frozen/merged', treeDir }, ...below]);
+    assert.deepEqual(
+      diffPair({ ...source, name: 'c', stack: merged }, clone).map(({ path }) => path),
+      ['/dir7/sub/file', '/dir9/sub/file'],
+    );
     assert.deepEqual(
       diffPair(source, clone, '/dir9').map(({ path }) => path),
       ['/dir9/sub/file'],
