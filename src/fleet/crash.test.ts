@@ -153,7 +153,7 @@ async function snapshots(command: string): Promise<{ step: string; root: string 
 }
 
 for (const command of Object.keys(COMMANDS)) {
-  test(`${command}: before or after, at every step`, { timeout: 60_000 }, async () => {
+  test(`${command}: before or after, at every step`, { timeout: 300_000 }, async () => {
     const old = await recovered(copyOf(w.root, `old-${command}`));
     const taken = await snapshots(command);
     const done = await recovered(taken.pop()!.root);

@@ -120,7 +120,7 @@ test('a directory that the template deleted and made anew is deleted', async () 
   );
 });
 
-test('random changes look the same after a freeze', { timeout: 60_000 }, async () => {
+test('random changes look the same after a freeze', { timeout: 300_000 }, async () => {
   const path = fc.constantFrom(
     'a',
     'a/b',

@@ -87,7 +87,7 @@ async function killedAt(at: number): Promise<State & { steps: string[]; isKilled
   return { tree, diff: entries, marks, steps: child.stdout.split('\n'), isKilled, seen };
 }
 
-test('killed at every step: before or after, and settled', { timeout: 120_000 }, async () => {
+test('killed at every step: before or after, and settled', { timeout: 300_000 }, async () => {
   const whole = await killedAt(0);
   assert.equal(whole.isKilled, false);
   assert.equal(whole.tree['kept/file'], 'k');
