@@ -37,7 +37,7 @@ import {
 } from '../sys/index.ts';
 import { decodeIno, INO_XATTR } from './ino-xattr.ts';
 import { privateIno } from './inode-numbers.ts';
-import { type KeptInodes, openKeptInodes } from './kept-inodes.ts';
+import { type KeptInodes, openKeptInodes, readFormerNames } from './kept-inodes.ts';
 
 export interface FrozenIndex extends TreeIndex {
   stat(entry: number): Readonly<Stat>;
@@ -49,6 +49,8 @@ export interface FrozenIndex extends TreeIndex {
   keptIno(entry: number): number;
   /** Opens a file for reading, or a directory; a negative errno. */
   open(entry: number, flags?: number): number;
+  /** Names that a file had in the layers of which this one was merged. */
+  formerPaths(entry: number): readonly string[];
   /** From here on hardLinkNext knows every name of every inode. Reads all directories. */
   completeLinks(): void;
   close(): void;
@@ -84,6 +86,7 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
   let complete = false;
   /** undefined: not looked for. */
   let kept: KeptInodes | null | undefined;
+  let former: ReadonlyMap<string, readonly string[]> | null = null;
   const openedAt = Date.now() / 1000;
   let closed = false;
 
@@ -277,6 +280,10 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
       const found = readXattrs(entry);
       attributes[entry] = found;
       return found;
+    },
+    formerPaths(entry) {
+      former ??= readFormerNames(treeDir);
+      return former.size === 0 ? [] : (former.get(index.path(entry)) ?? []);
     },
     completeLinks() {
       if (complete) return;

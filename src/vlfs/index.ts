@@ -30,10 +30,12 @@ export { encodeIno, INO_XATTR } from './ino-xattr.ts';
 export { privateIno } from './inode-numbers.ts';
 export {
   encodeKeptInodes,
+  FORMER_NAMES,
   type KeptInode,
   type KeptInodes,
   keptInodesFile,
   openKeptInodes,
+  readFormerNames,
 } from './kept-inodes.ts';
 export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';

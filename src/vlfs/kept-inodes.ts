@@ -3,6 +3,7 @@
  * change time of an inode for everybody who shows it; both are noted here before the first such link, and count for ever. A layer that was merged has such
  * a table of its own, for directories too.
  */
+import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { nameFromText } from '../base/index.ts';
 import {
@@ -79,4 +80,19 @@ export function openKeptInodes(treeDir: string): KeptInodes | null {
     }
     return null;
   };
+}
+
+/** Beside a merged layer: names that its hard-linked files had in what it was merged from, by path. */
+export const FORMER_NAMES = 'former.json';
+
+/** What is kept there of the frozen layer whose tree is `treeDir`; empty for nearly every one. */
+export function readFormerNames(treeDir: string): ReadonlyMap<string, readonly string[]> {
+  let text: string;
+  try {
+    text = readFileSync(join(dirname(treeDir), FORMER_NAMES), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
+    throw error;
+  }
+  return new Map(Object.entries(JSON.parse(text) as Record<string, string[]>));
 }

@@ -155,7 +155,7 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
   await step('reset', 'a', '--keep', '/etc/one', '--keep', '/etc/tool.conf');
   await step('revert', 'a', '/etc/tool.conf');
   await step('umount', 'a');
-  await step('clone', 'a', 'unmounted');
+  await step('clone', 'a', 'unmounted', '--mode', 'sync');
   await step('delete', 'mounted');
   await step('delete', 'n-1', 'n-2');
   await step('layer', 'remove', 'local/extra', '1');

@@ -87,7 +87,7 @@ test('clones of clones; a revert and a reset of one do not touch the others', as
   await appliance('d', { 'etc/motd': 'd\n' });
   await w.fleet.clone({ source: 'd', name: 'e' }, noProgress);
   writeFileSync(at('appliances/e/private/e'), 'e');
-  await w.fleet.clone({ source: 'e', name: 'f' }, noProgress);
+  await w.fleet.clone({ source: 'e', name: 'f', mode: 'lazy' }, noProgress);
   assert.deepEqual(
     await paths('f'),
     ['added /e', 'changed /etc', 'changed /etc/motd'].filter((one) => one !== 'changed /etc'),

@@ -203,3 +203,74 @@ test(
     assert.equal(String(mark), 'f'.repeat(64));
   }),
 );
+
+test(
+  'what a policy hides in the layers it hides in the merged one: other names of a file, places before a rename, marks',
+  sandboxed(async (box) => {
+    const levels = [await box.unit('one', '1', { 'secret/old': 'o', 'pub/old': 'o' })];
+    const work = (spec: VlfsSpec, use: (c: Client) => void): VlfsSpec => {
+      const client = new Client(spec);
+      use(client);
+      client.close();
+      return freeze(box, spec);
+    };
+    let spec = work(box.spec('a', levels), (c) => {
+      c.write('secret/key', 'key');
+      c.link('secret/key', 'pub/key');
+      c.mkdir('deep');
+      c.mkdir('deep/er');
+      c.write('deep/er/file', 'deep');
+      c.link('deep/er/file', 'pub/alias');
+      c.mkdir('kept');
+      c.write('kept/marked', 'm');
+      c.write('pub/free', 'free');
+    });
+    execFileSync('setfattr', [
+      '-n',
+      'user.strata.nonclonable',
+      '-v',
+      'y',
+      `${frozenLevels(spec)[0]!.treeDir}/kept`,
+    ]);
+    spec = work(spec, (c) => {
+      c.unlink('secret/key');
+      c.rename('deep/er', 'moved');
+      c.write('kept/more', 'more');
+      c.write('pub/other', 'o');
+    });
+    execFileSync('setfattr', ['-x', 'user.strata.nonclonable', `${frozenLevels(spec)[0]!.treeDir}/kept`]);
+    const merged = await merge(box, spec, 2);
+    const inherited = (from: VlfsSpec, name: string): VlfsSpec => {
+      const policy = { rules: ['/secret/', '/deep/'] };
+      const own = from.stack.levels.map(({ own: _, ...level }) => level);
+      return { ...box.spec(name, []), stack: { key: `${name}-policy`, levels: own, policy } };
+    };
+    const tree = (one: VlfsSpec): string[] => {
+      const client = new Client(one);
+      const paths = Object.keys(client.tree());
+      client.close();
+      return paths;
+    };
+    const shownByLayers = tree(inherited(spec, 'layers'));
+    assert.deepEqual(
+      shownByLayers.filter((at) => at.startsWith('pub/')),
+      ['pub/free', 'pub/old', 'pub/other'],
+    );
+    const shownByMerged = tree(inherited(merged, 'merged'));
+    // What was marked once stays hidden with all that came into it.
+    assert.deepEqual(
+      shownByMerged,
+      shownByLayers.filter((at) => !at.startsWith('kept')),
+    );
+    // Merged once more with a newer layer.
+    const again = await merge(
+      box,
+      work(merged, (c) => c.unlink('pub/free')),
+      2,
+    );
+    assert.deepEqual(
+      tree(inherited(again, 'again')),
+      shownByMerged.filter((at) => at !== 'pub/free'),
+    );
+  }),
+);

@@ -27,6 +27,8 @@ import { mergePrivateOver } from '../layer-merge.ts';
 import { copyTree, type OnMade } from '../tree-copy.ts';
 import { latin1, listDirectory, must, openDirectory, removeEntry } from '../untrusted-tree.ts';
 import { mergeWhiteouts } from '../whiteout-merge.ts';
+import { keepFormerNames } from './former-names.ts';
+import { walkTree } from './walk-tree.ts';
 
 /** In a whiteouts directory: those of the layers below count no more. */
 const WHOLE = '.whole';
@@ -95,6 +97,8 @@ export async function mergeFrozen(job: MergeJob, onLayer: (done: number) => void
   removeTree(join(job.to, `step-${below.length - 1}`));
   if (bases.size > 0) noteBases(result.tree, bases);
   await finish(result.tree, last, tables);
+  const parts = job.layers.map(({ dir }, i) => ({ tree: partsOf(dir).tree, table: tables[i]! }));
+  if (!job.firstIsPrivate) await keepFormerNames(parts, job.to);
 }
 
 function partsOf(dir: string): Layer {
@@ -188,7 +192,7 @@ async function keepInodes(dir: string): Promise<KeptInodes> {
   const known = openKeptInodes(tree);
   if (known !== null) return known;
   const found = new Map<number, KeptInode>();
-  await eachInode(tree, ({ ino, nlink, ctimeSec, ctimeNsec, mode }) => {
+  await walkTree(tree, ({ stat: { ino, nlink, ctimeSec, ctimeNsec, mode } }) => {
     if ((mode & sys.S_IFMT) !== sys.S_IFDIR) found.set(ino, { nlink, ctimeSec, ctimeNsec });
   });
   replaceFile(keptInodesFile(tree), encodeKeptInodes(found));
@@ -205,7 +209,7 @@ async function finish(
   tables: readonly KeptInodes[],
 ): Promise<void> {
   const found = new Map<number, KeptInode>();
-  await eachInode(tree, (stat, dirfd, name) => {
+  await walkTree(tree, ({ stat, dirfd, name }) => {
     const known = found.get(stat.ino);
     if (known !== undefined) {
       known.nlink++;
@@ -229,35 +233,4 @@ function tableOf(tables: readonly KeptInodes[], ino: number): KeptInode | null {
     if (known !== null) return known;
   }
   return null;
-}
-
-/** Visits every name of a tree, its root included; a file with several as often. */
-async function eachInode(
-  tree: string,
-  visit: (stat: sys.Stat, dirfd: number, name: string) => void,
-): Promise<void> {
-  const stat = sys.newStat();
-  let entries = 0;
-  const walk = async (fd: number): Promise<void> => {
-    for (const { name } of listDirectory(fd)) {
-      must(sys.statAt(fd, name, stat), `stat ${name}`);
-      visit(stat, fd, name);
-      if (++entries % 512 === 0) await breathe();
-      if ((stat.mode & sys.S_IFMT) !== sys.S_IFDIR) continue;
-      const below = openDirectory(fd, name);
-      try {
-        await walk(below);
-      } finally {
-        sys.close(below);
-      }
-    }
-  };
-  const root = openDirectory(sys.AT_FDCWD, latin1(tree));
-  try {
-    must(sys.fstat(root, stat), 'stat a frozen layer');
-    visit(stat, root, '.');
-    await walk(root);
-  } finally {
-    sys.close(root);
-  }
 }

@@ -74,10 +74,19 @@ export async function mergeAfterClone(
 
 /** After the opening: merges that were asked for and did not come to an end. */
 export function resumeMerges(context: FleetContext): void {
-  const names = readJsonIfThere(waitingFile(context))?.['names'];
-  if (!Array.isArray(names)) return;
+  const names = waitingNames(context);
   for (const name of names)
     if (typeof name === 'string') context.background(name, (tell) => mergeLayers(context, name, tell));
+}
+
+/** A power cut may have left a part of the list: then those layers stay as they are. */
+function waitingNames(context: FleetContext): unknown[] {
+  try {
+    const names = readJsonIfThere(waitingFile(context))?.['names'];
+    return Array.isArray(names) ? names : [];
+  } catch {
+    return [];
+  }
 }
 
 function waitingFile(context: FleetContext): string {

@@ -86,7 +86,7 @@ export function ruleHiding(policy: StackPolicy, level: number, entry: number, st
   const isDirectory = index.kind(entry) === S_IFDIR;
   const rule = policy.matcher.rule(state, isDirectory);
   if (rule >= policy.from[level]!) return rule;
-  if (isDirectory || index.nlink(entry) < 2) return NO_RULE;
+  if (isDirectory || (index.nlink(entry) < 2 && formerPaths(unit, entry).length === 0)) return NO_RULE;
   const linked = ruleOfLinks(policy, level, entry);
   return linked >= policy.from[level]! ? linked : NO_RULE;
 }
@@ -102,11 +102,17 @@ function ruleOfLinks(policy: StackPolicy, level: number, entry: number): number 
   const known = policy.linked.get(key);
   if (known !== undefined) return known;
   let rule = NO_RULE;
-  for (const path of linkPaths(policy.units[level]!, entry))
+  const unit = policy.units[level]!;
+  for (const path of [...linkPaths(unit, entry), ...formerPaths(unit, entry)])
     for (const place of placesAbove(policy, level, path))
       rule = Math.max(rule, policy.matcher.ruleOfPath(place, false));
   policy.linked.set(key, rule);
   return rule;
+}
+
+/** What a file was called in the layers of which its level was merged. */
+function formerPaths({ frozen }: Unit, entry: number): readonly string[] {
+  return frozen === null ? [] : frozen.formerPaths(entry);
 }
 
 /** All names of a hard-linked file in its level. An index that was not made from the whole tree does not know them; then the tree is read, once. */
