@@ -5,6 +5,7 @@ import { createAppliances, listAppliances, showAppliance } from './appliances.ts
 import { openCatalog } from './catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
 import { cloneAppliance } from './clone/clone.ts';
+import { unusedFrozen } from './clone/frozen.ts';
 import { mergeAfterClone, resumeMerges, stopMerges } from './clone/merge.ts';
 import { dropLeftFrozen } from './clone/trash.ts';
 import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
@@ -94,6 +95,8 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   await settleMounts(context, followUps, notes);
   finish();
   resumeQuarantine(context, notes);
+  // What nobody lists is deleted: only the files may say so.
+  if (unusedFrozen(context).length > 0) rebuildCatalog(context, notes);
   await dropLeftFrozen(context);
   await dropLeftBases(context);
   resumeMerges(context);

@@ -37,11 +37,11 @@ export async function pictureOf(source: Source, root: string, without: string[] 
     else {
       const { entries } = await source.diff({ name });
       const diff = entries.map(({ path, change }) => `${change} ${path}`).sort();
-      picture.appliances[name] = {
-        ...seen,
-        diff,
-        files: ownFiles(root, name),
-      };
+      // Of frozen layers that were not merged yet, files count that show.
+      const files = Object.entries(ownFiles(root, name)).filter(([path]) =>
+        diff.some((line) => line.endsWith(` ${path}`)),
+      );
+      picture.appliances[name] = { ...seen, diff, files: Object.fromEntries(files) };
     }
   }
   return picture;

@@ -1,13 +1,15 @@
 /** Changing which frozen layers an appliance shows, when that changes nothing that one can see. */
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import type { ApplianceState } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
-import type { FleetContext } from '../context.ts';
+import { type FleetContext, operationId } from '../context.ts';
 import { readJsonIfThere } from '../files.ts';
 import { applianceStack } from '../follow.ts';
 import type { JournalStep } from '../journal.ts';
+import { inState } from '../paths.ts';
 import type { FrozenId } from './frozen.ts';
 import { dropUnusedFrozen } from './trash.ts';
 
@@ -25,6 +27,15 @@ export function frozenListStep(
   return { do: 'write', path, text };
 }
 
+/**
+ * What lets the catalog see after a power cut that it is older than the files, though no appliance came or went: the directory of appliances changes, durably.
+ */
+export function catalogSteps(context: FleetContext): JournalStep[] {
+  const staged = join(context.paths.appliances, `.tmp-${operationId()}`);
+  mkdirSync(staged, { mode: 0o700 });
+  return [{ do: 'remove', path: inState(context.paths, staged) }];
+}
+
 /** Under the appliance's lock and the commit lock. `plane`: it serves the appliance. `more`: steps of the same command, which come first. */
 export async function setFrozenList(
   context: FleetContext,
@@ -32,7 +43,11 @@ export async function setFrozenList(
   frozen: FrozenId[],
   o: { plane: DataPlane | null; more?: JournalStep[] },
 ): Promise<void> {
-  const steps: JournalStep[] = [...(o.more ?? []), frozenListStep(context, row, frozen)];
+  const steps: JournalStep[] = [
+    ...(o.more ?? []),
+    frozenListStep(context, row, frozen),
+    ...catalogSteps(context),
+  ];
   const id = await context.journal.commit('frozen-layers', steps);
   try {
     const now = { ...row, frozen };

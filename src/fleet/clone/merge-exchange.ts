@@ -17,7 +17,7 @@ import { policyRecord, policyStep } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
-import { frozenListStep } from './frozen-list.ts';
+import { catalogSteps, frozenListStep } from './frozen-list.ts';
 
 export interface Merged {
   id: FrozenId;
@@ -79,7 +79,7 @@ async function commitExchange(
 ): Promise<boolean> {
   const { name } = row;
   const undo: FollowUp = { kind: 'merged', name, before: row.frozen };
-  const steps = [...o.merged.place, ...listSteps(context, row, o.frozen, o.merged)];
+  const steps = [...o.merged.place, ...listSteps(context, row, o.frozen, o.merged), ...catalogSteps(context)];
   context.onStep('merge-exchange');
   const record = await context.journal.commit('merge-frozen', steps, o.plane === null ? [] : [undo]);
   try {
@@ -123,7 +123,8 @@ async function followOrUndo(
 }
 
 async function setBack(context: FleetContext, row: CatalogRow, before: FrozenId[]): Promise<void> {
-  const record = await context.journal.commit('keep-frozen', [frozenListStep(context, row, before)]);
+  const steps = [frozenListStep(context, row, before), ...catalogSteps(context)];
+  const record = await context.journal.commit('keep-frozen', steps);
   context.catalog.put([{ ...row, frozen: before }]);
   context.journal.finish(record);
 }
