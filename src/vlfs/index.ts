@@ -26,6 +26,7 @@ export {
 } from './delta/outside.ts';
 export { isMarkOfPartial, PARTIAL_XATTR, writeBases } from './delta/partial-form.ts';
 export { diffVlfs } from './diff.ts';
+export { markOf as settlingFile } from './freeze/finish.ts';
 export { encodeIno, INO_XATTR } from './ino-xattr.ts';
 export { privateIno } from './inode-numbers.ts';
 export {

@@ -7,9 +7,11 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, noProgress, type Progress, StrataError } from '../../base/index.ts';
+import { settlingFile } from '../../vlfs/index.ts';
+import { applianceLock } from '../appliances.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { CloneMode } from '../contract.ts';
-import { namesIn, readJsonIfThere, removeTree, replaceFile, syncFileSystemAside } from '../files.ts';
+import { isThere, namesIn, readJsonIfThere, removeTree, replaceFile, syncFileSystemAside } from '../files.ts';
 import { COMMIT } from '../locks.ts';
 import { inState } from '../paths.ts';
 import { type FrozenId, frozenDir, MERGED_FILE, mergedFrom } from './frozen.ts';
@@ -136,9 +138,8 @@ export function mergeLayers(
 }
 
 async function merge(context: FleetContext, name: string, progress: Progress): Promise<void> {
-  const row = queueOf(context).stopped ? null : context.catalog.get(name);
-  if (row === null || row.frozen.length < 2) return;
-  const candidates = row.frozen.slice(0, alikeForPolicy(context, row));
+  if (queueOf(context).stopped) return;
+  const candidates = await candidatesOf(context, name);
   if (candidates.length < 2) return;
   const trees = candidates.map((id) => join(frozenDir(context.paths, id), 'private'));
   const count = await runWorker(context, { count: trees }, () => {});
@@ -151,6 +152,18 @@ async function merge(context: FleetContext, name: string, progress: Progress): P
     const [staged] = merged.place;
     if (staged?.do === 'rename') removeTree(join(context.root, staged.from));
   }
+}
+
+/** The newest layers that may become one. Under the appliance's lock, because a clone lists a layer before it is one. */
+function candidatesOf(context: FleetContext, name: string): Promise<FrozenId[]> {
+  return context.locks.with([applianceLock(name), COMMIT], () => {
+    const row = context.catalog.get(name);
+    if (row === null || row.frozen.length < 2) return [];
+    const alike = row.frozen.slice(0, alikeForPolicy(context, row));
+    // A kill left open files in it, which the appliance's next process takes out.
+    const isSettled = (id: FrozenId): boolean => !isThere(settlingFile(frozenDir(context.paths, id)));
+    return alike.every(isSettled) ? alike : [];
+  });
 }
 
 /** Somebody with the same line has it already. */
