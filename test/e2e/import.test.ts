@@ -48,7 +48,18 @@ test('what is imported is an appliance like any other', async () => {
   await s.json('clone', 'i:/etc', 'etc');
   await s.json('mount', 'etc', view);
   assert.equal(await script('ls; cat conf'), 'conf\nhard\ntoken\nnew');
+  // Also of one that is in use.
+  await s.json('clone', 'etc:/', 'etc2');
+  assert.deepEqual((await s.json('list')).appliances.map(({ name }: { name: string }) => name).sort(), [
+    'c',
+    'etc',
+    'etc2',
+    'i',
+  ]);
   await s.json('umount', 'etc');
+  await s.json('mount', 'etc2', view);
+  assert.equal(await script('ls'), 'conf\nhard\ntoken\n');
+  await s.json('umount', 'etc2');
   await s.json('quota', 'c', 'none', '--inodes', 'none');
   await s.json('mount', 'c', view);
   assert.equal(await script('ls etc; ls root; head -c 1000001 var/large | tail -c 2'), 'conf\nhard\nLX');
@@ -79,7 +90,7 @@ test('what is imported is an appliance like any other', async () => {
   assert.equal(await script('cat etc/agent; cat etc/conf'), 'agent\nnew');
   await s.json('umount', 'c');
   assert.deepEqual((await s.json('fsck')).problems, []);
-  await s.json('delete', 'i', 'c', 'd', 'etc');
+  await s.json('delete', 'i', 'c', 'd', 'etc', 'etc2');
   for (let tries = 0; readdirSync(join(s.root, 'imports')).length > 0; tries++) {
     assert.ok(tries < 500, 'space comes back');
     await delay(20);

@@ -129,6 +129,14 @@ test('a quota is changed while the appliance runs; numbers survive kills and rem
   await refused('dd if=/dev/zero of=more bs=1M count=1 conv=fsync');
   await s.json('quota', 'a', '64M', '--inodes', 'none');
   await script('dd if=/dev/zero of=more bs=1M count=4 2>/dev/null');
+  // A clone that is made while it runs takes nothing from it.
+  const running = await used('a');
+  await s.json('clone', 'a', 'live');
+  assert.deepEqual(await used('a'), running);
+  await script('printf more >> data; rm more; dd if=/dev/zero of=more bs=1M count=4 2>/dev/null');
+  const { used_bytes: grown } = await used('a');
+  assert.ok(grown >= running.used_bytes && grown <= running.used_bytes + 8192, `${grown}`);
+  await s.json('delete', 'live');
   const before_ = await used('a');
   const pid = Number(readFileSync(join(s.root, 'run/strata-fs.pid'), 'utf8'));
   process.kill(pid, 'SIGKILL');

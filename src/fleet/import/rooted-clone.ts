@@ -13,12 +13,16 @@ import {
   applianceLock,
   applianceRow,
   createAppliances,
+  deleteAppliances,
   type Imported,
   refuseExisting,
 } from '../appliances.ts';
+import { cloneAppliance } from '../clone/clone.ts';
 import { type FleetContext, operationId } from '../context.ts';
+
 import type { Fleet } from '../contract.ts';
 import { makeDirectory, readTextIfThere, removeTree, syncFileSystemAside } from '../files.ts';
+import { allMounts } from '../mount-list.ts';
 import { inState } from '../paths.ts';
 import { policiesOf, type Stricter, stricter, viewOf } from '../policy/apply.ts';
 import { EMPTY_POLICY, policyRecord } from '../policy/record.ts';
@@ -44,8 +48,10 @@ export async function cloneRooted(
   mkdirSync(stage, { mode: 0o700 });
   let policy: Stricter | null = null;
   try {
-    policy = await context.locks.with([applianceLock(options.source)], () =>
-      stageTree(context, options, { id, stage, progress }),
+    policy = await whileQuiet(context, options.source, (quiet) =>
+      context.locks.with([applianceLock(options.source), applianceLock(quiet)], () =>
+        stageTree(context, options, { id, stage, quiet, progress }),
+      ),
     );
     const { privateDir } = applianceDirs(context.paths, options.source);
     const limits = readLimits(privateDir);
@@ -79,18 +85,37 @@ export async function cloneRooted(
   }
 }
 
+/** A clone that was made for the copy alone, and is still there after a kill, ends then. */
+const COPIED_SECONDS = 24 * 3600;
+
+/** Calls `work` with the name of an appliance that shows what `source` does and does not change: itself, or a clone of it while it is in use. */
+async function whileQuiet<T>(
+  context: FleetContext,
+  source: string,
+  work: (quiet: string) => Promise<T>,
+): Promise<T> {
+  if (!(await allMounts(context)).some(({ name }) => name === source)) return work(source);
+  const name = `rooted-${operationId()}`;
+  await cloneAppliance(context, { source, name, mode: 'lazy', ttlSeconds: COPIED_SECONDS });
+  try {
+    return await work(name);
+  } finally {
+    await deleteAppliances(context, [name]);
+  }
+}
+
 /** The tree and its index; the policy that the clone gets. Under the source's lock. */
 async function stageTree(
   context: FleetContext,
   options: Options,
-  { id, stage, progress }: { id: string; stage: string; progress: Progress },
+  { id, stage, quiet, progress }: { id: string; stage: string; quiet: string; progress: Progress },
 ): Promise<Stricter> {
   const row = applianceRow(context, options.source);
   const before = { ...(policyRecord(context.paths, row.name) ?? EMPTY_POLICY), own: [], layers: [] };
   const policies = policiesOf(context, options);
   const added = policies.flatMap(({ rules }) => rules.filter(({ path }) => path === undefined));
   const rules = added.map(({ pattern }) => pattern);
-  const view = await viewOf(context, stage, row.name, rules);
+  const view = await viewOf(context, stage, quiet, rules);
   const shown = shownAtPath(view, options.path, 0);
   if (shown === null || (shown.mode & sys.S_IFMT) !== sys.S_IFDIR) {
     throw new StrataError('NOT_FOUND', `appliance ${row.name} has no directory ${options.path}`, {
