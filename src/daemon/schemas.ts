@@ -147,7 +147,7 @@ export const REQUEST_SCHEMAS = {
   ),
   clone: Type.Object(
     {
-      source: name,
+      source: place,
       name,
       ttlSeconds: Type.Optional(ttl),
       path: Type.Optional(path),

@@ -173,10 +173,18 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
       await endStaleRuns(context);
       return deleteAll(context, names);
     },
-    snapshot: (o) => takeSnapshot(context, o),
+    async snapshot(o) {
+      const taken = await takeSnapshot(context, o);
+      await mergeAfterClone(context, o.name, 'async', noProgress);
+      return taken;
+    },
     snapshots: async (name) => listSnapshots(context, name),
     restore: (o) => restoreSnapshot(context, o),
-    merge: (o) => mergeAppliances(context, o),
+    async merge(o, progress) {
+      const merged = await mergeAppliances(context, o);
+      if (merged.merged) await mergeAfterClone(context, o.into, 'async', progress);
+      return merged;
+    },
     promote: (name) => promoteAppliance(context, name),
     tree: (o) => familyTree(context, o),
     ttl: (o) => setTtl(context, o),

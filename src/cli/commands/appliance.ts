@@ -95,7 +95,8 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     args: [
       {
         name: 'SOURCE',
-        description: 'the appliance to clone; SOURCE:/PATH makes a directory of it the root of the clone',
+        description:
+          'the appliance to clone, or NAME@SNAPSHOT; SOURCE:/PATH makes a directory of it the root of the clone',
         kind: 'appliance',
       },
       { name: 'NAME', description: 'the name of the clone', kind: 'text' },
@@ -116,6 +117,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
       ['strata clone web-1 test-1', 'test-1 is what web-1 was at that instant'],
       ['strata clone test-1 test-1a --mode sync', 'a clone of a clone, with as few layers as possible'],
       ['strata clone web-1 test-3 --ttl 2h', 'deleted in two hours'],
+      ['strata clone web-1@before-upgrade old-1', 'what web-1 was at its snapshot'],
       ['strata clone host:/srv/chroots/web web-2', 'a directory becomes the root'],
       [
         "strata clone web-1 test-2 --secrets --exclude '/srv/keys/'",

@@ -18,7 +18,7 @@ import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from
 import type { CatalogRow } from '../catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
-import { familyOf } from '../family/record.ts';
+import { familyOf, snapshotOf, splitPlace } from '../family/record.ts';
 import { endOf } from '../family/ttl.ts';
 import { readJsonIfThere, readTextIfThere, removeTree } from '../files.ts';
 import { applianceDefinition, vlfsSpec } from '../follow.ts';
@@ -68,16 +68,18 @@ async function makeClone(
   const name = checkObjectName('appliance', options.name);
   endOf(options.ttlSeconds);
   const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
-  const locked = [...new Set([options.source, name, ...grafted])].map(applianceLock);
-  const plane = await servedBy(context, options.source);
-  if (plane === null) await refuseLingering(context, [options.source]);
+  const { name: source, snapshot } = splitPlace(options.source);
+  const locked = [...new Set([source, name, ...grafted])].map(applianceLock);
+  const plane = await servedBy(context, source);
+  if (plane === null && snapshot === null) await refuseLingering(context, [source]);
   await context.locks.with(locked, async () => {
-    const row = applianceRow(context, options.source);
+    const row = applianceRow(context, source);
+    if (snapshot !== null) snapshotOf(row, snapshot);
     refuseExisting(context, [name], null);
     refuseSealed(context, row.name);
     const policy = await policyFor(context, row, options);
     try {
-      if (plane === null) {
+      if (plane === null && snapshot === null) {
         finishPrivate(vlfsSpec(context, row));
         // Copies of a few blocks over a layer's file are read slowly once they are frozen. Slow, so it holds no commit.
         await completePrivate(applianceDirs(context.paths, row.name).privateDir);
@@ -113,7 +115,7 @@ async function cloneNow(
     source: string;
     name: string;
     policy: Stricter;
-    options: QuotaOptions & { ttlSeconds?: number };
+    options: Parameters<Fleet['clone']>[0];
     plane: DataPlane | null;
     started: number;
     done: (cloned: Cloned) => void;
@@ -124,12 +126,19 @@ async function cloneNow(
   refuseExisting(context, [name], null);
   refuseSealed(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
-  const { source, id } = await freezeSource(context, row, plane);
+  const { snapshot } = splitPlace(o.options.source);
+  const { source, id } = snapshot === null ? await freezeSource(context, row, plane) : asItWas(row, snapshot);
   const staged = await stage(context, { row: source, id, name, policy, options: o.options });
   const record = await commit(context, staged);
   const { mac, template, frozen } = staged.target;
   done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
   await context.journal.settle(record);
+}
+
+/** The source at a snapshot: that is frozen already. */
+function asItWas(row: CatalogRow, snapshot: string): { source: CatalogRow; id: FrozenId | null } {
+  const { frozen } = snapshotOf(row, snapshot);
+  return { source: { ...row, frozen }, id: frozen[0] ?? null };
 }
 
 async function stage(
@@ -200,7 +209,7 @@ function stageAppliance(
   // The root as it was at that instant.
   const root = o.id === null ? privateDir : join(frozenDir(context.paths, o.id), 'private');
   copyRootAttributes(root, join(at, 'private'));
-  const { snapshots: _, expires: __, ...kept } = stateOf(context, row);
+  const { snapshots: _, expires: __, frozen: ___, ...kept } = stateOf(context, row);
   const state: ApplianceState = {
     ...kept,
     name: o.name,

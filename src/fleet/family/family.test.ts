@@ -59,6 +59,12 @@ test('a snapshot is kept, compared, gone back to, and deleted', async () => {
   await w.fleet.snapshot({ name: 'a', snapshot: 'second' });
   const { createdAt: _, ...rest } = { ...(await w.fleet.show('a')), createdAt: '' };
   assert.equal(rest.snapshots, 3);
+  const old = await w.fleet.clone({ source: 'a@first', name: 'old' }, noProgress);
+  assert.equal(old.source, 'a');
+  assert.deepEqual(await diff('a@first', 'old'), []);
+  assert.deepEqual(await diff('old', 'a'), await diff('a@first', 'a'));
+  await assert.rejects(w.fleet.clone({ source: 'a@no', name: 'x' }, noProgress), { code: 'NOT_FOUND' });
+  await w.fleet.delete(['old']);
   const restored = await w.fleet.restore({ name: 'a', snapshot: 'first' });
   assert.equal(restored.created_at, first.created_at);
   assert.deepEqual(await diff('a@first', 'a'), []);
@@ -142,6 +148,32 @@ test('a clone is merged into its parent, again and again', async () => {
   assert.deepEqual((await diff('c')).includes('added /srv/more'), true);
   await w.fleet.delete(['c']);
   assert.deepEqual(frozen(), []);
+});
+
+test('layers that were merged in the background change nothing for diff, snapshot and merge', async () => {
+  await create('k', { 'srv/a': '1', 'srv/b': '1', 'srv/c': '1' });
+  await w.fleet.clone({ source: 'k', name: 'l' }, noProgress);
+  write('l', { 'srv/a': '2', 'srv/l': 'l' });
+  await w.fleet.snapshot({ name: 'l', snapshot: 's' });
+  write('l', { 'srv/b': '2' });
+  write('k', { 'srv/k': 'k' });
+  await w.fleet.clone({ source: 'l', name: 'm', mode: 'sync' }, noProgress);
+  assert.equal((await w.fleet.show('m')).frozen_layers, 1, 'all in one');
+  assert.deepEqual(await diff('l', 'm'), []);
+  assert.deepEqual(await diff('l@s', 'l'), ['changed /srv/b']);
+  const changes = ['changed /srv/a', 'changed /srv/b', 'deleted /srv/k', 'added /srv/l'];
+  assert.deepEqual(await diff('k', 'm'), changes);
+  write('m', { 'srv/c': '3' });
+  assert.equal((await w.fleet.merge({ name: 'm', into: 'l' }, noProgress)).changes.length, 1);
+  const { changes: merged } = await w.fleet.merge({ name: 'l', into: 'k' }, noProgress);
+  assert.deepEqual(
+    merged.map(({ path }) => path),
+    ['/srv/a', '/srv/b', '/srv/c', '/srv/l'],
+  );
+  await w.fleet.restore({ name: 'l', snapshot: 's' });
+  assert.deepEqual(await diff('l@s', 'l'), []);
+  await isClean();
+  await w.fleet.delete(['k', 'l', 'm']);
 });
 
 test('what a policy hides from the child stays in the parent', async () => {
