@@ -19,11 +19,14 @@ async function lineOf(box: Sandbox, depth: number): Promise<VlfsSpec> {
   for (let i = 0; i < depth; i++) {
     const dir = join(box.dir, 'frozen', `f${i}`);
     const privateDir = join(dir, 'private');
-    for (const one of ['etc', 'srv', `home/${i % 7}`]) mkdirSync(join(privateDir, one), { recursive: true });
+    for (const one of ['etc', 'srv']) mkdirSync(join(privateDir, one), { recursive: true });
     mkdirSync(join(dir, 'whiteouts'));
     writeFileSync(join(privateDir, 'etc/motd'), `${i}`);
     writeFileSync(join(privateDir, `srv/own-${i % 7}`), `${i}`);
-    writeFileSync(join(privateDir, `home/${i % 7}/file`), `${i}`);
+    if (i < 7) {
+      mkdirSync(join(privateDir, `home/${i}`), { recursive: true });
+      writeFileSync(join(privateDir, `home/${i}/file`), `${i}`);
+    }
     levels.unshift({
       kind: 'frozen',
       id: `frozen/f${i}`,
@@ -69,7 +72,6 @@ const operations: Record<string, (c: Client, round: number) => unknown> = {
   mkdir: (c, round) => c.mkdir(`srv/dir-${round}`),
   rmdir: (c, round) => c.rmdir(`srv/dir-${round}`),
   unlink: (c, round) => c.unlink(`etc/renamed-${round}`),
-  // What all clones changed: the newest is hidden, whatever lies below.
   'unlink what is frozen': (c, round) => c.unlink(`home/${round}/file`),
   'rmdir what is frozen': (c, round) => c.rmdir(`home/${round}`),
   'rename what is frozen': (c, round) => c.rename(`home/${round + 3}`, `home/moved-${round}`),

@@ -2,7 +2,7 @@
  * What is at a name: the private layer first, then the stack's merged directory less the appliance's whiteouts. Names are checked here.
  * A name costs at most one system call (none where the private layer lacks the directory), however many levels there are.
  */
-import { LIMITS } from '../base/index.ts';
+import { LIMITS, type Name } from '../base/index.ts';
 import {
   E,
   fgetxattr,
@@ -25,6 +25,8 @@ import {
   entryOf,
   isHidden,
   isOpaque,
+  levelOf,
+  type MergedDirectory,
   mergedIno,
   namesOf,
   OPAQUE,
@@ -32,6 +34,7 @@ import {
   REDIRECT,
   REDIRECTS_XATTR,
   type Reference,
+  reference,
   unitOf,
   visibleOf,
 } from './merged-directory.ts';
@@ -79,14 +82,31 @@ export function resolve(core: Core, parent: Node, name: string): number {
   return core.ref < 0 ? NOTHING : SHARED;
 }
 
-/** The shared entries at a name that no whiteout of the appliance hides, top first. */
+/** The shared entries at a name that no whiteout of the appliance hides, top first; of frozen levels also those that others cover. */
 export function uncovered(core: Core, parent: Node, name: string): Reference[] {
   const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
   if (candidates === undefined) return [];
   const list = typeof candidates === 'number' ? [candidates] : candidates;
   const shown = core.hidden.count === 0 ? list : list.filter((ref) => !isHidden(core.hidden, ref));
   const end = shown.findIndex((ref) => ref < 0);
-  return end < 0 ? shown : shown.slice(0, end);
+  const found = end < 0 ? shown : shown.slice(0, end);
+  const first = found[0];
+  if (first === undefined || unitOf(core.stack, first).frozen === null) return [...found];
+  const last = end < 0 ? Number.POSITIVE_INFINITY : -1 - shown[end]!;
+  const older = frozenEntries(parent.merged!, name).filter(
+    (ref) => ref > first && ref < last && !found.includes(ref) && !isHidden(core.hidden, ref),
+  );
+  // References are in the order of levels.
+  return [...found, ...older].sort((one, two) => one - two);
+}
+
+/** Every entry, and whiteout, that frozen levels have at a name of a directory. */
+function frozenEntries(directory: MergedDirectory, name: string): Reference[] {
+  return directory.contributors.flatMap((contributor) => {
+    const { frozen } = unitOf(directory.stack, contributor);
+    const child = frozen === null ? -1 : frozen.child(entryOf(contributor), name as Name);
+    return child < 0 ? [] : [reference(levelOf(contributor), child)];
+  });
 }
 
 /** The entries of config and software layers at a name, hidden or not, top first: what private ones and frozen ones hide. */
@@ -99,11 +119,8 @@ export function candidatesAt(parent: Node, name: string): Reference[] {
 
 /** The entries of frozen layers at a name that are not hidden, top first; whiteouts too. */
 export function frozenAt(core: Core, parent: Node, name: string): Reference[] {
-  const candidates = parent.merged === null ? undefined : namesOf(parent.merged).get(name);
-  if (candidates === undefined) return [];
-  return (typeof candidates === 'number' ? [candidates] : candidates)
-    .map((ref) => (ref < 0 ? -1 - ref : ref))
-    .filter((ref) => unitOf(core.stack, ref).frozen !== null && !isHidden(core.hidden, ref));
+  if (parent.merged === null || !core.hasFrozen) return [];
+  return frozenEntries(parent.merged, name).filter((ref) => !isHidden(core.hidden, ref));
 }
 
 /** The node at a name, 0 when nothing is there, or a negative errno. */

@@ -18,9 +18,8 @@ import { finished, type Steps } from './steps.ts';
  * One entry of one level, as a number: level * 2^22 + entry. base/limits keeps entries below 2^22 and levels below 2^14. Among the candidates of a
  * name -1 - reference is a whiteout of a frozen layer: unless it is hidden itself, what comes after it does not show.
  *
- * Of frozen levels that follow each other only those are candidates that can ever show: there may be a thousand of them. What hides the newest
- * directory, file or whiteout hides all older ones of its kind, so these need no marks of their own; older directories still contribute
- * (`MergedDirectory.older`).
+ * Of frozen levels that follow each other only those are candidates that can ever show: there may be a thousand of them. What hides an entry
+ * hides what it covers, too; older directories still contribute (`MergedDirectory.older`).
  */
 export type Reference = number;
 const ENTRIES = 2 ** 22;
@@ -311,9 +310,7 @@ export function childDirectory(
 
 /** Whether marks of the appliance concern these candidates. */
 function isTouched(parent: MergedDirectory, list: readonly Reference[], hidden: HiddenEntries): boolean {
-  if (list.some((ref) => isHidden(hidden, ref))) return true;
-  if (hidden.opened === undefined || hidden.opened.length === 0) return false;
-  return withOlder(parent, list).some((ref) => isOpened(hidden, ref));
+  return withOlder(parent, list).some((ref) => isHidden(hidden, ref) || isOpened(hidden, ref));
 }
 
 export const NOTHING_HIDDEN: HiddenEntries = { count: 0, levels: [] };
@@ -352,8 +349,8 @@ function mergeAt(
   const contributors: Reference[] = [];
   const states: number[] = [];
   let originalPath = under(parent.originalPath, name);
-  const shown = candidates.filter((ref) => !isHidden(hidden, ref));
-  for (const ref of withOlder(parent, shown)) {
+  for (const ref of withOlder(parent, candidates)) {
+    if (isHidden(hidden, ref)) continue;
     if (!isDirectory(stack, ref)) break;
     contributors.push(ref);
     const state =

@@ -274,3 +274,30 @@ test(
     );
   }),
 );
+
+test(
+  'what several layers hold and a newer one removed stays removed, also when only some of them are merged',
+  sandboxed(async (box) => {
+    let spec = box.spec('a', [await box.unit('one', '1', { x: 'x', 'd/a': 'a' })]);
+    const work = (use: (c: Client) => void): void => {
+      const client = new Client(spec);
+      use(client);
+      client.close();
+      spec = freeze(box, spec);
+    };
+    for (const text of ['one', 'two', 'three'])
+      work((c) => {
+        c.write('x', text);
+        c.write('d/own', text);
+        c.write('d/a', text);
+      });
+    work((c) => {
+      c.unlink('x');
+      for (const name of ['own', 'a']) c.unlink(`d/${name}`);
+      c.rmdir('d');
+    });
+    const before = shown(spec, true);
+    assert.deepEqual(Object.keys((before as { tree: object }).tree), []);
+    for (const count of [2, 3, 4]) assert.deepEqual(shown(await merge(box, spec, count), true), before);
+  }),
+);
