@@ -1,6 +1,7 @@
 /**
  * The same random operations on a mounted VLFS and on a plain directory: what programs see must not differ, whatever the kernel caches. Relayers, reverts,
- * remounts and the death of the data plane come in between; the plain directory then gets the files that they bring.
+ * remounts, clones and the death of the data plane come in between; the plain directory then gets the files that they bring. A clone shows what its source
+ * does at that moment, and is written; its source must not see that.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -139,6 +140,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     control: (m: Mounted) => m.revert(n),
   })),
   fc.constant({ label: 'remount', control: (m: Mounted) => m.remount() }),
+  fc.constant({ label: 'clone', control: (m: Mounted) => m.clone() }),
 );
 
 /** Rare, because it takes long. */
@@ -186,6 +188,7 @@ interface Mounted {
   relayer(version: string): Promise<void>;
   revert(name: string): Promise<void>;
   remount(): Promise<void>;
+  clone(): Promise<void>;
   kill(): Promise<void>;
   end(): Promise<void>;
 }
@@ -221,9 +224,42 @@ async function mountBeside(t: TestPlane, id: string, levels: Map<string, LevelSp
   const pristine = levels.get('base')!.treeDir;
   const opens: [Opens, Opens] = [new Map(), new Map()];
   let version = '0';
+  /** The newest first. */
+  let frozen: LevelSpec[] = [];
   const stack = (): StackSpec => {
     const ids = version === '0' ? ['base'] : [version, 'base'];
-    return { key: ids.join('+'), levels: ids.map((level) => levels.get(level)!) };
+    const all = [...frozen, ...ids.map((level) => levels.get(level)!)];
+    return { key: [...frozen.map((one) => one.id), ...ids].join('+'), levels: all };
+  };
+  let clones = 0;
+  const clone = async (): Promise<void> => {
+    const at = t.makeDir(`${id}/frozen/${clones}`);
+    const [treeDir, whiteoutsDir] = [
+      t.makeDir(`${id}/frozen/${clones}/private`),
+      t.makeDir(`${id}/frozen/${clones}/whiteouts`),
+    ];
+    const name = `${id}-${clones++}`;
+    frozen = [
+      { kind: 'frozen', id: `frozen/${name}`, treeDir, indexFile: join(at, 'index'), whiteoutsDir },
+      ...frozen,
+    ];
+    await t.plane.freeze({ id, stack: stack(), dir: at });
+    const there = t.makeDir(`${id}/clone`);
+    const vlfs = {
+      name,
+      privateDir: t.makeDir(`${id}/clones/${name}/private`),
+      whiteoutsDir: t.makeDir(`${id}/clones/${name}/whiteouts`),
+      readOnly: false,
+      stack: stack(),
+    };
+    await t.plane.mount({ id: name, mountpoint: there, readOnly: false, vlfs });
+    assert.deepEqual(tree(there), tree(plain), 'the clone');
+    for (const entry of fs.readdirSync(there)) {
+      const path = join(there, entry);
+      if (fs.lstatSync(path).isFile()) fs.appendFileSync(path, 'of the clone');
+      else if (!fs.lstatSync(path).isDirectory()) fs.unlinkSync(path);
+    }
+    await t.plane.unmount(there, { force: false });
   };
   const mount = () =>
     t.plane.mount({
@@ -268,6 +304,7 @@ async function mountBeside(t: TestPlane, id: string, levels: Map<string, LevelSp
       await t.plane.unmount(mnt, { force: false });
       await mount();
     },
+    clone,
     /** Files stay open. */
     async kill() {
       const { pid } = await t.plane.status();
