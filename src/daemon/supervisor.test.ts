@@ -14,7 +14,7 @@ function fakeWorld() {
     mount: async () => {},
     unmount: async () => {},
     relayer: async () => {},
-    freeze: async () => {},
+    freeze: async () => true,
     revert: async () => [String(pid)],
     reset: async () => {},
     readScanState: async () => {},

@@ -53,6 +53,7 @@ export function fakePlane(): FakePlane {
       if (request === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
       freezeOffline(request.vlfs, dir);
       for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
+      return true;
     },
     revert: async (_, paths) => paths,
     reset: async () => {},

@@ -55,9 +55,10 @@ export interface DataPlane {
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
   /**
    * Freezes the private layer of a mounted VLFS at one instant, and shows the same as before: `dir`/{private, whiteouts}, which are empty and the topmost level
-   * of `stack`, change places with those of the VLFS. Files that are open stay the VLFS's own; the frozen layer has copies of them.
+   * of `stack`, change places with those of the VLFS. Files that are open stay the VLFS's own; the frozen layer has copies of them. False: it is done, but is no state
+   * of one instant, because of what a program stored through a mapping meanwhile.
    */
-  freeze(change: { id: string; stack: StackSpec; dir: string }): Promise<void>;
+  freeze(change: { id: string; stack: StackSpec; dir: string }): Promise<boolean>;
   /** Shows the shared originals again. Returns what was reverted. */
   revert(id: string, paths: string[]): Promise<string[]>;
   /** A fresh private layer, keeping the given paths. */

@@ -272,9 +272,10 @@ export interface FreezeWork {
   step(untilMs: number): 'more' | 'ready' | SlowJob;
   /**
    * Once ready, and while no job changes files: the freeze, in one turn. 'wait': to be stepped until it is ready again. Files: nothing was done, because they
-   * changed while they were copied. `held`: nodes whose writers wait. Throws StrataError; then nothing changed.
+   * changed while they were copied, or must be held first. `held`: nodes whose writers wait. Throws StrataError; then nothing changed. `mapped`: it is done, and exact if
+   * the mount's page cache holds no change of these nodes that was not written back.
    */
-  commit(held: ReadonlySet<number>): 'done' | 'wait' | ChangedFile[];
+  commit(held: ReadonlySet<number>): { mapped: number[] } | 'wait' | ChangedFile[];
   /** Before commit(): gives up. */
   abort(): void;
 }

@@ -30,9 +30,13 @@ export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSp
   const ready = (): void => {
     for (let went = work.step(0); went !== 'ready'; went = work.step(0)) if (went !== 'more') runJob(went);
   };
+  const held: number[] = [];
   for (let tries = 0; ; tries++) {
     ready();
-    if (work.commit(new Set()) === 'done') break;
+    // No kernel caches anything here.
+    const outcome = work.commit(new Set(held));
+    if (typeof outcome === 'object' && 'mapped' in outcome) break;
+    if (outcome !== 'wait') held.push(...outcome.map(({ node }) => node));
     if (tries === 20) throw new Error('it cannot be frozen');
   }
   ready();

@@ -4,6 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import { copyRootAttributes, freezeOffline } from '../../vlfs/index.ts';
 import type { CatalogRow } from '../catalog.ts';
@@ -15,15 +16,38 @@ import { applianceDirs } from '../private-files.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { frozenListStep, setFrozenList } from './frozen-list.ts';
 
-/** Under the source's lock and the commit lock. `plane`: it serves the source. Gives the source as it is then, and the new layer (null: it needed none). */
+/** Freezes that may turn out to be of no one instant. Each leaves a layer that shows nothing. */
+const TRIES = 4;
+
+/**
+ * Under the source's lock and the commit lock. `plane`: it serves the source. Gives the source as it is then, and the new layer (null: it needed none). Throws BUSY when no
+ * instant is found because a program stores through a mapping without rest.
+ */
 export async function freezeSource(
   context: FleetContext,
   row: CatalogRow,
   plane: DataPlane | null,
 ): Promise<{ source: CatalogRow; id: FrozenId | null }> {
+  let from = row;
+  for (let tries = 0; tries < TRIES; tries++) {
+    const { source, id, isExact } = await freezeOnce(context, from, plane);
+    if (isExact) return { source, id };
+    from = source;
+  }
+  throw new StrataError('BUSY', `programs in ${row.name} store through mappings of files without rest`, {
+    hint: 'repeat the command, or stop them for a moment',
+  });
+}
+
+async function freezeOnce(
+  context: FleetContext,
+  row: CatalogRow,
+  plane: DataPlane | null,
+): Promise<{ source: CatalogRow; id: FrozenId | null; isExact: boolean }> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
-  if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0)) return { source: row, id: null };
+  if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0))
+    return { source: row, id: null, isExact: true };
   const id = operationId();
   const dir = frozenDir(paths, id);
   mkdirSync(dir, { mode: 0o700 });
@@ -41,9 +65,10 @@ export async function freezeSource(
   }
   context.catalog.put([source]);
   keepOrder(paths.frozen);
+  let isExact = true;
   try {
     if (plane === null) freezeOffline(vlfsSpec(context, source), dir);
-    else await plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
+    else isExact = await plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
   } catch (error) {
     // What is not empty may be the source's.
     const isEmpty = ['private', 'whiteouts'].every((part) => namesIn(join(dir, part)).length === 0);
@@ -51,5 +76,5 @@ export async function freezeSource(
     throw error;
   }
   context.onStep('frozen');
-  return { source, id };
+  return { source, id, isExact };
 }

@@ -15,6 +15,12 @@ export interface WriteBarrier {
   threads: number[];
 }
 
+/** `changed`: nothing was done. `mapped`: it is done, and their writers are held until stratad has looked at what the kernel caches of them. */
+export interface FreezeOutcome {
+  changed: ChangedFile[];
+  mapped: number[];
+}
+
 /** For so long a moment is looked for; with writers held, a shorter time (they are held for as long as that only on an overloaded machine). */
 const PATIENCE_MS = 5000;
 const HELD_MS = 3000;
@@ -29,13 +35,17 @@ export function freezeMount(
   ctx: ServeContext,
   m: ServedMount,
   { stack, dir, barrier }: { stack: StackSpec; dir: string; barrier: WriteBarrier | null },
-  done: (changed: ChangedFile[], failure: LoopFailure | null) => void,
+  done: (outcome: FreezeOutcome, failure: LoopFailure | null) => void,
 ): void {
   inTurn(m, (next) => {
-    const finish = (failure: LoopFailure | null, changed: ChangedFile[] = []): void => {
-      letGo(ctx, m);
+    const finish = (
+      failure: LoopFailure | null,
+      changed: ChangedFile[] = [],
+      mapped: number[] = [],
+    ): void => {
+      if (mapped.length === 0) letGo(ctx, m);
       m.ledger?.setStack(stackName(m.stackKey));
-      done(changed, failure);
+      done({ changed, mapped }, failure);
       next();
     };
     if (m.vlfs.beginFreeze === undefined) {
@@ -71,11 +81,12 @@ export function freezeMount(
         } catch (error) {
           failure = failureOf(error);
         }
-        if (outcome === 'done') {
-          letGo(ctx, m);
+        if (typeof outcome === 'object' && 'mapped' in outcome) {
+          const { mapped } = outcome;
+          if (mapped.length === 0) letGo(ctx, m);
           m.stackKey = stack.key;
           m.ledger?.setStack(stackName(stack.key));
-          step(finish);
+          step((late) => finish(late, [], mapped));
           return;
         }
         const late = performance.now() >= until;

@@ -17,18 +17,30 @@ export interface Hold {
   held: Map<number, Buffer[]>;
   /** Threads whose syncs hold, and do, nothing else. */
   threads: ReadonlySet<number>;
+  /** What a mapping changed was written back meanwhile. */
+  wroteBack: boolean;
 }
 
 /** Begins to hold; what was held before goes on. */
 export function holdSyncs(ctx: ServeContext, m: ServedMount, nodes: readonly number[]): void {
   letGo(ctx, m);
-  m.hold = { nodes: new Set(nodes), openers: new Map(), held: new Map(), threads: new Set() };
+  m.hold = {
+    nodes: new Set(nodes),
+    openers: new Map(),
+    held: new Map(),
+    threads: new Set(),
+    wroteBack: false,
+  };
 }
 
 /** The request in the buffer waits, when it is one that is held. */
 export function isHeld(ctx: ServeContext, { hold }: ServedMount, opcode: number, length: number): boolean {
-  if (hold === null || opcode !== FUSE_OPCODE.FSYNC) return false;
+  if (hold === null || (opcode !== FUSE_OPCODE.FSYNC && opcode !== FUSE_OPCODE.WRITE)) return false;
   const node = getU64(ctx.buffers.requestView, IN_HEADER.nodeid);
+  if (opcode === FUSE_OPCODE.WRITE) {
+    if (hold.held.has(node)) hold.wroteBack = true;
+    return false;
+  }
   if (!hold.nodes.has(node)) return false;
   const bytes = Buffer.from(ctx.buffers.request.subarray(0, length));
   hold.held.set(node, [...(hold.held.get(node) ?? []), bytes]);
@@ -47,8 +59,8 @@ export function areHeld({ hold }: ServedMount, nodes: readonly number[]): boolea
   return nodes.every((node) => hold?.held.has(node) === true);
 }
 
-/** Answers, or does, what was held. */
-export function letGo(ctx: ServeContext, m: ServedMount): void {
+/** Answers, or does, what was held. True: what a mapping changed was written back meanwhile. */
+export function letGo(ctx: ServeContext, m: ServedMount): boolean {
   const { hold } = m;
   m.hold = null;
   for (const bytes of hold === null ? [] : [...hold.held.values()].flat()) {
@@ -57,6 +69,7 @@ export function letGo(ctx: ServeContext, m: ServedMount): void {
     if (hold!.threads.has(hold!.openers.get(fh) ?? 0)) answerNothing(ctx, m, bytes);
     else handle(ctx, m, bytes.length);
   }
+  return hold?.wroteBack ?? false;
 }
 
 function answerNothing(ctx: ServeContext, m: ServedMount, request: Buffer): void {

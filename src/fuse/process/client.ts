@@ -3,8 +3,9 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { ChangedFile, StackSpec } from '../../vlfs/contract.ts';
+import type { StackSpec } from '../../vlfs/contract.ts';
 import type { DataPlane, DataPlaneStatus, FoundMounts } from '../contract.ts';
+import type { FreezeOutcome } from '../loop/freeze-mount.ts';
 import { unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
 import { freezeWithWriters } from './hold-writers.ts';
@@ -132,9 +133,10 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
       return freezeWithWriters({
         id,
         hold: (nodes) => call<string | null>('hold', { id, nodes }),
+        letGo: () => call<boolean>('letGo', { id }),
         freeze: (barrier) => {
           const params: WireFreeze = { id, stack: stack.key, dir, barrier };
-          return callWithStacks<ChangedFile[]>('freeze', params, [stack]);
+          return callWithStacks<FreezeOutcome>('freeze', params, [stack]);
         },
       });
     },

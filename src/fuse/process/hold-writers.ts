@@ -7,9 +7,9 @@ import { close, fstat, readdirSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { StrataError } from '../../base/index.ts';
-import { beginSync, O_CLOEXEC, O_NONBLOCK, O_RDONLY, openNode } from '../../sys/index.ts';
+import { beginSync, dirtyPages, O_CLOEXEC, O_NONBLOCK, O_RDONLY, openNode } from '../../sys/index.ts';
 import type { ChangedFile } from '../../vlfs/contract.ts';
-import type { WriteBarrier } from '../loop/freeze-mount.ts';
+import type { FreezeOutcome, WriteBarrier } from '../loop/freeze-mount.ts';
 
 /** Rounds in which further files may turn out to be written. */
 const ROUNDS = 8;
@@ -20,14 +20,19 @@ export interface Freezing {
   id: string;
   /** Syncs of these nodes are not answered from now on. Gives a mountpoint. */
   hold(nodes: number[]): Promise<string | null>;
-  /** Gives the files that changed meanwhile; none: it is done. */
-  freeze(barrier: WriteBarrier | null): Promise<ChangedFile[]>;
+  freeze(barrier: WriteBarrier | null): Promise<FreezeOutcome>;
+  /** Ends a hold that the freeze did not end. True: what a mapping changed was written back meanwhile. */
+  letGo(): Promise<boolean>;
 }
 
-/** Freezes, with the writers held of files that change while they are copied. Throws BUSY when they cannot be held. */
-export async function freezeWithWriters({ id, hold, freeze }: Freezing): Promise<void> {
+/**
+ * Freezes, with the writers held of files that change while they are copied. False: it is done, but what a program stored through a mapping meanwhile may or may not be
+ * in it. Throws BUSY when writers cannot be held.
+ */
+export async function freezeWithWriters(freezing: Freezing): Promise<boolean> {
+  const { id, hold, freeze } = freezing;
   const written = new Map<number, number>();
-  let changed = await freeze(null);
+  let { changed } = await freeze(null);
   for (let round = 0; changed.length > 0; round++) {
     if (round === ROUNDS)
       throw new StrataError('BUSY', `files of ${id} are written through memory maps without rest`, {
@@ -37,22 +42,35 @@ export async function freezeWithWriters({ id, hold, freeze }: Freezing): Promise
     const mountpoint = await hold([...written.keys()]);
     const files = mountpoint === null ? [] : await openFiles(mountpoint, written);
     try {
-      changed = await freezeHolding(files, freeze);
+      const outcome = await freezeHolding(files, freezing);
+      if (outcome === 'exact') return true;
+      if (outcome === 'inexact') return false;
+      changed = outcome;
     } finally {
       for (const { fd } of files) close(fd, () => {});
     }
   }
+  return true;
 }
 
-async function freezeHolding(files: readonly OpenNode[], freeze: Freezing['freeze']): Promise<ChangedFile[]> {
-  if (files.length === 0) return freeze(null);
+async function freezeHolding(
+  files: readonly OpenNode[],
+  { freeze, letGo }: Freezing,
+): Promise<ChangedFile[] | 'exact' | 'inexact'> {
   const threads = readdirSync('/proc/self/task').map(Number);
-  const syncs = beginSync(files.map(({ fd }) => fd));
+  const syncs = files.length === 0 ? null : beginSync(files.map(({ fd }) => fd));
   if (typeof syncs === 'number') throw new StrataError('BUSY', `writers cannot be held (errno ${-syncs})`);
   try {
-    return await freeze({ nodes: files.map(({ node }) => node), threads });
+    const nodes = files.map(({ node }) => node);
+    const { changed, mapped } = await freeze(nodes.length === 0 ? null : { nodes, threads });
+    if (changed.length > 0) return changed;
+    if (mapped.length === 0) return 'exact';
+    // What is clean now was not stored to since it was synced, before the freeze.
+    const isDirty = files.some(({ node, fd }) => mapped.includes(node) && dirtyPages(fd) !== 0);
+    const wroteBack = await letGo();
+    return isDirty || wroteBack ? 'inexact' : 'exact';
   } finally {
-    await syncs.ended(ANSWER_MS);
+    await syncs?.ended(ANSWER_MS);
   }
 }
 

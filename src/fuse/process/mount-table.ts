@@ -6,9 +6,9 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { CacheMode, ChangedFile, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { FoundMounts, MountInfo, MountRequest } from '../contract.ts';
-import type { WriteBarrier } from '../loop/freeze-mount.ts';
+import type { FreezeOutcome, WriteBarrier } from '../loop/freeze-mount.ts';
 import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
 import type { FormerMount } from '../loop/take-over.ts';
 import type { Features } from '../server/init.ts';
@@ -43,11 +43,12 @@ export interface MountTable {
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
   /** Holds the writers of nodes once they are synced, for the freeze that comes next. Returns a mountpoint of the VLFS. */
   hold(id: string, nodes: number[]): Promise<string | null>;
-  /** Returns the files that changed while they were copied; none: it is done. */
   freeze(
     change: { id: string; stack: StackSpec; dir: string },
     barrier: WriteBarrier | null,
-  ): Promise<ChangedFile[]>;
+  ): Promise<FreezeOutcome>;
+  /** Ends a hold. True: what a mapping changed was written back meanwhile. */
+  letGo(id: string): Promise<boolean>;
   revert(id: string, paths: string[]): Promise<string[]>;
   reset(id: string, keep: string[]): Promise<void>;
   status(): Promise<{
@@ -76,12 +77,19 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
   const lastStatus = new WeakMap<ServingThread, ServedStatus[]>();
   const holds = new Map<string, NodeJS.Timeout>();
 
-  /** Whoever held writers does not come for the freeze. */
-  async function letGo(id: string): Promise<void> {
-    await table
-      .get(id)
-      ?.thread.send({ kind: 'let-go', id })
-      .catch(() => {});
+  /** Whoever held writers may not come to let them go. */
+  function letGoLater(id: string): void {
+    clearTimeout(holds.get(id));
+    holds.set(
+      id,
+      setTimeout(() => void letGo(id).catch(() => {}), HOLD_MS),
+    );
+  }
+
+  /** True: what a mapping changed was written back meanwhile. */
+  async function letGo(id: string): Promise<boolean> {
+    clearTimeout(holds.get(id));
+    return (await table.get(id)?.thread.send<boolean>({ kind: 'let-go', id })) ?? false;
   }
 
   /** Runs `work` after all earlier work on this VLFS. */
@@ -245,8 +253,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       inTurn(id, async () => {
         const { thread, mountpoints } = served(id);
         await thread.send({ kind: 'hold', id, nodes });
-        const held = setTimeout(() => void letGo(id), HOLD_MS);
-        holds.set(id, held);
+        letGoLater(id);
         return mountpoints[0]?.path ?? null;
       }),
     freeze: ({ id, stack, dir }, barrier) =>
@@ -257,24 +264,21 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
           new Map([[id, stack]]),
           mountpoints.map(({ path }) => path),
         );
-        let changed: ChangedFile[];
+        let outcome: FreezeOutcome;
         try {
-          changed = await thread.send<ChangedFile[]>({
-            kind: 'freeze',
-            id,
-            stack: thread.give(stack),
-            dir,
-            barrier,
-          });
+          const name = thread.give(stack);
+          outcome = await thread.send<FreezeOutcome>({ kind: 'freeze', id, stack: name, dir, barrier });
         } catch (error) {
           undo(new Set([id]));
           throw error;
         }
         const found = table.get(id);
-        if (changed.length > 0) undo(new Set([id]));
+        if (outcome.changed.length > 0) undo(new Set([id]));
         else if (found !== undefined) found.stackKey = stack.key;
-        return changed;
+        if (outcome.mapped.length > 0) letGoLater(id);
+        return outcome;
       }),
+    letGo: (id) => inTurn(id, () => letGo(id)),
     revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
     async status() {

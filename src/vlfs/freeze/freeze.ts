@@ -43,7 +43,7 @@ import { loadAllHidden, openDirectory } from '../whiteout-sets.ts';
 import { workFd } from '../work-dir.ts';
 import { type Ahead, type Copy, copyAhead, dropCopies, takeCopies } from './copies.ts';
 import { markOf } from './finish.ts';
-import { nameOpenFiles, openFiles, refuseMapped, unnamedLinks } from './open-files.ts';
+import { isMappedAbove, nameOpenFiles, openFiles, unnamedLinks } from './open-files.ts';
 
 /**
  * Begins the freeze. `spec`: the next stack, with the frozen layer in `dir` on top, whose private/ and whiteouts/ are there and empty. Between the steps
@@ -81,7 +81,9 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       if (core.filling > 0) return again('wait');
       const files = core.readOnly ? [] : openFiles(core);
       if (unnamedLinks(files).size > 0) return again('wait');
-      refuseMapped(core, files);
+      const mapped = files.filter(isMappedAbove);
+      const loose = mapped.filter(({ node }) => !held.has(node.id));
+      if (loose.length > 0) return again(loose.map(({ node: { id, ino } }) => ({ node: id, ino })));
       const { copies, changed, missing } = takeCopies(core, files, ahead, held);
       if (missing) return again('wait');
       if (changed.length > 0) return again(changed.map(({ node: { id, ino } }) => ({ node: id, ino })));
@@ -95,7 +97,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       end();
       core.quota?.count?.movedDirectory();
       steps = syncCopies(copies);
-      return 'done';
+      return { mapped: mapped.map(({ node }) => node.id) };
     },
     abort() {
       steps.return();

@@ -3,7 +3,6 @@
  * looked up are found by one walk through the private layer, which is made only when an open file has such names.
  */
 
-import { nameToText, StrataError } from '../../base/index.ts';
 import {
   close,
   type DirectoryEntry,
@@ -17,7 +16,6 @@ import { directoryByPath } from '../copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { directoryFd } from '../directory-fds.ts';
 import { nodeAt, refresh } from '../lookup.ts';
-import { pathOf } from '../nodes.ts';
 import type { Steps } from '../steps.ts';
 import { openDirectory } from '../whiteout-sets.ts';
 
@@ -55,16 +53,9 @@ function isAt(core: Core, node: Node, parent: Node, name: string): boolean {
   return fd >= 0 && statAt(fd, name, stat) === 0 && stat.ino === node.privIno;
 }
 
-/** What a program stores through a mapping of the mount's own page cache cannot be told from here. */
-export function refuseMapped(core: Core, files: readonly OpenFile[]): void {
-  const mapped = files.find(({ node, cached }) => cached && node.mappers > 0);
-  if (mapped === undefined) return;
-  const path = nameToText((pathOf(core, mapped.names[0]!.parent, mapped.names[0]!.name) ?? '') as never);
-  throw new StrataError(
-    'BUSY',
-    `/${path} is open for reading and writing, and what programs store through mappings of it cannot be seen`,
-    { hint: 'end the program that has it open, or clone the appliance while it is not mounted' },
-  );
+/** What a program stores through a mapping of the mount's own page cache is not seen here before it is written back. */
+export function isMappedAbove({ node, cached }: OpenFile): boolean {
+  return cached && node.mappers > 0;
 }
 
 /** Inodes of open files with names that are not known. */
