@@ -157,6 +157,10 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
   await step('umount', 'a');
   await step('clone', 'a', 'unmounted', '--mode', 'sync');
   await step('delete', 'mounted');
+  await step('import-dir', tree, 'imported', '--template', 't', '--quota', '10M');
+  await step('clone', 'imported', 'imported-2');
+  await step('quota', 'imported-2', '5M', '--inodes', '100');
+  await step('delete', 'imported');
   await step('delete', 'n-1', 'n-2');
   await step('layer', 'remove', 'local/extra', '1');
 
