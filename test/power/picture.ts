@@ -30,9 +30,10 @@ export async function pictureOf(source: Source, root: string, without: string[] 
     picture.templates[name] = { ldf, generation, units, appliances };
   }
   for (const { name, mac, template } of (await source.list()).appliances) {
-    const { ldf, layers: count, generation, held_back } = await source.show(name);
+    const { ldf, layers: count, generation, held_back, parent, snapshots, expires } = await source.show(name);
     const isMachine = existsSync(join(root, 'machines', mac, 'state.json'));
-    const seen = { mac, template, generation, held_back, ldf, count, isMachine };
+    const family = { parent: parent ?? null, snapshots: snapshots ?? 0, ends: expires !== undefined };
+    const seen = { mac, template, generation, held_back, ldf, count, isMachine, family };
     if (without.includes(name)) picture.appliances[name] = seen;
     else {
       const { entries } = await source.diff({ name });

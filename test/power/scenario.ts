@@ -156,6 +156,20 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
   await step('revert', 'a', '/etc/tool.conf');
   await step('umount', 'a');
   await step('clone', 'a', 'unmounted', '--mode', 'sync');
+  await step('snapshot', 'unmounted', 'kept');
+  await step('mount', 'unmounted', view('unmounted'));
+  await prepare('unmounted', () => {
+    writeFileSync(join(view('unmounted'), 'etc/one'), 'of the clone\n');
+    mkdirSync(join(view('unmounted'), 'srv/clone'), { recursive: true });
+    writeFileSync(join(view('unmounted'), 'srv/clone/new'), 'new\n');
+    rmSync(join(view('unmounted'), 'usr/share/tool/deep'), { recursive: true, force: true });
+  });
+  await step('umount', 'unmounted');
+  await step('merge', 'unmounted', 'a');
+  await step('restore', 'unmounted', 'kept');
+  await step('promote', 'unmounted');
+  await step('delete', 'unmounted@kept');
+  await step('ttl', 'unmounted', '4w');
   await step('delete', 'mounted');
   await step('import-dir', tree, 'imported', '--template', 't', '--quota', '10M');
   await step('clone', 'imported', 'imported-2');
