@@ -83,7 +83,7 @@ const MODULES =
   'asyncio, argparse, decimal, email.message, http.client, json, logging.handlers, unittest, urllib.request, xml.dom.minidom';
 
 function commands(mnt: string): [string, string[]][] {
-  const python = `import sys; sys.path[:] = ['${mnt}/usr/lib/python3']; import ${MODULES}`;
+  const python = `import sys; sys.path[:] = ['${mnt}/usr/lib/python3', '${mnt}/usr/lib/python3/lib-dynload']; import ${MODULES}`;
   const apt = [
     `Dir::State=${mnt}/var/lib/apt`,
     `Dir::State::status=${mnt}/var/lib/dpkg/status`,
@@ -97,7 +97,7 @@ function commands(mnt: string): [string, string[]][] {
   return [
     ['ls -lR of everything', ['ls', '-lR', mnt]],
     ['git status, 2,000 files', ['git', '-C', join(mnt, 'srv/checkout'), ...GIT, 'status', '--porcelain']],
-    ['python, ten imports', ['python3', '-E', '-S', '-B', '-c', python]],
+    ['python, ten imports', ['/usr/bin/python3', '-E', '-S', '-B', '-c', python]],
     ['grep -r, 2,000 files', ['grep', '-rc', 'value_19', join(mnt, 'srv/checkout')]],
     ['apt-get update', ['apt-get', '-q', ...apt, 'update']],
   ];
