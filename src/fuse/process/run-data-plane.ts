@@ -127,8 +127,9 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     mount: async ({ vlfs, ...rest }: WireMount) => {
       const stack = records.stacks.ofKey(vlfs.stack);
       ending = false;
-      keeper.look();
       await mounts.mount({ ...rest, vlfs: { ...vlfs, stack } });
+      // When it is there: whoever looked before has seen no mount.
+      keeper.look();
     },
     unmount: (p: { mountpoint: string; force: boolean }) => mounts.unmount(p.mountpoint, p.force),
     relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
