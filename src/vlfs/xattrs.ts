@@ -74,12 +74,12 @@ function current(core: Core, node: Node): Node | number {
 }
 
 export function getxattr(core: Core, given: Node, name: string): Uint8Array | number {
-  const value = valueOf(core, given, name);
+  const value = valueAt(core, given, name);
   // Labels are the host's. Who asks for each file's (`ls -l`) asks no more when it hears that there are none here; each question is a round trip.
   return value === -E.NODATA && name === SELINUX ? -E.OPNOTSUPP : value;
 }
 
-function valueOf(core: Core, given: Node, name: string): Uint8Array | number {
+function valueAt(core: Core, given: Node, name: string): Uint8Array | number {
   if (isInternal(name)) return -E.NODATA;
   const node = current(core, given);
   if (typeof node === 'number') return node;
