@@ -89,8 +89,10 @@ async function mergedOnce(
     source = freeze(box, source);
   }
   const before = shown(source, true);
-  const merged = await merge(box, cloneOf(box, source, `${source.name}-merged`), parts.length);
-  assert.equal(frozenLevels(merged).length, 1);
+  // All of them, or the newest.
+  const count = parts.length > 3 ? 2 : parts.length;
+  const merged = await merge(box, cloneOf(box, source, `${source.name}-merged`), count);
+  assert.equal(frozenLevels(merged).length, parts.length - count + 1);
   assert.deepEqual(shown(merged, true), before, 'merged');
   assert.deepEqual(shown(source, true), before, 'who has the layers notices nothing');
   return [merged, cloneOf(box, source, `${source.name}-plain`)];
