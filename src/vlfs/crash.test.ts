@@ -19,6 +19,8 @@ interface Scenario {
 }
 
 const big = 'x'.repeat(300_000);
+/** Names of one file that take more than the 4 KiB that ext4 has for attributes. */
+const MANY = Array.from({ length: 20 }, (_, i) => `many/${i}-${'n'.repeat(240)}`);
 
 const SCENARIOS: Record<string, Scenario> = {
   'copy-up of a small file': { act: (c) => c.chmod('etc/deep/a', 0o600) },
@@ -51,6 +53,7 @@ const SCENARIOS: Record<string, Scenario> = {
   },
   'copy-up that truncates': { act: (c) => c.write('etc/a', '') },
   'copy-up of a hard-linked file': { act: (c) => c.chmod('h1', 0o600) },
+  'copy-up of a file whose names fill more than an attribute': { act: (c) => c.chmod(MANY[0]!, 0o600) },
   'deletion of a file of two levels': { act: (c) => c.unlink('etc/both') },
   'deletion of a changed file of two levels': {
     setup: (c) => c.write('etc/both', 'mine'),
@@ -191,6 +194,8 @@ test('a crash before any step leaves before or after', async (t) => {
       h2: { hard: 'h1' },
       'etc/h3': 'other',
       big,
+      [MANY[0]!]: 'many',
+      ...Object.fromEntries(MANY.slice(1).map((path) => [path, { hard: MANY[0]! }])),
     });
     const third = await box.unit('third', '1', { 'dir/t': 't' });
     const levels = [upper, lower, third];
