@@ -283,6 +283,32 @@ test('--release shows it again everywhere', async () => {
   assert.notEqual((await s.run(['scan', '--release', digest])).status, 0);
 });
 
+test('what only a snapshot holds is found, and stays hidden when it comes back', async () => {
+  await s.json('create', 'kept', '--template', 't');
+  await s.json('mount', 'kept', dir('kept'));
+  writeFileSync(inside('kept', 'file'), `${EVIL}kept`);
+  await s.json('snapshot', 'kept', 'then');
+  unlinkSync(inside('kept', 'file'));
+  const { result } = await scan(...clam, '--quarantine', 'kept');
+  const found = result.infected.find(({ places }: { places: { path: string }[] }) =>
+    places.some(({ path }) => path === '/file'),
+  );
+  assert.deepEqual(
+    found.places.map(({ appliance, shown }: Record<string, unknown>) => [appliance, shown]),
+    [
+      ['kept', false],
+      ['kept@then', true],
+    ],
+  );
+  await s.json('umount', 'kept');
+  await s.json('restore', 'kept', 'then');
+  await s.json('mount', 'kept', dir('kept'));
+  assert.equal(read('kept', 'file'), 'EPERM');
+  await s.json('umount', 'kept');
+  await s.json('delete', 'kept');
+  for (const { digest: one } of result.infected) await s.json('scan', '--release', one);
+});
+
 test('a quarantine that was cut off by a kill is completed at the next start', async () => {
   writeFileSync(inside('a-2', 'later'), OTHER);
   const pid = Number(readFileSync(join(s.root, 'run/stratad.pid'), 'utf8'));

@@ -22,12 +22,13 @@ import {
   type ScanResult,
   scanAside,
 } from '../../scan/index.ts';
-import type { StackSpec } from '../../vlfs/contract.ts';
+import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { readQuarantine } from '../../vlfs/index.ts';
 import { applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet, FleetScanResult, QuarantineEntry, ScannerOptions } from '../contract.ts';
+import { viewSpec } from '../family/places.ts';
 import { vlfsSpec } from '../follow.ts';
 import { sealedMounts } from '../sealed/door.ts';
 
@@ -83,7 +84,7 @@ export function scanFleet(
   });
 }
 
-/** What the named appliances (default: all) consist of, as the files say at this moment. Damaged ones throw when they are named, else are left out. */
+/** What the named appliances (default: all) and their snapshots consist of, as the files say at this moment. Damaged ones throw when they are named, else are left out. */
 function jobFor(context: FleetContext, names: string[]): Omit<ScanJob, 'scanner' | 'fresh'> {
   const rows: CatalogRow[] =
     names.length === 0
@@ -92,20 +93,26 @@ function jobFor(context: FleetContext, names: string[]): Omit<ScanJob, 'scanner'
   const stacks: StackSpec[] = [];
   const places = new Map<string, number>();
   const appliances: ScanJob['appliances'] = [];
+  const add = (name: string, { privateDir, whiteoutsDir, stack }: VlfsSpec): void => {
+    const known = places.get(stack.key);
+    if (known === undefined) {
+      places.set(stack.key, stacks.length);
+      stacks.push(stack);
+    }
+    appliances.push({ name, privateDir, whiteoutsDir, stack: known ?? stacks.length - 1 });
+  };
+  let damaged = 0;
   for (const row of rows) {
     try {
-      const { privateDir, whiteoutsDir, stack } = vlfsSpec(context, row);
-      const known = places.get(stack.key);
-      if (known === undefined) {
-        places.set(stack.key, stacks.length);
-        stacks.push(stack);
-      }
-      appliances.push({ name: row.name, privateDir, whiteoutsDir, stack: known ?? stacks.length - 1 });
+      add(row.name, vlfsSpec(context, row));
+      for (const { name, frozen } of row.family.snapshots)
+        add(`${row.name}@${name}`, viewSpec(context, row, frozen));
     } catch (error) {
       if (names.length > 0) throw error;
+      damaged++;
     }
   }
-  const whole = names.length === 0 && appliances.length === rows.length;
+  const whole = names.length === 0 && damaged === 0;
   return { dir: join(context.root, 'scan'), stacks, appliances, whole };
 }
 
@@ -174,7 +181,7 @@ async function markWhatIsNew(
   return result;
 }
 
-/** Marks private and frozen files of all appliances that have content in quarantine. */
+/** Marks private and frozen files of all appliances and snapshots that have content in quarantine. */
 async function markEverywhere(
   context: FleetContext,
   progress: Progress,
