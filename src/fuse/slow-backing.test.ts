@@ -116,7 +116,7 @@ test('an appliance on a slow disk does not make its neighbours wait', async (con
           'sh',
           [
             '-c',
-            `for n in 1 2 3 4; do while :; do mkdir -p $n/d; echo x > $n/d/f; sync $n/d/f; ls -l $n $n/d; mv $n/d/f $n/g; rm -r $n; done & done; wait`,
+            `for n in 1 2 3 4; do while mkdir -p $n/d; do echo x > $n/d/f; sync $n/d/f; ls -l $n $n/d; mv $n/d/f $n/g; rm -r $n; done & done; wait`,
           ],
           { cwd: victim, stdio: 'ignore', detached: true },
         );
