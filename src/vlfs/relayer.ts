@@ -129,15 +129,19 @@ function drop(core: Core, next: Stack, staged: readonly StagedFile[]): void {
   for (const { temporary } of staged) if (temporary !== null) unlinkat(workFd(core), temporary);
 }
 
+/** Until it is decided everything can be taken back. */
 function exchangeOrDrop(core: Core, prepared: Prepared): void {
-  let done = false;
   try {
     refuseHidden(core, prepared.next);
-    exchange(core, prepared);
-    done = true;
-  } finally {
-    if (!done && core.stack !== prepared.next) drop(core, prepared.next, prepared.staged);
+    // Files that were opened since; the units that go may be deleted from now on.
+    finished(holdOpenContent(core));
+    if (core.ledger !== null && prepared.staged.length > 0) noteStaged(core, prepared.staged);
+    step(core, 'relayer');
+  } catch (error) {
+    drop(core, prepared.next, prepared.staged);
+    throw error;
   }
+  exchange(core, prepared);
 }
 
 /** What the appliance itself has hidden in frozen layers that were merged since would show again: then they stay. */
@@ -156,10 +160,6 @@ function refuseHidden(core: Core, next: Stack): void {
 
 /** The change itself, in one turn. */
 function exchange(core: Core, { next, staged }: Prepared): void {
-  // Files that were opened since; the units that go may be deleted from now on.
-  finished(holdOpenContent(core));
-  if (core.ledger !== null && staged.length > 0) noteStaged(core, staged);
-  step(core, 'relayer');
   core.ledger?.decide();
   step(core, 'relayer: decided');
   swap(core, next);
