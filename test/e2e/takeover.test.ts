@@ -150,7 +150,7 @@ for (; Date.now() < end; done++) {
     fs.chmodSync(file, 0o600 + below(64));
     fd = fs.openSync(file, 'r+');
   } else if (below(20) === 0) {
-    const size = model.length - below(100000);
+    const size = Math.max(0, model.length - below(100000));
     fs.ftruncateSync(fd, size);
     model = model.subarray(0, size);
   }
