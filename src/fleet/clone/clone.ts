@@ -70,9 +70,10 @@ async function makeClone(
   const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
   const { name: source, snapshot } = splitPlace(options.source);
   const locked = [...new Set([source, name, ...grafted])].map(applianceLock);
-  const plane = await servedBy(context, source);
-  if (plane === null && snapshot === null) await refuseLingering(context, [source]);
   await context.locks.with(locked, async () => {
+    // Under the lock: a mount that is just being made must be seen, or its private layer would be exchanged below it.
+    const plane = await servedBy(context, source);
+    if (plane === null && snapshot === null) await refuseLingering(context, [source]);
     const row = applianceRow(context, source);
     if (snapshot !== null) snapshotOf(row, snapshot);
     refuseExisting(context, [name], null);

@@ -51,12 +51,14 @@ export async function keepFormerNames(
     if (names === undefined) left.set(stat.ino, [path]);
     else names.push(path);
   });
-  const former: Record<string, string[]> = {};
+  const former = new Map<string, string[]>();
   for (const [ino, names] of left) {
     const gone = [...had.get(ino)!].filter((name) => !names.includes(name));
-    if (gone.length > 0) for (const name of names) former[name] = gone;
+    if (gone.length > 0) for (const name of names) former.set(name, gone);
   }
-  if (Object.keys(former).length > 0) writeFileSync(join(to, FORMER_NAMES), `${JSON.stringify(former)}\n`);
+  if (former.size === 0) return;
+  // A file may be called __proto__.
+  writeFileSync(join(to, FORMER_NAMES), `${JSON.stringify(Object.fromEntries(former))}\n`);
 }
 
 /** A path, and where the layers above (the newest first) show it because they renamed a directory. */

@@ -82,6 +82,8 @@ async function commitExchange(
   const steps = [...o.merged.place, ...listSteps(context, row, o.frozen, o.merged), ...catalogSteps(context)];
   context.onStep('merge-exchange');
   const record = await context.journal.commit('merge-frozen', steps, o.plane === null ? [] : [undo]);
+  // It is in place, whether this appliance keeps it or not.
+  o.merged.place = [];
   try {
     const now = { ...row, frozen: o.frozen };
     context.catalog.put([now]);

@@ -4,20 +4,20 @@
  * with the same line get the same layer, and it is built once. What a killed process leaves is deleted at the next opening.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, noProgress, type Progress, StrataError } from '../../base/index.ts';
 import { settlingFile } from '../../vlfs/index.ts';
 import { applianceLock } from '../appliances.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { CloneMode } from '../contract.ts';
-import { isThere, namesIn, readJsonIfThere, removeTree, replaceFile, syncFileSystemAside } from '../files.ts';
+import { isThere, namesIn, readJsonIfThere, replaceFile, syncFileSystemAside } from '../files.ts';
 import { COMMIT } from '../locks.ts';
 import { inState } from '../paths.ts';
 import { type FrozenId, frozenDir, MERGED_FILE, mergedFrom } from './frozen.ts';
 import { alikeForPolicy, beginsWith, exchange, type Merged } from './merge-exchange.ts';
 import type { MergeAnswer, MergeWork } from './merge-worker.ts';
-import { dropUnusedFrozen } from './trash.ts';
+import { discardStaged, dropUnusedFrozen } from './trash.ts';
 
 interface Queue {
   /** The end of the last merge. */
@@ -143,15 +143,13 @@ async function merge(context: FleetContext, name: string, progress: Progress): P
   if (candidates.length < 2) return;
   const trees = candidates.map((id) => join(frozenDir(context.paths, id), 'private'));
   const count = await runWorker(context, { count: trees }, () => {});
-  if (count < 2) return;
+  if (count < 2 || queueOf(context).stopped) return;
   const of = candidates.slice(0, count);
   const merged = existing(context, of) ?? (await build(context, of, progress));
-  try {
-    await exchangeAll(context, merged, name);
-  } finally {
-    const [staged] = merged.place;
-    if (staged?.do === 'rename') removeTree(join(context.root, staged.from));
-  }
+  await exchangeAll(context, merged, name);
+  // Nobody took it. When that failed, the journal may still need it: then it goes at the next opening.
+  const [staged] = merged.place;
+  if (staged?.do === 'rename') discardStaged(context, basename(staged.from));
 }
 
 /** The newest layers that may become one. Under the appliance's lock, because a clone lists a layer before it is one. */
@@ -195,7 +193,7 @@ async function build(context: FleetContext, of: readonly FrozenId[], progress: P
     context.onStep('merge-built');
     await syncFileSystemAside(to);
   } catch (error) {
-    removeTree(to);
+    discardStaged(context, basename(to));
     throw error;
   }
   const place = { do: 'rename' as const, from: inState(paths, to), to: inState(paths, frozenDir(paths, id)) };
@@ -210,7 +208,7 @@ async function exchangeAll(context: FleetContext, merged: Merged, first: string)
     .map(({ name }) => name);
   for (const name of [first, ...others]) {
     if (queueOf(context).stopped) return;
-    if (await exchange(context, name, merged)) merged.place = [];
+    await exchange(context, name, merged);
   }
   context.onStep('merge-exchanged');
   await context.locks.with([COMMIT], () => dropUnusedFrozen(context));
@@ -231,7 +229,8 @@ function runWorker(context: FleetContext, job: MergeWork, onLayers: (done: numbe
     });
     worker.on('error', reject);
     worker.on('exit', () => {
-      queue.worker = null;
+      // The next one may have begun already.
+      if (queue.worker === worker) queue.worker = null;
       reject(
         new StrataError('BUSY', 'the merge of frozen layers was ended', { hint: 'it begins again later' }),
       );

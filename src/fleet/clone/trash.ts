@@ -37,18 +37,33 @@ export function dropLeftFrozen(context: FleetContext): Promise<void> {
   return context.locks.with([COMMIT], () => dropUnusedFrozen(context));
 }
 
+/** A merged layer that nobody took, by its name beside the others: it may be large, so a thread deletes it. */
+export function discardStaged(context: FleetContext, name: string): void {
+  const { frozen } = context.paths;
+  renameSync(join(frozen, name), join(frozen, `.trash-${name.slice(1)}`));
+  deleteTrash(context);
+}
+
+/** What a thread is deleting. */
+const underWay = new Set<string>();
+
 function deleteTrash(context: FleetContext): void {
   const { frozen } = context.paths;
   const paths = namesIn(frozen)
     .filter((name) => TRASH.test(name))
-    .map((name) => join(frozen, name));
+    .map((name) => join(frozen, name))
+    .filter((path) => !underWay.has(path));
   if (paths.length === 0) return;
+  for (const path of paths) underWay.add(path);
   const job: GcJob = { paths, remove: true };
   const worker = new Worker(new URL('../gc/worker.ts', import.meta.url), {
     workerData: job,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
   worker.on('error', () => {});
+  worker.on('exit', () => {
+    for (const path of paths) underWay.delete(path);
+  });
   worker.unref();
 }
 

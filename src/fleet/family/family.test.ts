@@ -242,6 +242,21 @@ test('a tree of clones; promotion; what is left when a parent is deleted', async
   assert.deepEqual(frozen(), []);
 });
 
+test('a promoted clone takes nothing back that its parent was merged with meanwhile', async () => {
+  await create('g', { 'srv/a': '1' });
+  await w.fleet.clone({ source: 'g', name: 'h' }, noProgress);
+  await w.fleet.clone({ source: 'h', name: 'i' }, noProgress);
+  write('h', { 'srv/h': 'h' });
+  await w.fleet.merge({ name: 'h', into: 'g' }, noProgress);
+  write('i', { 'srv/i': 'i' });
+  await w.fleet.promote('i');
+  assert.deepEqual((await w.fleet.merge({ name: 'i', into: 'g' }, noProgress)).changes, [
+    { path: '/srv/i', change: 'added' },
+  ]);
+  assert.deepEqual(await diff('g'), ['added /srv', 'added /srv/a', 'added /srv/h', 'added /srv/i']);
+  await w.fleet.delete(['g', 'h', 'i']);
+});
+
 test('an end: set, shown, changed, and come', async () => {
   await w.fleet.create({ name: 'u', template: 't', count: 2, ttlSeconds: 1 }, noProgress);
   await w.fleet.clone({ source: 'u-1', name: 'v', ttlSeconds: 1 }, noProgress);

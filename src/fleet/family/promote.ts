@@ -5,6 +5,7 @@
 import { StrataError } from '../../base/index.ts';
 import { applianceLock, applianceRow } from '../appliances.ts';
 import type { CatalogRow } from '../catalog.ts';
+import type { FrozenId } from '../clone/frozen.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet } from '../contract.ts';
 import { COMMIT } from '../locks.ts';
@@ -19,8 +20,9 @@ export async function promoteAppliance(context: FleetContext, name: string): Ret
     if (parent.name !== first.name)
       throw new StrataError('BUSY', `the family of ${name} has just changed`, { hint: 'try again' });
     const { family } = clone;
+    const base = olderBase(family.base, parent.family.base);
     const rows: CatalogRow[] = [
-      { ...clone, family: { ...family, parent: parent.family.parent, base: parent.family.base } },
+      { ...clone, family: { ...family, parent: parent.family.parent, base } },
       {
         ...parent,
         family: { ...parent.family, parent: { name, createdAt: family.createdAt }, base: family.base },
@@ -33,6 +35,17 @@ export async function promoteAppliance(context: FleetContext, name: string): Ret
       parent: parentOf(rows[0]!, (one) => context.catalog.get(one))?.name ?? null,
     };
   });
+}
+
+/**
+ * What a clone has in common with its parent's parent: the older of two bases in the same line. The parent may have been merged since the clone was made, and of that
+ * the clone knows nothing. Null: it cannot be told, and merges go by the lists of layers.
+ */
+function olderBase(one: FrozenId[] | null, other: FrozenId[] | null): FrozenId[] | null {
+  if (one === null || other === null) return null;
+  const [older, newer] = one.length < other.length ? [one, other] : [other, one];
+  const added = newer.length - older.length;
+  return older.every((id, i) => newer[added + i] === id) ? older : null;
 }
 
 function parentFor(context: FleetContext, row: CatalogRow): CatalogRow {

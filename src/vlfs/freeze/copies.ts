@@ -90,15 +90,16 @@ function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
   const { node } = file;
   // The program may close it meanwhile.
   const fd = must(dup(file.fd));
-  const copy = newCopy(core, { ...file, fd });
+  let copy: Copy | null = null;
   try {
+    copy = newCopy(core, { ...file, fd });
     if (node.mappers > 0) yield* job({ kind: 'fsync', fd, dataOnly: true });
     look(copy);
     yield* job({ kind: 'copy-data', fromFd: fd, toFd: copy.fd, sizeBytes: copy.before.size });
     ahead.set(node, copy);
   } finally {
     close(fd);
-    if (ahead.get(node) !== copy) dropCopies(core, [copy]);
+    if (copy !== null && ahead.get(node) !== copy) dropCopies(core, [copy]);
   }
 }
 

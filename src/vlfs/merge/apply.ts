@@ -54,6 +54,8 @@ interface Applying {
   /** First place of each inode of the child that was put. */
   placed: Map<string, string>;
   inodes: Map<string, string>;
+  /** The paths of each inode of the child. */
+  names: Map<string, string[]>;
   /** Renamed directories: where what stood at the first path is now. */
   moved: { from: string; to: string }[];
   /** Directories that the child made, whose times are set at the end. */
@@ -81,6 +83,7 @@ export async function applyMerge(sides: Sides, core: Core, plan: Plan): Promise<
     removes: new Set(plan.removes),
     placed: new Map(),
     inodes: plan.inodes,
+    names: pathsByInode(plan.inodes),
     moved: [],
     made: [],
   };
@@ -213,11 +216,20 @@ async function put(applying: Applying, path: string, change: Change): Promise<vo
 }
 
 /** Whether the child has the file under another name too that is brought over. */
-function isLinked({ inodes, puts }: Applying, path: string): boolean {
+function isLinked({ inodes, names, puts }: Applying, path: string): boolean {
   const inode = inodes.get(path);
   if (inode === undefined) return false;
-  for (const other of puts.keys()) if (other !== path && inodes.get(other) === inode) return true;
-  return false;
+  return names.get(inode)!.some((other) => other !== path && puts.has(other));
+}
+
+function pathsByInode(inodes: ReadonlyMap<string, string>): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  for (const [path, inode] of inodes) {
+    const paths = found.get(inode);
+    if (paths === undefined) found.set(inode, [path]);
+    else paths.push(path);
+  }
+  return found;
 }
 
 /** A file with one name: what happens to it happens to no other. */
