@@ -282,6 +282,29 @@ test('an end: set, shown, changed, and come', async () => {
   await w.fleet.delete(['u-2']);
 });
 
+test('what a power cut takes of the catalog alone is not forgotten', async () => {
+  await create('w');
+  await w.fleet.snapshot({ name: 'w', snapshot: 'old' });
+  const changes = {
+    ttl: () => w.fleet.ttl({ name: 'w', ttlSeconds: 3600 }),
+    snapshot: () => w.fleet.snapshot({ name: 'w', snapshot: 'new' }),
+    delete: () => w.fleet.delete(['w@old']),
+  };
+  for (const [what, change] of Object.entries(changes)) {
+    await w.fleet.close();
+    const older = readFileSync(at('catalog.sqlite'));
+    w.fleet = await w.reopenClosed();
+    await change();
+    const { expires, snapshots } = await w.fleet.show('w');
+    await w.fleet.close();
+    writeFileSync(at('catalog.sqlite'), older);
+    w.fleet = await w.reopenClosed();
+    const now = await w.fleet.show('w');
+    assert.deepEqual([now.expires, now.snapshots], [expires, snapshots], what);
+  }
+  await w.fleet.delete(['w']);
+});
+
 test('fsck tells of a snapshot that lacks a layer', async () => {
   await create('x', { y: 'y' });
   await w.fleet.snapshot({ name: 'x', snapshot: 's' });
