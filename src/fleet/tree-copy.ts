@@ -22,6 +22,8 @@ export interface CopyOptions {
   bases?: ReadonlyMap<string, string>;
   /** Directories of other devices are left empty, and told. */
   device?: number;
+  /** So are directories of that device with these inodes. */
+  except?: ReadonlySet<number>;
   onLeftOut?(path: string): void;
   /** Attributes that stay behind. */
   skipXattr?(name: string): boolean;
@@ -151,10 +153,11 @@ export async function copyEntry(
   if (stat.nlink > 1) state.inodes.set(inode, `${path}${name}`);
 }
 
-/** The directory is the root of another file system. */
-function isElsewhere({ device }: CopyState, fd: number): boolean {
+/** The directory is the root of another file system, or excepted. */
+function isElsewhere({ device, except }: CopyState, fd: number): boolean {
   const stat = sys.newStat();
-  return device !== undefined && sys.fstat(fd, stat) === 0 && stat.dev !== device;
+  if (device === undefined || sys.fstat(fd, stat) !== 0) return false;
+  return stat.dev !== device || except?.has(stat.ino) === true;
 }
 
 async function copyFile(

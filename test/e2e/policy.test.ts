@@ -183,14 +183,15 @@ test('through the sealed door: the same', async () => {
 test('marks are set from outside on what is mounted, and survive what a program does', async () => {
   await s.json('create', 'c', '--template', 't');
   await s.json('mount', 'c', view);
-  await s.json('policy', 'mark', 'c', '/srv/app/deep/.env', '/srv/app');
+  await script(`mkdir '${view}/srv/größe'`);
+  await s.json('policy', 'mark', 'c', '/srv/app/deep/.env', '/srv/app', '/srv/größe');
   await never(
     'getfattr -n trusted.strata.nonclonable srv/app',
     'setfattr -x trusted.strata.nonclonable srv/app',
   );
   await script(`cd '${view}'; mv srv/app/deep/.env root/e; echo x >> root/e`);
   const priv = join(s.root, 'appliances/c/private');
-  await script(`getfattr -n trusted.strata.nonclonable '${priv}/root/e' '${priv}/srv/app'`);
+  await script(`getfattr -n trusted.strata.nonclonable '${priv}/root/e' '${priv}/srv/app' '${priv}/srv/größe'`);
   await s.json('policy', 'unmark', 'c', '/root/e');
   await never(`getfattr -n trusted.strata.nonclonable '${priv}/root/e'`);
   const wrong = await s.run(['policy', 'mark', 'c', '/srv/way/x']);

@@ -35,7 +35,7 @@ export const IMPORT_COMMAND: CommandSpec = {
     ['strata import-dir /srv/chroots/build build', 'by shared blocks where possible, else by a copy'],
     ['strata import-dir rootfs.tar.zst web-1 --quota 10G', 'an archive, such as docker export makes'],
     ['strata import-dir disk.ext4 vm-1', 'an image of a file system'],
-    ['strata import-dir /srv/old old --move', 'at once, also when it is huge'],
+    ['strata import-dir /srv/old old --move', 'without a copy, also when it is huge'],
   ],
   run: async (invocation) => {
     const how: 'move' | 'link' | undefined = flag(invocation, 'move')
@@ -61,7 +61,7 @@ export const IMPORT_COMMAND: CommandSpec = {
           `${countOf(result.entries, 'entry', 'entries')}, ${formatBytes(result.bytes)} imported in ${formatDuration(result.elapsed_ms)}`,
         );
         for (const path of result.left_out.slice(0, 10))
-          print.line(`left out, another file system: /${path}`);
+          print.line(`left out, another file system or the state of Strata: /${path}`);
         if (result.left_out.length > 10) print.line(`... and ${result.left_out.length - 10} more`);
       },
     };

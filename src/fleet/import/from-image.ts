@@ -60,6 +60,8 @@ function mountDetached(device: string, type: ImageType, file: string): number {
   try {
     sys.fsconfigString(fs, 'source', device);
     sys.fsconfigFlag(fs, 'ro');
+    // What an image says to do at an error may be a panic.
+    if (type === 'ext4') sys.fsconfigString(fs, 'errors', 'remount-ro');
     // A copy of an image has the same identity as the original, which may be mounted.
     if (type === 'xfs') sys.fsconfigFlag(fs, 'nouuid');
     const made = sys.fsconfigCreate(fs);

@@ -3,7 +3,7 @@
  * place, indexed, and appears with the appliance by one journal record: killed anywhere, both are there or neither, and a directory that is moved is where it was or in its
  * new place. What is read is not trusted: no link is followed, no other file system entered.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, type Progress, StrataError } from '../../base/index.ts';
 import { isTreeXattr, scanTree, type TreeEntry, writeTreeIndex } from '../../layer/index.ts';
@@ -11,7 +11,7 @@ import * as sys from '../../sys/index.ts';
 import { createAppliances, refuseExisting } from '../appliances.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { makeDirectory, syncFileSystemAside } from '../files.ts';
+import { makeDirectory, removeTree, syncFileSystemAside } from '../files.ts';
 import type { JournalStep } from '../journal.ts';
 import { inState } from '../paths.ts';
 import { createTemplate } from '../templates.ts';
@@ -41,17 +41,26 @@ export async function importDirectory(
   if (how !== 'copy' && source.kind !== 'directory') {
     throw new StrataError('USAGE', `only a directory can be ${how === 'move' ? 'moved' : 'linked'}`);
   }
-  if (how === 'move') refuseMove(context, source.path);
+  if (how === 'move') {
+    source.path = realpathSync(source.path);
+    refuseMove(context, source.path);
+  }
   const template = options.template ?? (await importedTemplate(context, progress));
   const id = operationId();
   makeDirectory(context.paths.imports, 0o700);
   const stage = join(context.paths.imports, `.tmp-${id}`);
   mkdirSync(stage, { mode: 0o700 });
   try {
-    const made = await makeTree(source, how, stage, progress);
+    if (how === 'move') tryMove(source.path, stage);
+    const made = await makeTree(context, { source, how, stage }, progress);
     progress({ phase: 'index', message: `${made.entries.length} entries` });
     await writeTreeIndex(join(stage, 'index'), made.entries);
     await syncFileSystemAside(stage);
+    if (how === 'move') {
+      // Reading took a while.
+      refuseMove(context, source.path);
+      tryMove(source.path, stage);
+    }
     context.onStep('import: staged');
     const to = join('imports', id);
     const steps: JournalStep[] = [{ do: 'rename', from: inState(context.paths, stage), to }];
@@ -96,16 +105,17 @@ export async function importedTemplate(context: FleetContext, progress: Progress
   return IMPORTED;
 }
 
-/** A move must not take what is in use by a mount, nor what it would move into itself. */
+/** A move must not take what is in use by a mount, nor what it would move into itself. `path` has no links in it. */
 function refuseMove(context: FleetContext, path: string): void {
-  const inside = context.root === path || context.root.startsWith(`${path}/`);
-  const own = path.startsWith(`${context.root}/`);
+  const root = realpathSync(context.root);
+  const inside = root === path || root.startsWith(`${path}/`);
+  const own = path.startsWith(`${root}/`);
   if (inside || own || path === '/')
     throw new StrataError('USAGE', `${path} cannot be moved into ${context.root}`);
   const mounts = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
   const at = latin1(path);
   const mount = mounts
-    .map((line) => line.split(' ')[4] ?? '')
+    .map((line) => unescaped(line.split(' ')[4] ?? ''))
     .find((dir) => dir === at || dir.startsWith(`${at}/`));
   if (mount !== undefined) {
     throw new StrataError('BUSY', `${mount} is a mount, so ${path} cannot be moved`, {
@@ -122,18 +132,38 @@ function refuseMove(context: FleetContext, path: string): void {
   });
 }
 
+/** Blanks and backslashes of mountinfo. */
+function unescaped(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+/**
+ * Throws when the kernel would not rename the directory into the stage (between two mounts of one file system, an immutable directory):
+ * in the journal it would be too late. Tried with a target that is not empty, which no directory replaces.
+ */
+function tryMove(path: string, stage: string): void {
+  const target = join(stage, 'try');
+  mkdirSync(join(target, 'full'), { recursive: true });
+  const said = sys.renameat2(sys.AT_FDCWD, latin1(path), sys.AT_FDCWD, latin1(target));
+  removeTree(target);
+  if (said === -sys.E.NOTEMPTY || said === -sys.E.EXIST) return;
+  throw new StrataError(said === -sys.E.BUSY ? 'BUSY' : 'UNSUPPORTED', `${path} cannot be moved`, {
+    hint: `${sys.errnoName(-said)}; leave out --move: then it is copied`,
+  });
+}
+
 interface Made {
   entries: TreeEntry[];
-  /** Directories of other file systems, which are empty in the appliance. */
+  /** Directories of other file systems, and Strata's own state, which are empty in the appliance. */
   leftOut: string[];
 }
 
 async function makeTree(
-  source: Source,
-  how: NonNullable<Options['how']>,
-  stage: string,
+  context: FleetContext,
+  o: { source: Source; how: NonNullable<Options['how']>; stage: string },
   progress: Progress,
 ): Promise<Made> {
+  const { source, how, stage } = o;
   const tree = join(stage, 'tree');
   if (source.kind === 'tar') {
     mkdirSync(tree, { mode: 0o755 });
@@ -144,7 +174,7 @@ async function makeTree(
     return { entries: checkEntries(await scanTree(source.path), source.path), leftOut: [] };
   }
   const copy = (fd: number): Promise<string[]> =>
-    copyFrom(fd, tree, how === 'link' ? 'link' : 'copy', progress);
+    copyFrom(fd, tree, { how: how === 'link' ? 'link' : 'copy', without: [context.root, stage] }, progress);
   const leftOut =
     source.kind === 'image'
       ? await withImage(source.path, source.type, copy)
@@ -165,18 +195,26 @@ async function copyDirectory(path: string, copy: (fd: number) => Promise<string[
 /** Entries between two reports. */
 const REPORT = 4096;
 
+/** `without`: directories that are left empty. */
 async function copyFrom(
   fd: number,
   tree: string,
-  how: 'copy' | 'link',
+  { how, without }: { how: 'copy' | 'link'; without: string[] },
   progress: Progress,
 ): Promise<string[]> {
   const stat = sys.newStat();
   must(sys.fstat(fd, stat), 'stat');
+  const { dev } = stat;
+  const except = new Set<number>();
+  for (const dir of without) {
+    must(sys.statAt(sys.AT_FDCWD, latin1(dir), stat), `stat ${dir}`);
+    if (stat.dev === dev) except.add(stat.ino);
+  }
   const leftOut: string[] = [];
   await copyTreeFrom(fd, tree, {
     how,
-    device: stat.dev,
+    device: dev,
+    except,
     skipXattr: (attribute) => !isTreeXattr(attribute, false),
     onLeftOut: (path) => leftOut.push(Buffer.from(path, 'latin1').toString()),
     onEntry: (entries, bytes) => {

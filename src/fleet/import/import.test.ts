@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { noProgress } from '../../base/index.ts';
@@ -128,13 +128,16 @@ test('--link shares the files, --move takes the directory, and says no where it 
   await w.fleet.delete(['m']);
   for (const source of ['/', w.root, join(w.root, 'appliances'), '/proc'])
     await assert.rejects(w.fleet.importDir({ source, name: 'no', how: 'move' }, noProgress), source);
-  const shown = join(w.dir, 'with-mount');
+  // A blank, which mountinfo escapes, and a link on the way, which it has not.
+  symlinkSync('.', join(w.dir, 'way'));
+  const shown = join(w.dir, 'with a mount');
   mkdirSync(join(shown, 'proc'), { recursive: true });
   sh(`mount -t tmpfs none '${shown}/proc'; touch '${shown}/proc/x'`);
   try {
-    await assert.rejects(w.fleet.importDir({ source: shown, name: 'no', how: 'move' }, noProgress), {
-      code: 'BUSY',
-    });
+    for (const source of [shown, join(w.dir, 'way/with a mount')])
+      await assert.rejects(w.fleet.importDir({ source, name: 'no', how: 'move' }, noProgress), {
+        code: 'BUSY',
+      });
     const made = await w.fleet.importDir({ source: shown, name: 'p' }, noProgress);
     assert.deepEqual(made.left_out, ['proc']);
     assert.deepEqual(readdirSync(join(baseTree('p'), 'proc')), []);
@@ -142,6 +145,27 @@ test('--link shares the files, --move takes the directory, and says no where it 
     sh(`umount '${shown}/proc'`);
   }
   await w.fleet.delete(['p']);
+  // Another mount of the same file system: what the kernel refuses must not get into the journal.
+  const other = join(w.dir, 'other');
+  mkdirSync(other);
+  mkdirSync(join(w.dir, 'behind/tree'), { recursive: true });
+  sh(`mount --bind '${w.dir}/behind' '${other}'`);
+  try {
+    await assert.rejects(
+      w.fleet.importDir({ source: join(other, 'tree'), name: 'no', how: 'move' }, noProgress),
+      { code: 'UNSUPPORTED' },
+    );
+  } finally {
+    sh(`umount '${other}'`);
+  }
+  await isClean();
+});
+
+test('a directory that holds the state root is imported without it', async () => {
+  const made = await w.fleet.importDir({ source: dirname(w.root), name: 'host' }, noProgress);
+  assert.deepEqual(made.left_out, [basename(w.root)]);
+  assert.deepEqual(readdirSync(join(baseTree('host'), basename(w.root))), []);
+  await w.fleet.delete(['host']);
 });
 
 test('killed at any step of a move, the directory is in one place, whole, and the appliance with it or not', async () => {
@@ -206,6 +230,17 @@ test('archives: as tar unpacks them, in every compression', async () => {
     await isClean();
     await w.fleet.delete(['t']);
   }
+});
+
+test('a name that comes twice in an archive is no link of what was linked to it before', async () => {
+  const file = join(w.dir, 'twice.tar');
+  sh(`mkdir '${w.dir}/twice'; cd '${w.dir}/twice'
+    echo one > a; ln a b; tar -cf '${file}' --sort=name a b
+    rm a b; echo other > a; ln a c; tar -rf '${file}' a c`);
+  await w.fleet.importDir({ source: file, name: 'twice' }, noProgress);
+  assert.equal(sh(`cd '${baseTree('twice')}'; cat a b c`), 'other\none\nother\n');
+  await isClean();
+  await w.fleet.delete(['twice']);
 });
 
 test('images of ext4, XFS and btrfs are mounted for reading only, and nothing of it is left', async () => {

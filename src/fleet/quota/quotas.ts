@@ -98,7 +98,7 @@ export async function quotaOf(context: FleetContext, name: string): Promise<Quot
   const limits = readLimits(privateDir);
   const isMounted = (await allMounts(context)).some((mount) => mount.name === name);
   const known = limits === null ? null : readUsage(privateDir);
-  const isKnown = known !== null && (isMounted || known.state === 'exact');
+  const isKnown = known?.state === 'exact' || (isMounted && known?.state === 'open');
   const usage = isKnown ? known : await countAside(vlfsSpec(context, row));
   return {
     name,

@@ -22,8 +22,8 @@ interface Known {
 
 const known = new WeakMap<FleetContext, Known>();
 
-/** The space of a layer that never changes. */
-function spaceOfLayer(context: FleetContext, dir: string): Promise<Space> {
+/** What is known of layers, which never change. */
+function knownSpaces(context: FleetContext): Known['spaces'] {
   const { frozen, imports } = context.paths;
   const there = [...namesIn(frozen), ...namesIn(imports)].sort().join();
   let cache = known.get(context);
@@ -31,9 +31,12 @@ function spaceOfLayer(context: FleetContext, dir: string): Promise<Space> {
     cache = { there, spaces: new Map() };
     known.set(context, cache);
   }
-  let space = cache.spaces.get(dir);
+  return cache.spaces;
+}
+
+function spaceOfLayer(spaces: Known['spaces'], dir: string): Promise<Space> {
+  let space = spaces.get(dir);
   if (space === undefined) {
-    const { spaces } = cache;
     space = spaceAside(dir);
     spaces.set(dir, space);
     space.catch(() => spaces.delete(dir));
@@ -76,8 +79,9 @@ export async function spaceOfAppliance(
   const own: Space[] = [await spaceAside(join(context.paths.appliances, row.name))];
   const all = [...own];
   const shared: SpaceInfo['shared_with'] = [];
+  const spaces = knownSpaces(context);
   for (const dir of layersOf(context, row)) {
-    const space = await spaceOfLayer(context, dir);
+    const space = await spaceOfLayer(spaces, dir);
     all.push(space);
     const others = (holders.get(dir) ?? []).filter((name) => name !== row.name);
     if (others.length === 0) own.push(space);

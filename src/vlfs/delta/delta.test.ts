@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
+  E,
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   fallocate,
@@ -197,6 +198,25 @@ test(
     assert.ok(fs.readFileSync(privateFile(spec, 'd/big'), 'latin1') === expected);
     assert.equal(c.stat('d/big').mtimeSec, 77);
     assert.equal(background(c), 0);
+    c.close();
+  }),
+);
+
+test(
+  'a file that cannot be completed, on a full disk, is left to the next close',
+  sandboxed(async (box) => {
+    const spec = await withBig(box);
+    const c = new Client(spec);
+    edit(c, 'd/big', 'z'.repeat(180 * KIB), 10_000);
+    const job = c.fs.takeBackgroundJob();
+    assert.ok(job?.kind === 'fill');
+    job.done?.(-E.NOSPC);
+    assert.equal(c.fs.takeBackgroundJob(), null);
+    const expected = edited(edited(CONTENT, 'z'.repeat(180 * KIB), 10_000), 'y', 0);
+    edit(c, 'd/big', 'y', 0);
+    assert.equal(readAll(c, 'd/big'), expected);
+    assert.ok(background(c) >= 2, 'a range and a sync');
+    assert.equal(readAll(c, 'd/big'), expected);
     c.close();
   }),
 );

@@ -163,6 +163,7 @@ function beginSettling(core: Core, node: Node, partial: Partial): number {
       if (errno === 0) settled(partial, filling.fd, changes);
       dropFill(partial);
       partial.queued = false;
+      if (errno < 0) giveUp(core, node, partial);
     },
   });
   return 0;
@@ -233,7 +234,7 @@ function nextRange(core: Core, node: Node, partial: Partial, mostBytes: number):
     done(errno) {
       restoreTimes(partial);
       if (core.quota !== null) settleBytes(core, node);
-      if (errno < 0) return dropFill(partial);
+      if (errno < 0) return giveUp(core, node, partial);
       // What is whole needs no map: the mark goes after the sync.
       if (gaps(form.map, plan.to, form.limit).length === 0) return sync(core, node, partial);
       step(core, 'fill: range');
@@ -310,7 +311,8 @@ function sync(core: Core, node: Node, partial: Partial): void {
         }
       }
       restoreTimes(partial);
-      dropFill(partial);
+      if (errno < 0) giveUp(core, node, partial);
+      else dropFill(partial);
       attributesMoved(core, node);
     },
   });
@@ -330,6 +332,13 @@ function restoreTimes({ filling }: Partial): void {
   if (filling === null) return;
   const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = filling.times;
   futimens(filling.fd, atimeSec, atimeNsec, mtimeSec, mtimeNsec);
+}
+
+/** After a failure, such as a full disk: it is not tried again before the next close. */
+function giveUp(core: Core, node: Node, partial: Partial): void {
+  dropFill(partial);
+  partial.queued = false;
+  for (let at = core.fills.indexOf(node); at >= 0; at = core.fills.indexOf(node)) core.fills.splice(at, 1);
 }
 
 /** Gives up what is under way; the file stays partial. */

@@ -35,6 +35,7 @@ import {
   readDirectory,
 } from '../../sys/index.ts';
 import { systemFailure } from '../failure.ts';
+import { forgetUsage } from '../quota/usage-file.ts';
 import { BLOCK, gaps } from './block-map.ts';
 import { checkMap, newPartial, type Partial } from './partial-file.ts';
 import { BASES_XATTR, decodePartial, dropPartial, PARTIAL_XATTR, readBases } from './partial-form.ts';
@@ -149,6 +150,7 @@ function must(result: number): number {
 export async function completePrivate(privateDir: string): Promise<number> {
   const bases = basesOf(privateDir);
   if (bases.size === 0) return 0;
+  forgetUsage(privateDir);
   const root = must(openat(AT_FDCWD, nameFromText(privateDir), DIRECTORY));
   try {
     const done = await completeBelow(root, bases);

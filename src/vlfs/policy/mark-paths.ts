@@ -2,7 +2,7 @@
  * Marks objects of an appliance as nonclonable from outside, or takes the marks away: `trusted.strata.nonclonable` on the private copy. What is shared
  * is copied up first, by whoever serves the VLFS. It waits for that, so it runs on a thread of its own.
  */
-import { nameFromText, nameToText, StrataError } from '../../base/index.ts';
+import { nameFromText, StrataError } from '../../base/index.ts';
 import {
   AT_FDCWD,
   close,
@@ -26,6 +26,7 @@ import type { Core } from '../core.ts';
 import { nodeAt } from '../lookup.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { privateDirectory } from '../private-layer.ts';
+import { forgetUsage } from '../quota/usage-file.ts';
 import { splitPath } from '../split-path.ts';
 import { MARK_XATTR, USER_MARK } from './marks.ts';
 import { runHere } from './run-here.ts';
@@ -43,6 +44,8 @@ export interface MarkJob {
 
 /** Throws NOT_FOUND for a path that the appliance does not show, UNSUPPORTED for an object of another kind while it is mounted. */
 export function markPaths({ spec, mountpoint, paths, marked }: MarkJob): void {
+  // What is copied up here is not counted.
+  if (mountpoint === null) forgetUsage(spec.privateDir);
   const core = mountpoint === null ? openCore(spec) : null;
   try {
     for (const path of paths) {
@@ -73,7 +76,7 @@ function fail(result: number, path: string): never {
 function openBelow(dir: string, parts: readonly string[], path: string): number {
   const root = openat(AT_FDCWD, nameFromText(dir), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) fail(root, path);
-  const fd = openat2(root, nameToText(parts.join('/')), ANYTHING, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+  const fd = openat2(root, parts.join('/'), ANYTHING, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
   close(root);
   return fd < 0 ? fail(fd, path) : fd;
 }

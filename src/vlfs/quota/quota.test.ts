@@ -3,11 +3,14 @@ import assert from 'node:assert/strict';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { E } from '../../sys/index.ts';
 import type { SetAttrIn, StatfsOut, VlfsSpec } from '../contract.ts';
+import { completePrivate } from '../delta/outside.ts';
 import { cloneOf, freeze } from '../frozen.test-support.ts';
 import { diffVlfs } from '../index.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { Client, ErrnoError, runJob, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
+import { withPolicy } from '../policy/policy.test-support.ts';
+import { Client, ErrnoError, runJob, type Sandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
 import { countUsage } from './count-offline.ts';
 import { formatLimits, quotaFile, readUsage, usageFile } from './usage-file.ts';
 
@@ -265,6 +268,9 @@ test('partial files: blocks of their own count, and they are completed only as f
     assert.ok(numbers(spec).bytes <= 200 * 4096);
     const again = c.open('big', 2);
     assert.throws(() => c.writeHandle(again, 'n'.repeat(20 * 4096), 200 * 4096), /DQUOT/);
+    // As fast for any length.
+    const all = (): number => c.fs.fallocate(c.caller, again.id, again.fh, 0, 0, 2 ** 52);
+    assert.equal(c.run(all), -E.DQUOT);
     c.release(again);
     assert.equal(c.read('big').slice(189 * 4096, 190 * 4096 + 1), `${'n'.repeat(4096)}b`);
     assert.deepEqual(numbers(spec), counted(spec));
@@ -277,6 +283,42 @@ test('partial files: blocks of their own count, and they are completed only as f
     assert.ok(numbers(spec).bytes >= 1 << 20);
     assert.deepEqual(numbers(spec), counted(spec));
     c.close();
+  })();
+});
+
+test('a policy that becomes stricter gives back what it hides', async () => {
+  await boxed((box, spec) => {
+    const maker = new Client(spec);
+    for (const name of ['seen', 'secret']) maker.write(name, 'x'.repeat(8192));
+    maker.close();
+    const child = cloneOf(box, freeze(box, spec), 'child');
+    const inherited = stackOf(child.stack.levels.map(({ own: _, ...level }) => level));
+    child.stack = withPolicy(inherited, { rules: [] });
+    limit(child, HUGE);
+    const c = new Client(child);
+    settleBackground(c);
+    assert.deepEqual(numbers(child), { bytes: 16384, inodes: 2 });
+    c.fs.relayer(withPolicy(inherited, { rules: ['/secret'] }));
+    settleBackground(c);
+    assert.deepEqual(numbers(child), { bytes: 8192, inodes: 1 });
+    c.close();
+  });
+});
+
+test('completing partial files of what nobody has mounted makes the numbers unknown', async () => {
+  await sandboxed(async (box) => {
+    const spec = box.spec('q', [await box.unit('one', '1', { big: 'b'.repeat(1 << 20) })]);
+    limit(spec, HUGE);
+    const c = new Client(spec);
+    settleBackground(c);
+    const file = c.open('big', 2);
+    c.writeHandle(file, 'n', 0);
+    c.release(file);
+    settleBackground(c);
+    c.close();
+    assert.equal(readUsage(spec.privateDir)!.state, 'exact');
+    assert.equal(await completePrivate(spec.privateDir), 1);
+    assert.equal(readUsage(spec.privateDir)!.state, 'stale');
   })();
 });
 
@@ -317,6 +359,12 @@ test('a quota that begins, changes and ends while files are open; a killed proce
     rmSync(quotaFile(spec.privateDir));
     next.fs.readQuota();
     next.write('g', 'x'.repeat(100_000));
+    // What was written without a quota counts when there is one again.
+    limit(spec, HUGE);
+    next.fs.readQuota();
+    settleBackground(next);
+    assert.ok(numbers(spec).bytes >= 100_000);
+    assert.deepEqual(numbers(spec), counted(spec));
     next.close();
   });
 });

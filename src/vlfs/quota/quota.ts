@@ -4,7 +4,7 @@
  * directory. Whiteouts do not count: who is at the limit must be able to delete. Without limits `core.quota` is null and nothing here costs anything.
  */
 import type { Name } from '../../base/index.ts';
-import { E, fstat, fstatfs, newStat, S_IFDIR, S_IFMT, S_IFREG, type Stat } from '../../sys/index.ts';
+import { E, fdatasync, fstat, fstatfs, newStat, S_IFDIR, S_IFMT, S_IFREG, type Stat } from '../../sys/index.ts';
 import { fillAttr, newAttr, statNode } from '../attributes.ts';
 import type { StatfsOut } from '../contract.ts';
 import type { Backing, Core, Node } from '../core.ts';
@@ -53,8 +53,11 @@ export interface Quota {
 export function openQuota(core: Core): Quota | null {
   const limits = core.readOnly ? null : readLimits(core.privateDir);
   if (limits === null) return null;
-  const quota = newQuota(core, limits, readUsage(core.privateDir), openUsage(core.privateDir));
+  const known = readUsage(core.privateDir);
+  const quota = newQuota(core, limits, known, openUsage(core.privateDir));
   storeUsage(quota);
+  // After a power cut the old numbers must not count as exact.
+  if (known?.state === 'exact' && quota.fd >= 0) fdatasync(quota.fd);
   return quota;
 }
 
@@ -86,6 +89,8 @@ export function readQuota(core: Core): void {
     // What is kept open for passthrough would be given to the kernel again.
     dropAllParked(core);
     core.quota = openQuota(core);
+    // The file may know the numbers of an earlier quota.
+    recount(core);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * The two files of a quota beside the private layer: `quota.json`, the limits, which the fleet writes, and `usage`, what the appliance takes, which strata-fs writes
- * at every change of the numbers. `usage` is never synced while it is open: after the end of a process its numbers are right but for one operation, after a power
+ * at every change of the numbers. `usage` is synced only when it is opened and closed: after the end of a process its numbers are right but for one operation, after a power
  * cut they may be old. Both cases show in its state, and then everything is counted again in the background.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';

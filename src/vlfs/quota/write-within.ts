@@ -14,7 +14,7 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../../sys/index.ts';
-import { BLOCK, hasBlock } from '../delta/block-map.ts';
+import { BLOCK, gaps } from '../delta/block-map.ts';
 import type { Partial } from '../delta/partial-file.ts';
 
 const stat = newStat();
@@ -42,10 +42,11 @@ export function bytesOfHoles(holes: readonly number[]): number {
 
 /** Bytes of [from, to) of a partial file that are not its own yet. */
 export function bytesBelow({ form }: Partial, from: number, to: number): number {
-  let bytes = 0;
-  for (let at = Math.floor(from / BLOCK); at * BLOCK < to; at++)
-    if (at >= form.limit || !hasBlock(form.map, at)) bytes += BLOCK;
-  return bytes;
+  const first = Math.floor(from / BLOCK);
+  const end = Math.ceil(to / BLOCK);
+  let blocks = Math.max(0, end - Math.max(first, form.limit));
+  for (const [a, b] of gaps(form.map, first, Math.min(end, form.limit))) blocks += b - a;
+  return blocks * BLOCK;
 }
 
 /**
