@@ -191,7 +191,9 @@ test('marks are set from outside on what is mounted, and survive what a program 
   );
   await script(`cd '${view}'; mv srv/app/deep/.env root/e; echo x >> root/e`);
   const priv = join(s.root, 'appliances/c/private');
-  await script(`getfattr -n trusted.strata.nonclonable '${priv}/root/e' '${priv}/srv/app' '${priv}/srv/größe'`);
+  await script(
+    `getfattr -n trusted.strata.nonclonable '${priv}/root/e' '${priv}/srv/app' '${priv}/srv/größe'`,
+  );
   await s.json('policy', 'unmark', 'c', '/root/e');
   await never(`getfattr -n trusted.strata.nonclonable '${priv}/root/e'`);
   const wrong = await s.run(['policy', 'mark', 'c', '/srv/way/x']);

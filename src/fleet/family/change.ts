@@ -15,11 +15,7 @@ export async function commitRows(
   rows: CatalogRow[],
   before: JournalStep[] = [],
 ): Promise<void> {
-  const steps = [
-    ...before,
-    ...rows.map((row) => stateStep(context.paths, row)),
-    ...catalogSteps(context),
-  ];
+  const steps = [...before, ...rows.map((row) => stateStep(context.paths, row)), ...catalogSteps(context)];
   const id = await context.journal.commit(op, steps);
   try {
     context.catalog.put(rows);

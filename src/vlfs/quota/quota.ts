@@ -4,7 +4,17 @@
  * directory. Whiteouts do not count: who is at the limit must be able to delete. Without limits `core.quota` is null and nothing here costs anything.
  */
 import type { Name } from '../../base/index.ts';
-import { E, fdatasync, fstat, fstatfs, newStat, S_IFDIR, S_IFMT, S_IFREG, type Stat } from '../../sys/index.ts';
+import {
+  E,
+  fdatasync,
+  fstat,
+  fstatfs,
+  newStat,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  type Stat,
+} from '../../sys/index.ts';
 import { fillAttr, newAttr, statNode } from '../attributes.ts';
 import type { StatfsOut } from '../contract.ts';
 import type { Backing, Core, Node } from '../core.ts';
