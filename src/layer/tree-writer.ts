@@ -91,7 +91,6 @@ export function openTreeWriter(options: TreeWriterOptions): TreeWriter {
   const umask = process.umask();
   let totalBytes = 0;
   let newestSec = 0;
-  let links = 0;
 
   function refuse(path: string, what: string): never {
     throw new FormatError(label, 0, `${JSON.stringify(path)} ${what}`);
@@ -253,8 +252,7 @@ export function openTreeWriter(options: TreeWriterOptions): TreeWriter {
       } finally {
         close(fromFd);
       }
-      // Not the leader's name: another file may get that, when this one is removed.
-      to.inode ??= `link ${links++}`;
+      to.inode ??= leader;
       entries.set(path, { ...to, path });
     },
 

@@ -35,7 +35,6 @@ import { entryOf, type HiddenEntries, unitOf } from './merged-directory.ts';
 import { dropParkedOf } from './parked-files.ts';
 import { revokeDenied } from './policy/enforce.ts';
 import { privateDirectory } from './private-layer.ts';
-import { recount } from './quota/quota.ts';
 import { lastAttr, loseName } from './remove-ops.ts';
 import { slowJob } from './slow-job.ts';
 import { splitPath } from './split-path.ts';
@@ -212,9 +211,6 @@ function swap(core: Core, next: Stack): void {
   core.hasFrozen = hasFrozenLayers(next);
   core.generation++;
   if (previous.policy !== next.policy) revokeDenied(core);
-  // What a policy hides does not count.
-  if (previous.policy?.matcher !== next.policy?.matcher) recount(core);
-  else core.quota?.count?.movedDirectory();
   closeStack(previous);
 }
 

@@ -9,8 +9,7 @@ import { completePrivate } from '../delta/outside.ts';
 import { cloneOf, freeze } from '../frozen.test-support.ts';
 import { diffVlfs } from '../index.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { withPolicy } from '../policy/policy.test-support.ts';
-import { Client, ErrnoError, runJob, type Sandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
+import { Client, ErrnoError, runJob, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
 import { countUsage } from './count-offline.ts';
 import { formatLimits, quotaFile, readUsage, usageFile } from './usage-file.ts';
 
@@ -284,25 +283,6 @@ test('partial files: blocks of their own count, and they are completed only as f
     assert.deepEqual(numbers(spec), counted(spec));
     c.close();
   })();
-});
-
-test('a policy that becomes stricter gives back what it hides', async () => {
-  await boxed((box, spec) => {
-    const maker = new Client(spec);
-    for (const name of ['seen', 'secret']) maker.write(name, 'x'.repeat(8192));
-    maker.close();
-    const child = cloneOf(box, freeze(box, spec), 'child');
-    const inherited = stackOf(child.stack.levels.map(({ own: _, ...level }) => level));
-    child.stack = withPolicy(inherited, { rules: [] });
-    limit(child, HUGE);
-    const c = new Client(child);
-    settleBackground(c);
-    assert.deepEqual(numbers(child), { bytes: 16384, inodes: 2 });
-    c.fs.relayer(withPolicy(inherited, { rules: ['/secret'] }));
-    settleBackground(c);
-    assert.deepEqual(numbers(child), { bytes: 8192, inodes: 1 });
-    c.close();
-  });
 });
 
 test('completing partial files of what nobody has mounted makes the numbers unknown', async () => {
