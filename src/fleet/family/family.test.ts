@@ -184,6 +184,7 @@ test('what a policy hides from the child stays in the parent', async () => {
   // What the parent writes later at such a place is not shown either.
   write('q', { 'srv/other/key': 'secret' });
   assert.deepEqual(await diff('r', 'q'), ['added /srv/other']);
+  await assert.rejects(w.fleet.merge({ name: 'q', into: 'r' }, noProgress), { code: 'DENIED' });
   write('r', { 'srv/app/key': 'own' });
   const { conflicts } = await w.fleet.merge({ name: 'r', into: 'q', prefer: 'ours' }, noProgress);
   assert.deepEqual(conflicts, [{ path: '/srv/app/key', kind: 'hidden', taken: 'ours' }]);

@@ -30,6 +30,7 @@ import { vlfsSpec } from '../follow.ts';
 import { COMMIT } from '../locks.ts';
 import { refuseLingering } from '../mount-list.ts';
 import { inState } from '../paths.ts';
+import { policyRecord } from '../policy/record.ts';
 import { applianceDirs } from '../private-files.ts';
 import { elapsed } from '../templates.ts';
 import { commitRows } from './change.ts';
@@ -48,6 +49,7 @@ export async function mergeAppliances(context: FleetContext, o: MergeOptions): P
   const plane = await servedBy(context, name);
   await refuseLingering(context, plane === null ? [name, into] : [into]);
   return context.locks.with([applianceLock(name), applianceLock(into)], async () => {
+    refuseMoreThanPolicy(context, name, into);
     if (plane === null) await makeQuiet(context, applianceRow(context, name));
     await makeQuiet(context, applianceRow(context, into));
     if (o.dryRun === true) {
@@ -57,6 +59,20 @@ export async function mergeAppliances(context: FleetContext, o: MergeOptions): P
     const outcome = await mergeFrozen(context, o, await freezeBoth(context, o, plane));
     return { name, into, merged: true, ...outcome, elapsed_ms: elapsed(started) };
   });
+}
+
+/** What a policy keeps from an appliance must not come to it as something of its own: DENIED when the other is under fewer rules. */
+function refuseMoreThanPolicy({ paths }: FleetContext, name: string, into: string): void {
+  const kept = new Set((policyRecord(paths, name)?.rules ?? []).map(({ pattern }) => pattern));
+  const rule = (policyRecord(paths, into)?.rules ?? []).find(({ pattern }) => !kept.has(pattern));
+  if (rule === undefined) return;
+  throw new StrataError(
+    'DENIED',
+    `the policy of ${into} keeps ${rule.pattern} from it, and ${name} is not under that rule`,
+    {
+      hint: `strata merge ${into} ${name} brings changes the other way`,
+    },
+  );
 }
 
 function choiceOf({ prefer, ours, theirs }: MergeOptions): MergeChoice {
