@@ -1,6 +1,6 @@
 /** A build of Apache httpd, from the source package in Debian's archive: unpack, configure, make, remove. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 export const PHASES = ['unpack', 'configure', 'build', 'remove'] as const;
@@ -14,8 +14,7 @@ const run = (cwd: string, command: string, ...args: string[]): void => {
 export function fetchHttpd(dir: string): string | null {
   const lists = join(dir, 'lists');
   mkdirSync(join(lists, 'partial'), { recursive: true });
-  const uri = archive();
-  writeFileSync(join(dir, 'sources.list'), `deb-src ${uri} bookworm main\n`);
+  writeFileSync(join(dir, 'sources.list'), sources());
   const options = [
     `Dir::Etc::SourceList=${join(dir, 'sources.list')}`,
     'Dir::Etc::SourceParts=-',
@@ -32,17 +31,14 @@ export function fetchHttpd(dir: string): string | null {
   return name === undefined ? null : join(dir, name);
 }
 
-/** Where this machine gets its packages from. */
-function archive(): string {
-  for (const file of ['/etc/apt/sources.list.d/debian.sources', '/etc/apt/sources.list']) {
-    try {
-      const found = /^(?:URIs:|deb(?: \[[^\]]*\])?) +(\S+)/m.exec(readFileSync(file, 'utf8'));
-      if (found) return found[1]!;
-    } catch {
-      // The other one.
-    }
-  }
-  return 'http://deb.debian.org/debian';
+/** The host's own archive of the release itself, as lines for its sources: mirrors of updates need not have those. */
+function sources(): string {
+  const format = 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)';
+  const lines = execFileSync('apt-get', ['indextargets', '--format', format, 'Created-By: Packages'], {
+    encoding: 'utf8',
+  });
+  const ofRelease = lines.split('\n').filter((line) => !/-\S+ \S+$/.test(line));
+  return `${[...new Set(ofRelease)].join('\n')}\n`;
 }
 
 /** Builds in a new directory `dir` and removes it. Milliseconds. */

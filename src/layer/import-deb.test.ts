@@ -44,14 +44,10 @@ function extracted(deb: string): string[] {
   return [...lines.values()].sort();
 }
 
-test('real packages become what dpkg-deb extracts, moved under /usr', async (t) => {
+test('real packages become what dpkg-deb extracts, moved under /usr', async () => {
   const cache = join(dir, 'cache');
   mkdirSync(cache);
-  try {
-    sh('apt-get download coreutils iputils-ping libc6 base-files >/dev/null 2>&1', cache);
-  } catch {
-    return t.skip('the Debian archive cannot be reached');
-  }
+  sh('apt-get download coreutils iputils-ping libc6 base-files >/dev/null 2>&1', cache);
   for (const file of readdirSync(cache)) {
     const deb = join(cache, file);
     const unit = await importDeb(deb, { repoDir });

@@ -225,42 +225,32 @@ async function play(
   }
 }
 
-test('clones, and clones of clones, behave as copies on the host file system', async () => {
-  const box = makeSandbox();
-  try {
-    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
-    let run = 0;
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(step, { minLength: 8, maxLength: 50 }),
-        fc.boolean(),
-        async (steps, passthrough) => {
-          await play(box, box.spec(`r${run++}`, levels), steps, { passthrough, live: false });
-        },
-      ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
-    );
-  } finally {
-    box.remove();
-  }
-});
-
-test('so do clones of what is open, with open files', async () => {
-  const box = makeSandbox();
-  try {
-    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
-    let run = 0;
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(openStep, { minLength: 10, maxLength: 60 }),
-        fc.boolean(),
-        async (steps, passthrough) => {
-          await play(box, box.spec(`l${run++}`, levels), steps, { passthrough, live: true });
-        },
-      ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 30) },
-    );
-  } finally {
-    box.remove();
-  }
-});
+for (const [name, arbitrary, live, runs] of [
+  [
+    'clones, and clones of clones, behave as copies on the host file system',
+    fc.array(step, { minLength: 8, maxLength: 50 }),
+    false,
+    60,
+  ],
+  [
+    'so do clones of what is open, with open files',
+    fc.array(openStep, { minLength: 10, maxLength: 60 }),
+    true,
+    30,
+  ],
+] as const)
+  test(name, async () => {
+    const box = makeSandbox();
+    try {
+      const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+      let run = 0;
+      await fc.assert(
+        fc.asyncProperty(arbitrary, fc.boolean(), async (steps, passthrough) => {
+          await play(box, box.spec(`r${run++}`, levels), steps, { passthrough, live });
+        }),
+        { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? runs) },
+      );
+    } finally {
+      box.remove();
+    }
+  });

@@ -40,30 +40,30 @@ export function alikeForPolicy(context: FleetContext, row: CatalogRow): number {
   return other < 0 ? row.frozen.length : other;
 }
 
-/** Gives one appliance the merged layer. False when it has others now, or keeps the ones it has. */
-export function exchange(context: FleetContext, name: string, merged: Merged): Promise<boolean> {
+/** Gives one appliance the merged layer, unless it has others now, or keeps the ones it has. */
+export function exchange(context: FleetContext, name: string, merged: Merged): Promise<void> {
   return context.locks.with([applianceLock(name), COMMIT], async () => {
     const row = context.catalog.get(name);
-    if (row === null || !beginsWith(row.frozen, merged.of)) return false;
+    if (row === null || !beginsWith(row.frozen, merged.of)) return;
     // Nobody had it for a moment, and it went.
-    if (merged.place.length === 0 && !isThere(frozenDir(context.paths, merged.id))) return false;
+    if (merged.place.length === 0 && !isThere(frozenDir(context.paths, merged.id))) return;
     // A sealed mount goes on showing what it was made of.
-    if (hasSealedRecord(context, name) || alikeForPolicy(context, row) < merged.of.length) return false;
+    if (hasSealedRecord(context, name) || alikeForPolicy(context, row) < merged.of.length) return;
     const plane = await servingPlane(context, name);
-    if (plane === 'ending') return false;
+    if (plane === 'ending') return;
     if (plane === null) finishPrivate(vlfsSpec(context, row));
-    if (hidesOwn(context, name, merged.of)) return false;
+    if (hidesOwn(context, name, merged.of)) return;
     const frozen = [merged.id, ...row.frozen.slice(merged.of.length)];
-    return await commitExchange(context, row, { frozen, merged, plane });
+    await commitExchange(context, row, { frozen, merged, plane });
   });
 }
 
 async function servingPlane(context: FleetContext, name: string): Promise<DataPlane | null | 'ending'> {
   const plane = await context.runningDataPlane();
   if (plane === null) return null;
-  const { mounts, lingering } = await plane.status();
-  if (lingering.includes(name)) return 'ending';
-  return mounts.some(({ id }) => id === name) ? plane : null;
+  const { mounts, isLingering } = await plane.find({ id: name });
+  if (isLingering) return 'ending';
+  return mounts.length > 0 ? plane : null;
 }
 
 /** Whether the appliance itself has marks in sets of these layers. */
@@ -76,7 +76,7 @@ async function commitExchange(
   context: FleetContext,
   row: CatalogRow,
   o: { frozen: FrozenId[]; merged: Merged; plane: DataPlane | null },
-): Promise<boolean> {
+): Promise<void> {
   const { name } = row;
   const undo: FollowUp = { kind: 'merged', name, before: row.frozen };
   const steps = [...o.merged.place, ...listSteps(context, row, o.frozen, o.merged), ...catalogSteps(context)];
@@ -87,8 +87,7 @@ async function commitExchange(
   try {
     const now = { ...row, frozen: o.frozen };
     context.catalog.put([now]);
-    if (o.plane === null) return true;
-    return await followOrUndo(context, o.plane, { name, before: row.frozen });
+    if (o.plane !== null) await followOrUndo(context, o.plane, { name, before: row.frozen });
   } finally {
     context.journal.finish(record);
   }
@@ -113,14 +112,12 @@ async function followOrUndo(
   context: FleetContext,
   plane: DataPlane,
   { name, before }: { name: string; before: FrozenId[] },
-): Promise<boolean> {
+): Promise<void> {
   const row = context.catalog.get(name)!;
   try {
     await plane.relayer([{ id: name, stack: applianceStack(context, row) }]);
-    return true;
   } catch {
     await setBack(context, row, before);
-    return false;
   }
 }
 
