@@ -4,12 +4,12 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Progress, StrataError, type UnitId } from '../base/index.ts';
 import type { DataPlane } from '../fuse/contract.ts';
-import type { Catalog } from './catalog.ts';
-import type { Definition } from './generations.ts';
-import type { Journal } from './journal.ts';
-import type { Locks } from './locks.ts';
-import type { FleetPaths } from './paths.ts';
+import type { Catalog } from './appliances/catalog.ts';
 import type { Repositories } from './repositories.ts';
+import type { Journal } from './state/journal.ts';
+import type { Locks } from './state/locks.ts';
+import type { FleetPaths } from './state/paths.ts';
+import type { Definition } from './templates/generations.ts';
 
 /** A template as memory holds it; the files are the truth. */
 export interface TemplateState {

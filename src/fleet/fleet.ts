@@ -1,28 +1,48 @@
 /** The fleet as one object: opens a state root, recovers it, and offers every command of contract.ts. */
 import { resolve } from 'node:path';
 import { asStrataError, noProgress } from '../base/index.ts';
-import { createAppliances, listAppliances, showAppliance } from './appliances.ts';
-import { openCatalog } from './catalog.ts';
-import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './changes.ts';
+import { createAppliances, listAppliances, showAppliance } from './appliances/appliances.ts';
+import { openCatalog } from './appliances/catalog.ts';
+import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './appliances/changes.ts';
 import { cloneAppliance } from './clone/clone.ts';
 import { unusedFrozen } from './clone/frozen.ts';
 import { mergeAfterClone, resumeMerges, stopMerges } from './clone/merge.ts';
 import { dropLeftFrozen } from './clone/trash.ts';
 import { dataPlaneAccess, type FleetContext, unitsInUse } from './context.ts';
 import type { Fleet, FleetOptions } from './contract.ts';
-import { templateInfo } from './definitions.ts';
 import { mergeAppliances } from './family/merge.ts';
 import { promoteAppliance } from './family/promote.ts';
 import { deleteAll, listSnapshots, restoreSnapshot, takeSnapshot } from './family/snapshots.ts';
 import { familyTree } from './family/tree.ts';
 import { expireAppliances, setTtl } from './family/ttl.ts';
-import { freezeTemplate } from './freeze.ts';
 import { checkFleet } from './fsck/fsck.ts';
 import { collectGarbage } from './gc/gc.ts';
 import { dropLeftBases } from './import/base.ts';
 import { importDirectory } from './import/import-dir.ts';
 import { cloneRooted } from './import/rooted-clone.ts';
-import { openJournal } from './journal.ts';
+import { allMounts } from './mounts/mount-list.ts';
+import { mountAppliance, unmountTarget } from './mounts/mounts.ts';
+import { endStaleRuns, finishRun, prepareRun } from './mounts/runs.ts';
+import { applyPolicy, policyState } from './policy/apply.ts';
+import { policyLog } from './policy/denials.ts';
+import { markPaths } from './policy/mark.ts';
+import { createPolicy, deletePolicy, listPolicies, showPolicy } from './policy/policies.ts';
+import { quotaOf, setQuota } from './quota/quotas.ts';
+import { openRepositories } from './repositories.ts';
+import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
+import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
+import { openJournal } from './state/journal.ts';
+import { COMMIT, createLocks } from './state/locks.ts';
+import { fleetPaths } from './state/paths.ts';
+import {
+  loadDefinitions,
+  makeStateRoot,
+  rebuildCatalog,
+  recoverFiles,
+  settleMounts,
+} from './state/recovery.ts';
+import { templateInfo } from './templates/definitions.ts';
+import { freezeTemplate } from './templates/freeze.ts';
 import {
   addRepo,
   buildLayer,
@@ -35,22 +55,8 @@ import {
   showLayer,
   syncRepo,
   verifyLayers,
-} from './layers.ts';
-import { COMMIT, createLocks } from './locks.ts';
-import { allMounts } from './mount-list.ts';
-import { mountAppliance, unmountTarget } from './mounts.ts';
-import { fleetPaths } from './paths.ts';
-import { applyPolicy, policyState } from './policy/apply.ts';
-import { policyLog } from './policy/denials.ts';
-import { markPaths } from './policy/mark.ts';
-import { createPolicy, deletePolicy, listPolicies, showPolicy } from './policy/policies.ts';
-import { quotaOf, setQuota } from './quota/quotas.ts';
-import { loadDefinitions, makeStateRoot, rebuildCatalog, recoverFiles, settleMounts } from './recovery.ts';
-import { openRepositories } from './repositories.ts';
-import { rollbackTemplate } from './rollback.ts';
-import { endStaleRuns, finishRun, prepareRun } from './runs.ts';
-import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
-import { listQuarantine, releaseQuarantine, resumeQuarantine, scanFleet } from './scan/scan.ts';
+} from './templates/layers.ts';
+import { rollbackTemplate } from './templates/rollback.ts';
 import {
   addLayers,
   createTemplate,
@@ -58,8 +64,8 @@ import {
   holdLayer,
   listTemplates,
   removeLayers,
-} from './templates.ts';
-import { updateFleet } from './update.ts';
+} from './templates/templates.ts';
+import { updateFleet } from './templates/update.ts';
 
 /** For tests: `onStep` is called at every boundary between two changes on disk. */
 export interface FleetInternals {

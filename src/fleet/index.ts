@@ -3,8 +3,8 @@ import type { Fleet, FleetOptions } from './contract.ts';
 import { openFleetWith } from './fleet.ts';
 
 export * from './contract.ts';
-export { parseLayerArgument } from './layer-argument.ts';
-export { createLdf, formatLdf, type Ldf, parseLdf } from './ldf.ts';
+export { parseLayerArgument } from './templates/layer-argument.ts';
+export { createLdf, formatLdf, type Ldf, parseLdf } from './templates/ldf.ts';
 
 /** Opens the state root `options.root` (and makes it when there is none). Recovers what a killed process left unfinished. */
 export function openFleet(options: FleetOptions): Promise<Fleet> {

@@ -3,16 +3,16 @@
  * Kept true: a node's id is never used twice; `byPrivateIno` and `bySharedInode` hold exactly the nodes with a name in the tree.
  */
 import type { Stat } from '../sys/index.ts';
+import type { ScanOnOpen } from './checks/scan-on-open.ts';
 import type { Attr, SlowJob } from './contract.ts';
 import type { Partial } from './delta/partial-file.ts';
 import type { Ledger } from './ledger/ledger.ts';
-import type { HiddenEntries, MergedDirectory, Reference } from './merged-directory.ts';
-import type { MovedDirectory } from './moved-directories.ts';
+import type { MovedDirectory } from './nodes/moved-directories.ts';
+import { countNodes } from './nodes/shares.ts';
 import type { DenialLog } from './policy/denials.ts';
 import type { Quota } from './quota/quota.ts';
-import type { ScanOnOpen } from './scan-on-open.ts';
-import { countNodes } from './shares.ts';
-import type { Stack, Unit } from './stack.ts';
+import type { HiddenEntries, MergedDirectory, Reference } from './stack/merged-directory.ts';
+import type { Stack, Unit } from './stack/stack.ts';
 import type { Steps } from './steps.ts';
 
 /** One object as the kernel knows it. Directories are identified by their path, files by their content's inode. */

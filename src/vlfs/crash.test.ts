@@ -6,8 +6,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
-import { referenceTree } from './reference.test-support.ts';
-import { Client, makeSandbox, runJob, type Sandbox } from './vlfs.test-support.ts';
+import { referenceTree } from './test-support/reference.test-support.ts';
+import { Client, makeSandbox, runJob, type Sandbox } from './test-support/vlfs.test-support.ts';
 
 class Crash extends Error {}
 

@@ -11,7 +11,7 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const CHILD = join(import.meta.dirname, 'depth-child.test-support.ts');
+const CHILD = join(import.meta.dirname, 'test-support/depth-child.test-support.ts');
 /** What allocation and collections of garbage do. */
 const NOT_OURS = /^(?:madvise|mmap|munmap|mprotect|futex|brk|sched_|clock_|epoll_|rt_sig)/;
 

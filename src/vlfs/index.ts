@@ -11,7 +11,15 @@ export {
   revertAside,
   spaceAside,
   usageAside,
-} from './aside.ts';
+} from './aside/aside.ts';
+export { diffVlfs } from './changes/diff.ts';
+export {
+  QUARANTINE_XATTR,
+  quarantineDir,
+  readQuarantine,
+  setQuarantine,
+} from './checks/quarantine.ts';
+export { onOpenFile } from './checks/scan-on-open.ts';
 export { diffPair } from './compare/diff-pair.ts';
 export type * from './contract.ts';
 export { PENDING } from './contract.ts';
@@ -25,10 +33,14 @@ export {
   readWhole,
 } from './delta/outside.ts';
 export { isMarkOfPartial, PARTIAL_XATTR, writeBases } from './delta/partial-form.ts';
-export { diffVlfs } from './diff.ts';
 export { markOf as settlingFile } from './freeze/finish.ts';
-export { encodeIno, INO_XATTR } from './ino-xattr.ts';
-export { privateIno } from './inode-numbers.ts';
+export { OPEN_MODE } from './ledger/layout.ts';
+export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
+export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
+export type { Revival } from './ledger/revive.ts';
+export { type MergeInput, type MergeOutcome, mergeVlfs } from './merge/merge.ts';
+export { encodeIno, INO_XATTR } from './nodes/ino-xattr.ts';
+export { privateIno } from './nodes/inode-numbers.ts';
 export {
   encodeKeptInodes,
   FORMER_NAMES,
@@ -37,12 +49,7 @@ export {
   keptInodesFile,
   openKeptInodes,
   readFormerNames,
-} from './kept-inodes.ts';
-export { OPEN_MODE } from './ledger/layout.ts';
-export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
-export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';
-export type { Revival } from './ledger/revive.ts';
-export { type MergeInput, type MergeOutcome, mergeVlfs } from './merge/merge.ts';
+} from './nodes/kept-inodes.ts';
 export {
   copyRootAttributes,
   finishPrivate,
@@ -61,12 +68,7 @@ export { MARK_XATTR, USER_MARK, WAS_XATTR } from './policy/marks.ts';
 export { createMatcher, type Matcher, NO_RULE } from './policy/matcher.ts';
 export { exactPattern, parsePattern } from './policy/pattern.ts';
 export { copyShown, type ShownObject, shownAtPath } from './policy/shown.ts';
-export {
-  QUARANTINE_XATTR,
-  quarantineDir,
-  readQuarantine,
-  setQuarantine,
-} from './quarantine.ts';
+export { freedBytes, type Space, takenBytes } from './private-layer/space.ts';
 export {
   forgetUsage,
   formatLimits,
@@ -79,11 +81,16 @@ export {
   type Usage,
   usageFile,
 } from './quota/usage-file.ts';
-export { onOpenFile } from './scan-on-open.ts';
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
-export { type LevelFile, whereShown } from './shown.ts';
-export { freedBytes, type Space, takenBytes } from './space.ts';
-export { closeIdleStacks, closeStack, holdStack, openStack, type Stack, type StackHold } from './stack.ts';
+export { type LevelFile, whereShown } from './stack/shown.ts';
+export {
+  closeIdleStacks,
+  closeStack,
+  holdStack,
+  openStack,
+  type Stack,
+  type StackHold,
+} from './stack/stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

@@ -12,10 +12,10 @@ import { writeTreeIndex } from '../layer/index.ts';
 import { fgetxattr, flistxattr, fsetxattr, MNT_DETACH, splitXattrList, umount } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { completePrivate } from './delta/outside.ts';
-import { isInternal } from './internal-xattrs.ts';
-import { OPAQUE, REDIRECTS_XATTR } from './merged-directory.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from './operations.test-support.ts';
-import { Client, ErrnoError, type Sandbox, sandboxed, type Tree } from './vlfs.test-support.ts';
+import { isInternal } from './operations/internal-xattrs.ts';
+import { OPAQUE, REDIRECTS_XATTR } from './stack/merged-directory.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from './test-support/operations.test-support.ts';
+import { Client, ErrnoError, type Sandbox, sandboxed, type Tree } from './test-support/vlfs.test-support.ts';
 
 /** The levels for overlayfs, top first: each unit below the whiteouts that hide parts of it. */
 function lowerDirs(spec: VlfsSpec): string[] {

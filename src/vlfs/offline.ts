@@ -13,21 +13,21 @@ import {
   S_IFMT,
   statAt,
 } from '../sys/index.ts';
+import { copyDirectoryAttributes, reset } from './changes/reset.ts';
+import { revert } from './changes/revert.ts';
 import type { VlfsSpec } from './contract.ts';
-import { directoryByPath } from './copy-up-links.ts';
+import { directoryByPath } from './copy-up/copy-up-links.ts';
 import { systemFailure } from './failure.ts';
 import { finishFreeze } from './freeze/finish.ts';
-import { candidatesAt, PRIVATE, resolve, SHARED } from './lookup.ts';
-import { originalOf, topOf, unitOf } from './merged-directory.ts';
 import { closeCore, openCore } from './open-core.ts';
+import { candidatesAt, PRIVATE, resolve, SHARED } from './operations/lookup.ts';
+import { workDirOf } from './private-layer/work-dir.ts';
 import { forgetUsage } from './quota/usage-file.ts';
-import { copyDirectoryAttributes, reset } from './reset.ts';
-import { revert } from './revert.ts';
 import { splitPath } from './split-path.ts';
+import { originalOf, topOf, unitOf } from './stack/merged-directory.ts';
 import { finished } from './steps.ts';
-import { openDirectory } from './whiteout-sets.ts';
-import { pruneSets } from './whiteouts.ts';
-import { workDirOf } from './work-dir.ts';
+import { openDirectory } from './whiteouts/whiteout-sets.ts';
+import { pruneSets } from './whiteouts/whiteouts.ts';
 
 /** As Vlfs.revert, for a VLFS that nobody has mounted. */
 export function revertOffline(spec: VlfsSpec, paths: readonly string[]): string[] {

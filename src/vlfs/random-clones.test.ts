@@ -9,11 +9,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Attr, VlfsSpec } from './contract.ts';
-import { cloneOf, freeze, freezeOpen } from './frozen.test-support.ts';
-import { answer, answerable, hostTree, onHost, vlfsTree } from './host.test-support.ts';
 import { diffVlfs } from './index.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from './operations.test-support.ts';
-import { Client, makeSandbox, type Sandbox } from './vlfs.test-support.ts';
+import { cloneOf, freeze, freezeOpen } from './test-support/frozen.test-support.ts';
+import { answer, answerable, hostTree, onHost, vlfsTree } from './test-support/host.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from './test-support/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox } from './test-support/vlfs.test-support.ts';
 
 type Use = 'open' | 'pwrite' | 'read' | 'close';
 interface UseStep {

@@ -9,7 +9,14 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { VlfsSpec } from './contract.ts';
-import { answer, answerable, hostTree, onHost, type Shown, vlfsTree } from './host.test-support.ts';
+import {
+  answer,
+  answerable,
+  hostTree,
+  onHost,
+  type Shown,
+  vlfsTree,
+} from './test-support/host.test-support.ts';
 import {
   BASE,
   MODES,
@@ -18,8 +25,8 @@ import {
   onVlfs,
   operation,
   SECOND,
-} from './operations.test-support.ts';
-import { Client, makeSandbox, type Sandbox } from './vlfs.test-support.ts';
+} from './test-support/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox } from './test-support/vlfs.test-support.ts';
 
 /** d_ino is st_ino, also for what was not looked up before. */
 function checkListedNumbers(c: Client, shown: Record<string, Shown>): void {

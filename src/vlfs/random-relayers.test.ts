@@ -10,9 +10,9 @@ import { StrataError } from '../base/index.ts';
 import { E } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { diffVlfs, revertOffline } from './index.ts';
-import { MODES, type Mode } from './operations.test-support.ts';
-import { referenceTree } from './reference.test-support.ts';
-import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from './vlfs.test-support.ts';
+import { MODES, type Mode } from './test-support/operations.test-support.ts';
+import { referenceTree } from './test-support/reference.test-support.ts';
+import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from './test-support/vlfs.test-support.ts';
 
 const name = fc.constantFrom('a', 'b', 'c', 'd', 'e');
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));

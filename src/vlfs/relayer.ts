@@ -25,26 +25,26 @@ import {
   write,
 } from '../sys/index.ts';
 import type { PrivateFile, RelayerWork, StackSpec } from './contract.ts';
-import { directoryByPath } from './copy-up-links.ts';
+import { directoryByPath } from './copy-up/copy-up-links.ts';
+import { slowJob } from './copy-up/slow-job.ts';
 import { type Core, type Node, step } from './core.ts';
-import { directoryFd } from './directory-fds.ts';
 import { systemFailure } from './failure.ts';
-import { holdOpenContent } from './handles.ts';
-import { PRIVATE, resolve } from './lookup.ts';
-import { entryOf, type HiddenEntries, unitOf } from './merged-directory.ts';
-import { dropParkedOf } from './parked-files.ts';
+import { holdOpenContent } from './nodes/handles.ts';
+import { type Changes, staleNames } from './nodes/stale-names.ts';
+import { PRIVATE, resolve } from './operations/lookup.ts';
+import { lastAttr, loseName } from './operations/remove-ops.ts';
 import { revokeDenied } from './policy/enforce.ts';
-import { privateDirectory } from './private-layer.ts';
-import { lastAttr, loseName } from './remove-ops.ts';
-import { slowJob } from './slow-job.ts';
+import { directoryFd } from './private-layer/directory-fds.ts';
+import { dropParkedOf } from './private-layer/parked-files.ts';
+import { privateDirectory } from './private-layer/private-layer.ts';
+import { carryOn } from './private-layer/unfinished.ts';
+import { RELAYER_FILES, temporaryName, workFd } from './private-layer/work-dir.ts';
 import { splitPath } from './split-path.ts';
-import { closeStack, hasFrozenLayers, openStackSteps, type Stack, whiteoutSetDir } from './stack.ts';
-import { type Changes, staleNames } from './stale-names.ts';
+import { entryOf, type HiddenEntries, unitOf } from './stack/merged-directory.ts';
+import { closeStack, hasFrozenLayers, openStackSteps, type Stack, whiteoutSetDir } from './stack/stack.ts';
 import { finished, type Steps } from './steps.ts';
-import { carryOn } from './unfinished.ts';
-import { loadAllHidden } from './whiteout-sets.ts';
-import { openBelow, pruneSets } from './whiteouts.ts';
-import { RELAYER_FILES, temporaryName, workFd } from './work-dir.ts';
+import { loadAllHidden } from './whiteouts/whiteout-sets.ts';
+import { openBelow, pruneSets } from './whiteouts/whiteouts.ts';
 
 /** Bytes written in one step. */
 const WRITE_BYTES = 256 * 1024;

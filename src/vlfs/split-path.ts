@@ -1,6 +1,6 @@
 /** Paths of commands. */
 import { nameFromPrinted, StrataError } from '../base/index.ts';
-import { checkName } from './lookup.ts';
+import { checkName } from './operations/lookup.ts';
 
 /** The components of a path below the root of the VLFS (UTF-8 text). Throws BAD_NAME for '..' and the like. */
 export function splitPath(path: string): string[] {

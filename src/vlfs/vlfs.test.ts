@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { E } from '../sys/index.ts';
 import type { PrivateFile, StackSpec, StaleName } from './contract.ts';
 import { diffVlfs, privateUsage, whoOwns } from './index.ts';
-import { Client, type ErrnoError, sandboxed, stackOf } from './vlfs.test-support.ts';
+import { Client, type ErrnoError, sandboxed, stackOf } from './test-support/vlfs.test-support.ts';
 
 function fails(errno: number, run: () => unknown): void {
   assert.throws(run, (error: ErrnoError) => error.errno === -errno);

@@ -1,5 +1,7 @@
 import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
-import { attrValidMs, fillAttr, fillFound, fillNegative } from './attributes.ts';
+import { reset } from './changes/reset.ts';
+import { revert } from './changes/revert.ts';
+import { readScanOnOpen } from './checks/scan-on-open.ts';
 import type {
   ChangeWork,
   FreezeWork,
@@ -12,39 +14,37 @@ import type {
   VlfsSpec,
 } from './contract.ts';
 import type { Core, Node } from './core.ts';
-import * as creating from './create-ops.ts';
 import { takeFill } from './delta/fill.ts';
-import { fileFlags, setFileFlags } from './file-flags.ts';
-import * as files from './file-ops.ts';
 import { finishFreeze } from './freeze/finish.ts';
 import { beginFreeze } from './freeze/freeze.ts';
-import { fsyncdir } from './fsync-directory.ts';
-import { dropHandle } from './handles.ts';
 import { type Revival, reuseHandles, revive } from './ledger/revive.ts';
-import { link } from './link.ts';
-import { checkName, confirm, nodeAt } from './lookup.ts';
-import { movedKnown, movedKnownFor } from './moved-directories.ts';
-import { forget } from './nodes.ts';
+import { readdir } from './listing/readdir.ts';
+import { attrValidMs, fillAttr, fillFound, fillNegative } from './nodes/attributes.ts';
+import { dropHandle } from './nodes/handles.ts';
+import { movedKnown, movedKnownFor } from './nodes/moved-directories.ts';
+import { forget } from './nodes/nodes.ts';
+import { takePrunable } from './nodes/shares.ts';
+import { everyName, namesOfPaths, privateNames, uncoveredNames } from './nodes/stale-names.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
-import { dropAllParked } from './parked-files.ts';
+import * as creating from './operations/create-ops.ts';
+import { fileFlags, setFileFlags } from './operations/file-flags.ts';
+import * as files from './operations/file-ops.ts';
+import { fsyncdir } from './operations/fsync-directory.ts';
+import { link } from './operations/link.ts';
+import { checkName, confirm, nodeAt } from './operations/lookup.ts';
+import { readlink } from './operations/readlink.ts';
+import { rmdir, unlink } from './operations/remove-ops.ts';
+import { rename } from './operations/rename.ts';
+import { setattr } from './operations/set-attributes.ts';
+import * as xattrs from './operations/xattrs.ts';
 import { noteDenied } from './policy/enforce.ts';
+import { dropAllParked } from './private-layer/parked-files.ts';
+import { carryOn } from './private-layer/unfinished.ts';
 import { takeCount } from './quota/count.ts';
 import { withQuota } from './quota/guard.ts';
 import { openQuota, readQuota, recount } from './quota/quota.ts';
-import { readdir } from './readdir.ts';
-import { readlink } from './readlink.ts';
 import { beginRelayer, finishRelayer, relayer } from './relayer.ts';
-import { rmdir, unlink } from './remove-ops.ts';
-import { rename } from './rename.ts';
-import { reset } from './reset.ts';
-import { revert } from './revert.ts';
-import { readScanOnOpen } from './scan-on-open.ts';
-import { setattr } from './set-attributes.ts';
-import { takePrunable } from './shares.ts';
-import { everyName, namesOfPaths, privateNames, uncoveredNames } from './stale-names.ts';
 import { finished, type Steps } from './steps.ts';
-import { carryOn } from './unfinished.ts';
-import * as xattrs from './xattrs.ts';
 
 export interface VlfsStats {
   name: string;

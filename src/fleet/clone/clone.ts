@@ -14,27 +14,32 @@ import {
   readLimits,
   readUsage,
 } from '../../vlfs/index.ts';
-import { type ApplianceState, applianceLock, applianceRow, refuseExisting } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import {
+  type ApplianceState,
+  applianceLock,
+  applianceRow,
+  refuseExisting,
+} from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { allocateMacs } from '../appliances/macs.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
 import { familyOf, snapshotOf, splitPlace } from '../family/record.ts';
 import { endOf } from '../family/ttl.ts';
-import { readJsonIfThere, readTextIfThere, removeTree } from '../files.ts';
-import { applianceDefinition, vlfsSpec } from '../follow.ts';
-import type { Definition } from '../generations.ts';
 import { baseOf, stageBase } from '../import/base.ts';
-import type { JournalStep } from '../journal.ts';
-import { COMMIT } from '../locks.ts';
-import { allocateMacs } from '../macs.ts';
-import { refuseLingering } from '../mount-list.ts';
-import { inState } from '../paths.ts';
+import { refuseLingering } from '../mounts/mount-list.ts';
 import { clonePolicy, type Stricter } from '../policy/apply.ts';
 import { policyStep } from '../policy/record.ts';
-import { applianceDirs } from '../private-files.ts';
 import { stageQuota, stageUsage } from '../quota/quotas.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
-import { elapsed } from '../templates.ts';
+import { readJsonIfThere, readTextIfThere, removeTree } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
+import { COMMIT } from '../state/locks.ts';
+import { inState } from '../state/paths.ts';
+import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
+import type { Definition } from '../templates/generations.ts';
+import { elapsed } from '../templates/templates.ts';
 import { freezeSource } from './freeze-source.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { copyOwnGeneration } from './own-layers.ts';

@@ -7,12 +7,12 @@ import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import { copyRootAttributes, freezeOffline } from '../../vlfs/index.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import { type FleetContext, operationId } from '../context.ts';
-import { keepOrder, namesIn, replaceFile } from '../files.ts';
-import { applianceStack, vlfsSpec } from '../follow.ts';
 import { ownFrozenSteps } from '../policy/record.ts';
-import { applianceDirs } from '../private-files.ts';
+import { keepOrder, namesIn, replaceFile } from '../state/files.ts';
+import { applianceStack, vlfsSpec } from '../templates/follow.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { frozenListStep, setFrozenList } from './frozen-list.ts';
 

@@ -4,12 +4,12 @@
  */
 import { join } from 'node:path';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
-import { stackOfLevels } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
 import { frozenNeeds } from '../family/record.ts';
-import { namesIn, readJsonIfThere } from '../files.ts';
 import { mountedDirs } from '../gc/references.ts';
-import type { FleetPaths } from '../paths.ts';
+import { namesIn, readJsonIfThere } from '../state/files.ts';
+import type { FleetPaths } from '../state/paths.ts';
+import { stackOfLevels } from '../templates/compose.ts';
 
 /** Twelve hexadecimal digits. */
 export type FrozenId = string;

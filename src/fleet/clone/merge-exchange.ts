@@ -6,16 +6,16 @@
 import { join } from 'node:path';
 import type { DataPlane } from '../../fuse/contract.ts';
 import { finishPrivate } from '../../vlfs/index.ts';
-import { applianceLock } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceLock } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
-import { isThere } from '../files.ts';
-import { applianceStack, vlfsSpec } from '../follow.ts';
-import type { FollowUp, JournalStep } from '../journal.ts';
-import { COMMIT } from '../locks.ts';
 import { policyRecord, policyStep } from '../policy/record.ts';
-import { applianceDirs } from '../private-files.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
+import { isThere } from '../state/files.ts';
+import type { FollowUp, JournalStep } from '../state/journal.ts';
+import { COMMIT } from '../state/locks.ts';
+import { applianceStack, vlfsSpec } from '../templates/follow.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { catalogSteps, frozenListStep } from './frozen-list.ts';
 

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { type Sandbox, stackOf } from '../../vlfs/vlfs.test-support.ts';
+import { type Sandbox, stackOf } from '../../vlfs/test-support/vlfs.test-support.ts';
 import { mergeFrozen } from './merge-frozen.ts';
 
 let merged = 0;

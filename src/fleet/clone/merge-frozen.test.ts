@@ -10,11 +10,17 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
 import type { Attr, VlfsSpec } from '../../vlfs/contract.ts';
-import { cloneOf, freeze } from '../../vlfs/frozen.test-support.ts';
-import { answer, vlfsTree } from '../../vlfs/host.test-support.ts';
 import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../../vlfs/index.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from '../../vlfs/operations.test-support.ts';
-import { Client, makeSandbox, type Sandbox, sandboxed } from '../../vlfs/vlfs.test-support.ts';
+import { cloneOf, freeze } from '../../vlfs/test-support/frozen.test-support.ts';
+import { answer, vlfsTree } from '../../vlfs/test-support/host.test-support.ts';
+import {
+  BASE,
+  type Operation,
+  onVlfs,
+  operation,
+  SECOND,
+} from '../../vlfs/test-support/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox, sandboxed } from '../../vlfs/test-support/vlfs.test-support.ts';
 import { frozenLevels, merge } from './merge-frozen.test-support.ts';
 
 const PATHS = ['', 'a', 'd', 'd/a', 'd/b', 'd/e', 'd/e/a', 'e', 'e/a', 'e/b', 'e/e', 'l', 'c', 'c/a'];

@@ -22,11 +22,11 @@ import {
   USER_MARK,
   writeBases,
 } from '../../vlfs/index.ts';
-import { removeTree, replaceFile, syncDirectory } from '../files.ts';
-import { mergePrivateOver } from '../layer-merge.ts';
-import { copyTree, type OnMade } from '../tree-copy.ts';
-import { latin1, listDirectory, must, openDirectory, removeEntry } from '../untrusted-tree.ts';
-import { mergeWhiteouts } from '../whiteout-merge.ts';
+import { mergePrivateOver } from '../merge-layers/layer-merge.ts';
+import { copyTree, type OnMade } from '../merge-layers/tree-copy.ts';
+import { latin1, listDirectory, must, openDirectory, removeEntry } from '../merge-layers/untrusted-tree.ts';
+import { mergeWhiteouts } from '../merge-layers/whiteout-merge.ts';
+import { removeTree, replaceFile, syncDirectory } from '../state/files.ts';
 import { keepFormerNames } from './former-names.ts';
 import { walkTree } from './walk-tree.ts';
 

@@ -1,14 +1,14 @@
 /** The clone of an appliance with layers of its own gets its present generation, as its own; files are shared by hard links. */
 import { copyFileSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import type { FleetContext } from '../context.ts';
-import { isThere, syncFileSystemAside, writeNewFile } from '../files.ts';
-import { applianceDefinition } from '../follow.ts';
-import type { Definition, GenerationRecord } from '../generations.ts';
-import { configPaths, ownConfig } from '../generations.ts';
-import { applianceOwner } from '../paths.ts';
-import { copyTree } from '../tree-copy.ts';
+import { copyTree } from '../merge-layers/tree-copy.ts';
+import { isThere, syncFileSystemAside, writeNewFile } from '../state/files.ts';
+import { applianceOwner } from '../state/paths.ts';
+import { applianceDefinition } from '../templates/follow.ts';
+import type { Definition, GenerationRecord } from '../templates/generations.ts';
+import { configPaths, ownConfig } from '../templates/generations.ts';
 
 /** Lays out `dir`/{generations/N, current, ldf}. */
 export async function copyOwnGeneration(

@@ -6,11 +6,11 @@ import { renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { FleetContext } from '../context.ts';
-import { namesIn } from '../files.ts';
 import type { Garbage, GcRun } from '../gc/trash.ts';
 import { takeAway } from '../gc/trash.ts';
 import type { GcJob } from '../gc/worker.ts';
-import { COMMIT } from '../locks.ts';
+import { namesIn } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
 import { unusedFrozen } from './frozen.ts';
 
 const TRASH = /^\.trash-/;

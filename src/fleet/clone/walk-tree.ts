@@ -1,7 +1,7 @@
 /** Walks over trees that appliances wrote: nothing is followed, and the event loop breathes. */
 import { setImmediate as breathe } from 'node:timers/promises';
 import * as sys from '../../sys/index.ts';
-import { latin1, listDirectory, must, openDirectory } from '../untrusted-tree.ts';
+import { latin1, listDirectory, must, openDirectory } from '../merge-layers/untrusted-tree.ts';
 
 export interface TreeEntry {
   /** Valid until the next entry. */

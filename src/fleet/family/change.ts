@@ -1,8 +1,8 @@
 /** Changing what is said of an appliance's family: state.json by the journal, then the catalog. */
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import { catalogSteps } from '../clone/frozen-list.ts';
 import type { FleetContext } from '../context.ts';
-import type { JournalStep } from '../journal.ts';
+import type { JournalStep } from '../state/journal.ts';
 import { stateStep } from './record.ts';
 
 /**

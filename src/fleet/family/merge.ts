@@ -17,22 +17,22 @@ import {
   mergeAside,
   readLimits,
 } from '../../vlfs/index.ts';
-import { applianceLock, applianceRow } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceLock, applianceRow } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import { servedBy } from '../clone/clone.ts';
 import { freezeSource } from '../clone/freeze-source.ts';
 import type { FrozenId } from '../clone/frozen.ts';
 import { dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { removeTree, syncDirectory, syncFileSystemAside } from '../files.ts';
-import { vlfsSpec } from '../follow.ts';
-import { COMMIT } from '../locks.ts';
-import { refuseLingering } from '../mount-list.ts';
-import { inState } from '../paths.ts';
+import { refuseLingering } from '../mounts/mount-list.ts';
 import { policyRecord } from '../policy/record.ts';
-import { applianceDirs } from '../private-files.ts';
-import { elapsed } from '../templates.ts';
+import { removeTree, syncDirectory, syncFileSystemAside } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import { inState } from '../state/paths.ts';
+import { vlfsSpec } from '../templates/follow.ts';
+import { elapsed } from '../templates/templates.ts';
 import { commitRows } from './change.ts';
 import { viewSpec } from './places.ts';
 import { parentOf } from './record.ts';

@@ -1,13 +1,13 @@
 /** Appliances and snapshots as something to look at: `NAME` is what an appliance shows now, `NAME@SNAPSHOT` what it wrote until then over what its template brings now. */
 import { join } from 'node:path';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import { type FrozenId, withFrozen } from '../clone/frozen.ts';
-import { stackOf } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
-import { makeDirectory } from '../files.ts';
-import { applianceDefinition } from '../follow.ts';
 import { policedStack } from '../policy/record.ts';
+import { makeDirectory } from '../state/files.ts';
+import { stackOf } from '../templates/compose.ts';
+import { applianceDefinition } from '../templates/follow.ts';
 
 /** What an appliance shows with these frozen layers and nothing above them. Only to be looked at. */
 export function viewSpec(context: FleetContext, row: CatalogRow, frozen: readonly FrozenId[]): VlfsSpec {

@@ -3,12 +3,12 @@
  * that either shows changes; what changes is whom the tree shows as the head, and what `merge` and `diff` call parent and clone.
  */
 import { StrataError } from '../../base/index.ts';
-import { applianceLock, applianceRow } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceLock, applianceRow } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import type { FrozenId } from '../clone/frozen.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { COMMIT } from '../locks.ts';
+import { COMMIT } from '../state/locks.ts';
 import { commitRows } from './change.ts';
 import { parentOf } from './record.ts';
 

@@ -4,12 +4,12 @@
  */
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
-import type { ApplianceState } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { ApplianceState } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import { type FrozenId, frozenList } from '../clone/frozen.ts';
-import { readJsonIfThere } from '../files.ts';
-import type { JournalStep } from '../journal.ts';
-import type { FleetPaths } from '../paths.ts';
+import { readJsonIfThere } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
+import type { FleetPaths } from '../state/paths.ts';
 
 /** What an appliance was at one instant: its frozen layers then, newest first. */
 export interface Snapshot {

@@ -2,15 +2,15 @@
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import { completePrivate, finishPrivate } from '../../vlfs/index.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
-import { isThere } from '../files.ts';
-import { applianceDefinition, vlfsSpec } from '../follow.ts';
-import type { JournalStep } from '../journal.ts';
-import { COMMIT } from '../locks.ts';
-import { inState } from '../paths.ts';
-import { applianceDirs } from '../private-files.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
+import { isThere } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
+import { COMMIT } from '../state/locks.ts';
+import { inState } from '../state/paths.ts';
+import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
 
 /** `from`/{private, whiteouts} take the appliance's places, and what was there goes to `to`/{private, whiteouts}. */
 export function replacePrivate(

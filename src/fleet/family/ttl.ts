@@ -1,13 +1,13 @@
 /** How long appliances live: a time to live at their creation, changed later, and the deletion of those whose time is over. */
 import { asStrataError, StrataError } from '../../base/index.ts';
-import { applianceLock, applianceRow, deleteAppliances } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceLock, applianceRow, deleteAppliances } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { COMMIT } from '../locks.ts';
-import { allMounts } from '../mount-list.ts';
-import { unmountTarget } from '../mounts.ts';
-import { endStaleRuns } from '../runs.ts';
+import { allMounts } from '../mounts/mount-list.ts';
+import { unmountTarget } from '../mounts/mounts.ts';
+import { endStaleRuns } from '../mounts/runs.ts';
+import { COMMIT } from '../state/locks.ts';
 import { commitRows } from './change.ts';
 
 /** A hundred years. */

@@ -3,10 +3,13 @@ import { lstatSync, readlinkSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { asStrataError } from '../../base/index.ts';
 import { quotaFile, readLimits } from '../../vlfs/index.ts';
-import type { ApplianceState } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { ApplianceState } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { normalizeMac } from '../appliances/macs.ts';
 import { frozenDir, frozenList } from '../clone/frozen.ts';
 import { familyOf } from '../family/record.ts';
+import { baseDir, baseOf } from '../import/base.ts';
+import { hasSealedRecord, sealedGeneration, sealedRecord } from '../sealed/records.ts';
 import {
   isThere,
   namesIn,
@@ -15,13 +18,10 @@ import {
   removeTree,
   replaceLink,
   syncDirectory,
-} from '../files.ts';
-import { baseDir, baseOf } from '../import/base.ts';
-import { ldfRefs, parseLdf } from '../ldf.ts';
-import { COMMIT } from '../locks.ts';
-import { normalizeMac } from '../macs.ts';
-import { applianceOwner, type FleetPaths } from '../paths.ts';
-import { hasSealedRecord, sealedGeneration, sealedRecord } from '../sealed/records.ts';
+} from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import { applianceOwner, type FleetPaths } from '../state/paths.ts';
+import { ldfRefs, parseLdf } from '../templates/ldf.ts';
 import { checkGenerations, checkOwner } from './definitions.ts';
 import { checkPrivateLayers } from './private.ts';
 import { examine, type Finding, type FsckRun } from './run.ts';

@@ -3,7 +3,16 @@ import { lstatSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStrataError } from '../../base/index.ts';
 import { openTreeIndex, writeTreeIndex } from '../../layer/index.ts';
-import { isThere, namesIn, readJsonIfThere, readTextIfThere, removeTree, syncDirectory } from '../files.ts';
+import {
+  isThere,
+  namesIn,
+  readJsonIfThere,
+  readTextIfThere,
+  removeTree,
+  syncDirectory,
+} from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import { generationDir, type Owner, ownerDir } from '../state/paths.ts';
 import {
   configPaths,
   currentGeneration,
@@ -11,10 +20,8 @@ import {
   type GenerationRecord,
   listGenerations,
   readGeneration,
-} from '../generations.ts';
-import { ldfRefs, parseLdf } from '../ldf.ts';
-import { COMMIT } from '../locks.ts';
-import { generationDir, type Owner, ownerDir } from '../paths.ts';
+} from '../templates/generations.ts';
+import { ldfRefs, parseLdf } from '../templates/ldf.ts';
 import { examine, type Finding, type FsckRun } from './run.ts';
 
 export async function checkTemplates(run: FsckRun): Promise<void> {

@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStrataError } from '../../base/index.ts';
-import { namesIn, readJsonIfThere } from '../files.ts';
-import { applianceStack, mountedStacks } from '../follow.ts';
 import { mountRecords } from '../gc/references.ts';
-import { COMMIT } from '../locks.ts';
 import { sealedMounts } from '../sealed/door.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
+import { namesIn, readJsonIfThere } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import { applianceStack, mountedStacks } from '../templates/follow.ts';
 import { examine, type Finding, type FsckRun, report } from './run.ts';
 
 /** Records of the journal exist only while a command commits, which the lock excludes. */

@@ -1,7 +1,7 @@
 /** The form of private layers and whiteout sets (docs/formats/private-layer.md), looked at by a thread of its own. */
 import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { isThere, namesIn } from '../files.ts';
+import { isThere, namesIn } from '../state/files.ts';
 import type { FsckRun } from './run.ts';
 import type { PrivateAnswer, PrivateJob } from './worker.ts';
 

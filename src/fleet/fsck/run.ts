@@ -5,7 +5,7 @@
 import type { FleetContext } from '../context.ts';
 import type { FsckProblem, FsckResult } from '../contract.ts';
 import { breather } from '../gc/trash.ts';
-import { COMMIT } from '../locks.ts';
+import { COMMIT } from '../state/locks.ts';
 
 export interface Finding {
   object: string;

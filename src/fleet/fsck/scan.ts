@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { checkStore, dropStore, isDigest, quarantineRecord, verdictFile } from '../../scan/index.ts';
 import { quarantineDir } from '../../vlfs/index.ts';
 import type { FleetContext } from '../context.ts';
-import { namesIn } from '../files.ts';
 import { whileNoScan } from '../scan/scan.ts';
+import { namesIn } from '../state/files.ts';
 import { examine, type Finding, type FsckRun } from './run.ts';
 
 export async function checkScan(run: FsckRun): Promise<void> {

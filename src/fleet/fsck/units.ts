@@ -12,8 +12,8 @@ import {
   writeTreeIndex,
 } from '../../layer/index.ts';
 import { type Repository, readConfig } from '../../repository/index.ts';
-import { forgetUnitIndexes } from '../compose.ts';
-import { isThere, namesIn } from '../files.ts';
+import { isThere, namesIn } from '../state/files.ts';
+import { forgetUnitIndexes } from '../templates/compose.ts';
 import { examine, type Finding, type FsckRun, report } from './run.ts';
 
 const CACHE_FORMAT = 'strata-units-1\n';

@@ -2,10 +2,10 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseUnitId, type UnitId } from '../../base/index.ts';
-import { forgetUnitIndexes } from '../compose.ts';
-import { namesIn } from '../files.ts';
-import { type ConfigRef, describeOwner, readGeneration } from '../generations.ts';
-import { generationDir } from '../paths.ts';
+import { namesIn } from '../state/files.ts';
+import { generationDir } from '../state/paths.ts';
+import { forgetUnitIndexes } from '../templates/compose.ts';
+import { type ConfigRef, describeOwner, readGeneration } from '../templates/generations.ts';
 import { generationKey } from './pins.ts';
 import { changedSince, isStillFree, type References } from './references.ts';
 import { breather, type Garbage, type GcRun, takeAway } from './trash.ts';

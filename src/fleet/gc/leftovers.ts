@@ -6,8 +6,8 @@ import { closeSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { nameFromText } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import { namesIn } from '../files.ts';
 import { policyLayersInUse } from '../policy/record.ts';
+import { namesIn } from '../state/files.ts';
 import { othersRun } from './pins.ts';
 import { breather, type Garbage, type GcRun, takeAway } from './trash.ts';
 

@@ -5,7 +5,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { UnitId } from '../../base/index.ts';
-import type { ConfigRef } from '../generations.ts';
+import type { ConfigRef } from '../templates/generations.ts';
 
 interface Scope {
   units: Set<UnitId>;

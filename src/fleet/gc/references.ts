@@ -7,18 +7,18 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { asStrataError, type UnitId } from '../../base/index.ts';
 import { basesOf } from '../../vlfs/index.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
-import { isThere, namesIn, readJsonIfThere } from '../files.ts';
+import { sealedRecord } from '../sealed/records.ts';
+import { isThere, namesIn, readJsonIfThere } from '../state/files.ts';
+import { applianceOwner, generationDir, type Owner, ownerDir } from '../state/paths.ts';
 import {
   type ConfigRef,
   currentGeneration,
   type GenerationRecord,
   listGenerations,
   readGeneration,
-} from '../generations.ts';
-import { applianceOwner, generationDir, type Owner, ownerDir } from '../paths.ts';
-import { applianceDirs } from '../private-files.ts';
-import { sealedRecord } from '../sealed/records.ts';
+} from '../templates/generations.ts';
 import { generationKey, isGenerationPinned, pinnedUnits } from './pins.ts';
 import { breather } from './trash.ts';
 

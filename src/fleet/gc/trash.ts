@@ -12,8 +12,8 @@ import { Worker } from 'node:worker_threads';
 import { asStrataError } from '../../base/index.ts';
 import type { FleetContext } from '../context.ts';
 import type { GcKind } from '../contract.ts';
-import { isMissing } from '../files.ts';
-import { COMMIT } from '../locks.ts';
+import { isMissing } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
 import type { GcJob, GcJobAnswer } from './worker.ts';
 
 /** One thing that nobody uses. */

@@ -7,14 +7,14 @@ import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
-import { stackOfLevels } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
-import { isThere, namesIn, readTextIfThere, removeTree, writeNewFile } from '../files.ts';
 import { mountedDirs } from '../gc/references.ts';
 import { type Garbage, type GcRun, takeAway } from '../gc/trash.ts';
 import type { GcJob } from '../gc/worker.ts';
-import { COMMIT } from '../locks.ts';
-import type { FleetPaths } from '../paths.ts';
+import { isThere, namesIn, readTextIfThere, removeTree, writeNewFile } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import type { FleetPaths } from '../state/paths.ts';
+import { stackOfLevels } from '../templates/compose.ts';
 
 /** Twelve hexadecimal digits. */
 export type BaseId = string;

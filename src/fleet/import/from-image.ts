@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { asStrataError, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import { must } from '../untrusted-tree.ts';
+import { must } from '../merge-layers/untrusted-tree.ts';
 import type { ImageType } from './source.ts';
 
 const run = promisify(execFile);

@@ -5,7 +5,7 @@ import { type Name, type Progress, StrataError } from '../../base/index.ts';
 import { decompress, readTar } from '../../formats/index.ts';
 import { openTreeWriter, type TreeEntry, type TreeWriter } from '../../layer/index.ts';
 import * as sys from '../../sys/index.ts';
-import { latin1, openDirectory } from '../untrusted-tree.ts';
+import { latin1, openDirectory } from '../merge-layers/untrusted-tree.ts';
 
 const SPECIAL: Record<string, number> = { char: sys.S_IFCHR, block: sys.S_IFBLK, fifo: sys.S_IFIFO };
 /** Entries between two reports. */

@@ -16,17 +16,16 @@ import {
   deleteAppliances,
   type Imported,
   refuseExisting,
-} from '../appliances.ts';
+} from '../appliances/appliances.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import { cloneAppliance } from '../clone/clone.ts';
 import { type FleetContext, operationId } from '../context.ts';
-
 import type { Fleet } from '../contract.ts';
-import { makeDirectory, readTextIfThere, removeTree, syncFileSystemAside } from '../files.ts';
-import { allMounts } from '../mount-list.ts';
-import { inState } from '../paths.ts';
+import { allMounts } from '../mounts/mount-list.ts';
 import { policiesOf, type Stricter, stricter, viewOf } from '../policy/apply.ts';
 import { EMPTY_POLICY, policyRecord } from '../policy/record.ts';
-import { applianceDirs } from '../private-files.ts';
+import { makeDirectory, readTextIfThere, removeTree, syncFileSystemAside } from '../state/files.ts';
+import { inState } from '../state/paths.ts';
 import { baseLevelAt, discardStage } from './base.ts';
 import { importedTemplate } from './import-dir.ts';
 

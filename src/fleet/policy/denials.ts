@@ -1,11 +1,11 @@
 /** What the policy of an appliance denied: appliances/NAME/denied.log (and denied.log.1, which it continues), put together by path. */
 import { join } from 'node:path';
 import type { Denial, Suppressed } from '../../vlfs/index.ts';
-import { applianceRow } from '../appliances.ts';
+import { applianceRow } from '../appliances/appliances.ts';
 import type { FleetContext } from '../context.ts';
 import type { PolicyLog } from '../contract.ts';
-import { readTextIfThere } from '../files.ts';
-import type { FleetPaths } from '../paths.ts';
+import { readTextIfThere } from '../state/files.ts';
+import type { FleetPaths } from '../state/paths.ts';
 
 export function denialsFile(paths: FleetPaths, name: string): string {
   return join(paths.appliances, name, 'denied.log');

@@ -1,14 +1,14 @@
 /** `strata policy mark`: what no clone of the appliance may get, said on the objects themselves. */
 import { StrataError } from '../../base/index.ts';
 import { markObjects } from '../../vlfs/index.ts';
-import { applianceLock, applianceRow } from '../appliances.ts';
+import { applianceLock, applianceRow } from '../appliances/appliances.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
-import { syncFileSystemAside } from '../files.ts';
-import { applianceDefinition, vlfsSpec } from '../follow.ts';
-import { COMMIT } from '../locks.ts';
-import { allMounts, refuseLingering } from '../mount-list.ts';
-import { applianceDirs } from '../private-files.ts';
+import { allMounts, refuseLingering } from '../mounts/mount-list.ts';
 import { settleSealed } from '../sealed/settle.ts';
+import { syncFileSystemAside } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
+import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
 
 export async function markPaths(
   context: FleetContext,

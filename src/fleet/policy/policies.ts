@@ -8,8 +8,15 @@ import { checkObjectName, StrataError } from '../../base/index.ts';
 import { parsePattern } from '../../vlfs/index.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { PolicyInfo, PolicySource } from '../contract.ts';
-import { isThere, makeDirectory, namesIn, readTextIfThere, removeTree, writeNewFile } from '../files.ts';
-import { COMMIT } from '../locks.ts';
+import {
+  isThere,
+  makeDirectory,
+  namesIn,
+  readTextIfThere,
+  removeTree,
+  writeNewFile,
+} from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
 import {
   formatPolicy,
   POLICY_TEXT_BYTES,

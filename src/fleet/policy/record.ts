@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
 import type { FleetContext } from '../context.ts';
-import { readJsonIfThere } from '../files.ts';
 import { withBase } from '../import/base.ts';
-import type { JournalStep } from '../journal.ts';
-import type { FleetPaths } from '../paths.ts';
+import { readJsonIfThere } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
+import type { FleetPaths } from '../state/paths.ts';
 
 export interface PolicyRecord {
   format: 1;

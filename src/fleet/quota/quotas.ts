@@ -16,15 +16,15 @@ import {
   replaceUsage,
   type Usage,
 } from '../../vlfs/index.ts';
-import { applianceLock, applianceRow } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceLock, applianceRow } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
 import type { QuotaInfo, QuotaOptions } from '../contract.ts';
-import { isThere, replaceFile, syncDirectory, writeNewFile } from '../files.ts';
-import { vlfsSpec } from '../follow.ts';
-import { allMounts } from '../mount-list.ts';
-import { applianceDirs } from '../private-files.ts';
+import { allMounts } from '../mounts/mount-list.ts';
 import { tellDataPlane } from '../scan/scan.ts';
+import { isThere, replaceFile, syncDirectory, writeNewFile } from '../state/files.ts';
+import { vlfsSpec } from '../templates/follow.ts';
 
 const NONE: QuotaLimits = { bytes: null, inodes: null };
 

@@ -3,13 +3,13 @@ import { rmSync } from 'node:fs';
 import { StrataError } from '../../base/index.ts';
 import { onOpenSettings, readOnOpen, testScanner, writeOnOpen } from '../../scan/index.ts';
 import { onOpenFile } from '../../vlfs/index.ts';
-import { applianceLock, applianceRow } from '../appliances.ts';
+import { applianceLock, applianceRow } from '../appliances/appliances.ts';
+import { applianceDirs } from '../appliances/private-files.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { isThere, syncDirectory } from '../files.ts';
-import { COMMIT } from '../locks.ts';
-import { allMounts } from '../mount-list.ts';
-import { applianceDirs } from '../private-files.ts';
+import { allMounts } from '../mounts/mount-list.ts';
+import { isThere, syncDirectory } from '../state/files.ts';
+import { COMMIT } from '../state/locks.ts';
 import { scannerConfig, tellDataPlane } from './scan.ts';
 
 /** A scanner that hangs keeps an open waiting for so long. */

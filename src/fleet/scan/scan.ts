@@ -24,13 +24,13 @@ import {
 } from '../../scan/index.ts';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { readQuarantine } from '../../vlfs/index.ts';
-import { applianceRow } from '../appliances.ts';
-import type { CatalogRow } from '../catalog.ts';
+import { applianceRow } from '../appliances/appliances.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet, FleetScanResult, QuarantineEntry, ScannerOptions } from '../contract.ts';
 import { viewSpec } from '../family/places.ts';
-import { vlfsSpec } from '../follow.ts';
 import { sealedMounts } from '../sealed/door.ts';
+import { vlfsSpec } from '../templates/follow.ts';
 
 type ScanOptions = Parameters<Fleet['scan']>[0];
 

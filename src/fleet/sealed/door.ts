@@ -9,9 +9,9 @@ import * as sys from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { mountSealed, prepareSealed, type SealedOptions } from '../../vlfs/index.ts';
 import type { FleetContext } from '../context.ts';
-import type { Definition } from '../generations.ts';
-import type { FleetPaths } from '../paths.ts';
-import { latin1 } from '../untrusted-tree.ts';
+import { latin1 } from '../merge-layers/untrusted-tree.ts';
+import type { FleetPaths } from '../state/paths.ts';
+import type { Definition } from '../templates/generations.ts';
 import { writeSealedRecord } from './records.ts';
 
 const SOURCE = 'strata-sealed:';

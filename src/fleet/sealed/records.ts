@@ -5,8 +5,8 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FleetContext } from '../context.ts';
-import { isThere, readJsonIfThere, replaceFile } from '../files.ts';
-import { type Definition, type GenerationRecord, readGeneration } from '../generations.ts';
+import { isThere, readJsonIfThere, replaceFile } from '../state/files.ts';
+import { type Definition, type GenerationRecord, readGeneration } from '../templates/generations.ts';
 
 export interface SealedRecord {
   format: 1;

@@ -6,12 +6,17 @@ import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { absorbSealed, isPrivateInUse, pruneWhiteouts } from '../../vlfs/index.ts';
+import {
+  applianceDirs,
+  databaseChanges,
+  mergedDatabases,
+  writePrivateFiles,
+} from '../appliances/private-files.ts';
 import { frozenDir, withFrozen } from '../clone/frozen.ts';
-import { stackOf } from '../compose.ts';
 import type { FleetContext } from '../context.ts';
-import type { GenerationRecord } from '../generations.ts';
 import { policedStack } from '../policy/record.ts';
-import { applianceDirs, databaseChanges, mergedDatabases, writePrivateFiles } from '../private-files.ts';
+import { stackOf } from '../templates/compose.ts';
+import type { GenerationRecord } from '../templates/generations.ts';
 import { sealedMounts } from './door.ts';
 import { dropSealedRecord, hasSealedRecord, sealedGeneration, sealedRecord } from './records.ts';
 

@@ -4,12 +4,12 @@
  */
 import { join } from 'node:path';
 import { freedBytes, type Space, spaceAside, takenBytes } from '../../vlfs/index.ts';
-import type { CatalogRow } from '../catalog.ts';
+import type { CatalogRow } from '../appliances/catalog.ts';
 import { frozenDir } from '../clone/frozen.ts';
 import type { FleetContext } from '../context.ts';
 import type { SpaceInfo } from '../contract.ts';
-import { namesIn } from '../files.ts';
 import { baseDir, baseOf } from '../import/base.ts';
+import { namesIn } from '../state/files.ts';
 
 /** Names of appliances that are told for a layer. */
 const NAMED = 100;

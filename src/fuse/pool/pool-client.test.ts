@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
-import { slowJob } from '../../vlfs/slow-job.ts';
+import { slowJob } from '../../vlfs/copy-up/slow-job.ts';
 import type { PoolJob } from './jobs.ts';
 import { createPoolClient } from './pool-client.ts';
 import type { PoolRequest, PoolResult } from './pool-main.ts';

@@ -3,8 +3,8 @@
  * directory of a common unit shows alike in both, but for entries that only one of them hides.
  */
 import type { Core } from '../core.ts';
-import { entryOf, hasRedirects, type Reference, unitOf } from '../merged-directory.ts';
-import type { Unit } from '../stack.ts';
+import { entryOf, hasRedirects, type Reference, unitOf } from '../stack/merged-directory.ts';
+import type { Unit } from '../stack/stack.ts';
 
 export interface Common {
   /** By unit and directory: names at or below which only one of the two hides something. */

@@ -6,13 +6,13 @@
 import { LIMITS } from '../../base/index.ts';
 import { close, readDirectory, S_IFDIR } from '../../sys/index.ts';
 import type { Core, Node } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { nodeAt, refresh } from '../lookup.ts';
-import { entryOf, namesOf, type Reference, unitOf, visibleOf } from '../merged-directory.ts';
-import { releaseIfUnused } from '../nodes.ts';
+import { releaseIfUnused } from '../nodes/nodes.ts';
+import { nodeAt, refresh } from '../operations/lookup.ts';
 import { MARK_XATTR, USER_MARK } from '../policy/marks.ts';
 import { NO_RULE } from '../policy/matcher.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { entryOf, namesOf, type Reference, unitOf, visibleOf } from '../stack/merged-directory.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { type Common, commonOf, unsharedOf } from './common.ts';
 import { rawXattr } from './raw-xattrs.ts';
 import { isSameFile, type Likeness, likeness } from './same-object.ts';

@@ -4,13 +4,13 @@
  */
 import { StrataError } from '../../base/index.ts';
 import { close, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, openat, pread } from '../../sys/index.ts';
+import { openShared } from '../copy-up/shared-content.ts';
 import type { Core, Node } from '../core.ts';
 import { BLOCK } from '../delta/block-map.ts';
 import { basesOf, type PartialSource, partialSource } from '../delta/outside.ts';
 import { readPartial } from '../delta/partial-io.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { openShared } from '../shared-content.ts';
-import type { Unit } from '../stack.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import type { Unit } from '../stack/stack.ts';
 
 /** A file, open for reading. `closeSource` closes it. */
 export interface Source {

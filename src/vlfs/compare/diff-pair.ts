@@ -2,10 +2,10 @@
 import { compareNames, nameToText } from '../../base/index.ts';
 import type { DiffEntry, VlfsSpec } from '../contract.ts';
 import type { Core, Node } from '../core.ts';
-import { candidatesAt } from '../lookup.ts';
-import { unitOf } from '../merged-directory.ts';
 import { closeCore, openCore } from '../open-core.ts';
+import { candidatesAt } from '../operations/lookup.ts';
 import { splitPath } from '../split-path.ts';
+import { unitOf } from '../stack/merged-directory.ts';
 import { compare } from './compare.ts';
 
 /** What makes `right` of `left`, at and below `path` (default: all), ordered by path. Throws when either cannot be read. */

@@ -9,12 +9,12 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
-import { cloneOf, freeze } from '../frozen.test-support.ts';
-import { answer } from '../host.test-support.ts';
 import { diffPair } from '../index.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { closeStack, openStack } from '../stack.ts';
-import { Client, makeSandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
+import { closeStack, openStack } from '../stack/stack.ts';
+import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
+import { answer } from '../test-support/host.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
+import { Client, makeSandbox, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 
 type Step = { who: number; o: Operation } | { who: number; clone: true };
 

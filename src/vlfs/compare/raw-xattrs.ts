@@ -1,8 +1,8 @@
 /** Extended attributes as they are on disk, with those that no program may see. */
 import { fgetxattr, getxattrAt } from '../../sys/index.ts';
 import type { Core, Node } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { entryOf, topOf, unitOf } from '../merged-directory.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { entryOf, topOf, unitOf } from '../stack/merged-directory.ts';
 
 /** An attribute of an object, in the private layer or, when that does not have it, where it comes from; null: it has none such. */
 export function rawXattr(core: Core, node: Node, attribute: string): Uint8Array | null {

@@ -9,12 +9,12 @@ import {
   S_IFREG,
   splitXattrList,
 } from '../../sys/index.ts';
-import { fillAttr, indexAttr, newAttr, statAttr, statNode } from '../attributes.ts';
 import type { Attr } from '../contract.ts';
 import type { Core, Node } from '../core.ts';
-import { NOTHING_HIDDEN } from '../merged-directory.ts';
-import { readlink } from '../readlink.ts';
-import { getxattr, listxattr } from '../xattrs.ts';
+import { fillAttr, indexAttr, newAttr, statAttr, statNode } from '../nodes/attributes.ts';
+import { readlink } from '../operations/readlink.ts';
+import { getxattr, listxattr } from '../operations/xattrs.ts';
+import { NOTHING_HIDDEN } from '../stack/merged-directory.ts';
 import { sameContent } from './content.ts';
 
 export type Likeness = 'same' | 'metadata' | 'changed';

@@ -15,10 +15,10 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../../sys/index.ts';
+import { diffVlfs } from '../changes/diff.ts';
 import type { Caller, VlfsSpec } from '../contract.ts';
-import { diffVlfs } from '../diff.ts';
-import { FATTR } from '../set-attributes.ts';
-import { Client, runJob, type Sandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
+import { FATTR } from '../operations/set-attributes.ts';
+import { Client, runJob, type Sandbox, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 import { BLOCK } from './block-map.ts';
 import { completePrivate } from './outside.ts';
 

@@ -26,11 +26,11 @@ import {
   unlinkat,
 } from '../../sys/index.ts';
 import { type Caller, PENDING, type SlowJob } from '../contract.ts';
+import { slowJob } from '../copy-up/slow-job.ts';
 import { attributesMoved, type Core, type Node, step } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { temporaryName, workFd } from '../private-layer/work-dir.ts';
 import { knowBytes, mayTake, settleBytes } from '../quota/quota.ts';
-import { slowJob } from '../slow-job.ts';
-import { temporaryName, workFd } from '../work-dir.ts';
 import { BLOCK, claim, gaps, settle, settleAll } from './block-map.ts';
 import { openBase, type Partial, partialOf } from './partial-file.ts';
 import { dropPartial, hideFromOverlayfs, storePartial } from './partial-form.ts';

@@ -5,9 +5,9 @@
  */
 import { close, E, ftruncate } from '../../sys/index.ts';
 import type { Caller } from '../contract.ts';
-import { takeOverPrivate } from '../copy-up.ts';
+import { takeOverPrivate } from '../copy-up/copy-up.ts';
 import type { Core, Node } from '../core.ts';
-import { dropParked } from '../parked-files.ts';
+import { dropParked } from '../private-layer/parked-files.ts';
 import { canReflink, complete, mayFill, waitForFill } from './fill.ts';
 import { openBase, type Partial, partialOf } from './partial-file.ts';
 import { dropPartial } from './partial-form.ts';

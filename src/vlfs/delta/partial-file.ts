@@ -29,8 +29,8 @@ import {
 } from '../../sys/index.ts';
 import type { SlowJob } from '../contract.ts';
 import type { Core, Node } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { type Unit, unitRootFd } from '../stack.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { type Unit, unitRootFd } from '../stack/stack.ts';
 import { BLOCK, drop, newBlockMap } from './block-map.ts';
 import {
   blocksOf,

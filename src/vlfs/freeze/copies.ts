@@ -36,11 +36,11 @@ import {
   splitXattrList,
   unlinkat,
 } from '../../sys/index.ts';
+import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
 import { systemFailure } from '../failure.ts';
-import { slowJob } from '../slow-job.ts';
+import { temporaryName, workFd } from '../private-layer/work-dir.ts';
 import type { Steps } from '../steps.ts';
-import { temporaryName, workFd } from '../work-dir.ts';
 import { type OpenFile, openFiles } from './open-files.ts';
 
 export interface Copy {

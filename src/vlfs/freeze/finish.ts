@@ -17,12 +17,12 @@ import {
   statAt,
   unlinkat,
 } from '../../sys/index.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
-import { pathOf } from '../nodes.ts';
-import { privateDirectory } from '../private-layer.ts';
+import { pathOf } from '../nodes/nodes.ts';
+import { privateDirectory } from '../private-layer/private-layer.ts';
 import { finished } from '../steps.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { openBelow, pathsOf } from './open-files.ts';
 
 /** The mark of a freeze under way, in the directory of the frozen layer. */

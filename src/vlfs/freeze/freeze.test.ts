@@ -5,9 +5,9 @@ import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { VlfsSpec } from '../contract.ts';
-import { cloneOf, freezeOpen } from '../frozen.test-support.ts';
 import { diffVlfs } from '../index.ts';
-import { Client, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
+import { cloneOf, freezeOpen } from '../test-support/frozen.test-support.ts';
+import { Client, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
 
 const MODES = [{ passthrough: false }, { passthrough: true }, { passthrough: true, partialBytes: 0 }];
 const EXACT = { cachedBytes: Number.POSITIVE_INFINITY };

@@ -27,20 +27,20 @@ import {
   type Stat,
   unlinkat,
 } from '../../sys/index.ts';
+import { copyDirectoryAttributes } from '../changes/reset.ts';
 import type { FreezeWork, SlowJob, StackSpec } from '../contract.ts';
+import { slowJob } from '../copy-up/slow-job.ts';
 import { attributesMoved, type Core, step } from '../core.ts';
-import { directoryFd, dropDirectoryFds } from '../directory-fds.ts';
 import { systemFailure } from '../failure.ts';
-import { encodeIno, INO_XATTR } from '../ino-xattr.ts';
-import type { HiddenEntries } from '../merged-directory.ts';
-import { openPrivateDir, privateDirectory } from '../private-layer.ts';
-import { copyDirectoryAttributes } from '../reset.ts';
-import { slowJob } from '../slow-job.ts';
-import { closeStack, openStackSteps, type Stack } from '../stack.ts';
+import { encodeIno, INO_XATTR } from '../nodes/ino-xattr.ts';
+import { directoryFd, dropDirectoryFds } from '../private-layer/directory-fds.ts';
+import { openPrivateDir, privateDirectory } from '../private-layer/private-layer.ts';
+import { carryOn } from '../private-layer/unfinished.ts';
+import { workFd } from '../private-layer/work-dir.ts';
+import type { HiddenEntries } from '../stack/merged-directory.ts';
+import { closeStack, openStackSteps, type Stack } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
-import { carryOn } from '../unfinished.ts';
-import { loadAllHidden, openDirectory } from '../whiteout-sets.ts';
-import { workFd } from '../work-dir.ts';
+import { loadAllHidden, openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { type Ahead, type Copy, copyAhead, dropCopies, takeCopies } from './copies.ts';
 import { markOf } from './finish.ts';
 import { isMappedAbove, nameOpenFiles, openFiles, unnamedLinks } from './open-files.ts';

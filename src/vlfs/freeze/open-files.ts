@@ -12,12 +12,12 @@ import {
   readSomeEntries,
   statAt,
 } from '../../sys/index.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { nodeAt, refresh } from '../lookup.ts';
+import { nodeAt, refresh } from '../operations/lookup.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
 import type { Steps } from '../steps.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 
 export interface OpenFile {
   node: Node;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { dup } from '../../sys/index.ts';
-import { Client, sandboxed, stackOf } from '../vlfs.test-support.ts';
+import { Client, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 import { HEADER_BYTES, SLOT_BYTES } from './layout.ts';
 import { createLedger, type LedgerMemory } from './ledger.ts';
 import { type LedgerContent, readLedger } from './read-ledger.ts';

@@ -1,6 +1,7 @@
 /** Reads a ledger that a killed process left. Nothing in it is trusted beyond its magic and version: lengths and slots are checked. */
-import { newAttr } from '../attributes.ts';
+
 import type { Attr } from '../contract.ts';
+import { newAttr } from '../nodes/attributes.ts';
 import type { Unfinished } from './journal.ts';
 import {
   BACKING_DOUBLE,

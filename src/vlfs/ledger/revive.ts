@@ -3,15 +3,15 @@
  * system call for a node: what it shows is looked up at its next use, as after a relayer. Descriptors of open files come from `take`.
  */
 import { close, fgetxattr, fstat, newStat, S_IFDIR, S_IFMT, S_IFREG } from '../../sys/index.ts';
+import { openShared } from '../copy-up/shared-content.ts';
 import { type Backing, type Core, emptyNode, type Handle, type Node, rememberShared } from '../core.ts';
 import { newPartial, openBase } from '../delta/partial-file.ts';
 import { decodePartial, PARTIAL_XATTR } from '../delta/partial-form.ts';
-import { newBacking } from '../handles.ts';
-import { confirm } from '../lookup.ts';
-import { nameKey } from '../nodes.ts';
-import { openShared } from '../shared-content.ts';
-import { countHandles } from '../shares.ts';
-import type { Unit } from '../stack.ts';
+import { newBacking } from '../nodes/handles.ts';
+import { nameKey } from '../nodes/nodes.ts';
+import { countHandles } from '../nodes/shares.ts';
+import { confirm } from '../operations/lookup.ts';
+import type { Unit } from '../stack/stack.ts';
 import { BACKING_BIT, MODE_PRIVATE } from './layout.ts';
 import { type HandleRecord, type LedgerContent, MOST_HANDLES, type NodeRecord } from './read-ledger.ts';
 

@@ -18,31 +18,31 @@ import {
   splitXattrList,
   utimensat,
 } from '../../sys/index.ts';
-import { fillAttr, newAttr } from '../attributes.ts';
 import { type Change, comparePair, type Difference } from '../compare/compare.ts';
 import { closeSource, openSource } from '../compare/content.ts';
 import { rawXattr } from '../compare/raw-xattrs.ts';
 import { attrOf } from '../compare/same-object.ts';
 import type { Caller, EntryOut } from '../contract.ts';
-import { copySparse } from '../copy-sparse.ts';
-import { copyUp } from '../copy-up.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { copySparse } from '../copy-up/copy-sparse.ts';
+import { copyUp } from '../copy-up/copy-up.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
-import { mkdir, mknod, symlink } from '../create-ops.ts';
 import { copyPartial } from '../delta/outside.ts';
-import { directoryFd } from '../directory-fds.ts';
 import { systemFailure } from '../failure.ts';
-import { isInternal } from '../internal-xattrs.ts';
-import { link } from '../link.ts';
-import { nodeAt, refresh } from '../lookup.ts';
+import { fillAttr, newAttr } from '../nodes/attributes.ts';
+import { mkdir, mknod, symlink } from '../operations/create-ops.ts';
+import { isInternal } from '../operations/internal-xattrs.ts';
+import { link } from '../operations/link.ts';
+import { nodeAt, refresh } from '../operations/lookup.ts';
+import { readlink } from '../operations/readlink.ts';
+import { rmdir, unlink } from '../operations/remove-ops.ts';
+import { rename } from '../operations/rename.ts';
+import { listxattr } from '../operations/xattrs.ts';
 import { MARK_XATTR } from '../policy/marks.ts';
 import { runHere } from '../policy/run-here.ts';
 import { copyAttributes, namesShown } from '../policy/shown.ts';
-import { privateDirectory } from '../private-layer.ts';
-import { readlink } from '../readlink.ts';
-import { rmdir, unlink } from '../remove-ops.ts';
-import { rename } from '../rename.ts';
-import { listxattr } from '../xattrs.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { privateDirectory } from '../private-layer/private-layer.ts';
 import { type Plan, pathsAbove, type Sides, withNode } from './plan.ts';
 
 interface Applying {

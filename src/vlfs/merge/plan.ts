@@ -7,10 +7,10 @@ import { S_IFDIR } from '../../sys/index.ts';
 import { type Change, compare, type Difference } from '../compare/compare.ts';
 import { diskInode, likeness } from '../compare/same-object.ts';
 import type { ConflictKind, MergeChoice } from '../contract.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
-import { nodeAt } from '../lookup.ts';
-import { releaseIfUnused } from '../nodes.ts';
+import { releaseIfUnused } from '../nodes/nodes.ts';
+import { nodeAt } from '../operations/lookup.ts';
 
 /** The open VLFSs of a merge; the bases are what child and parent showed when they parted. */
 export interface Sides {

@@ -8,12 +8,12 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { MergeChoice, VlfsSpec } from '../contract.ts';
-import { cloneOf, freeze } from '../frozen.test-support.ts';
-import { answer } from '../host.test-support.ts';
 import { diffPair, type MergeOutcome, mergeVlfs } from '../index.ts';
 import { copyRootAttributes } from '../offline.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { Client, makeSandbox, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
+import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
+import { answer } from '../test-support/host.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
 
 type Trees = Map<string, string>;
 

@@ -5,9 +5,9 @@
 import { fgetxattr, fsetxattr, setxattrAt } from '../../sys/index.ts';
 import type { Caller, EntryOut } from '../contract.ts';
 import { type Core, type Node, step } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { NOTHING, nodeAt, refresh, resolve } from '../lookup.ts';
-import { pathOf } from '../nodes.ts';
+import { pathOf } from '../nodes/nodes.ts';
+import { NOTHING, nodeAt, refresh, resolve } from '../operations/lookup.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
 import { MARK_XATTR, WAS_XATTR } from './marks.ts';
 import { NO_RULE } from './matcher.ts';
 import { ruleText } from './stack-policy.ts';

@@ -20,12 +20,12 @@ import {
   setxattrPathFd,
 } from '../../sys/index.ts';
 import type { VlfsSpec } from '../contract.ts';
-import { copyUp } from '../copy-up.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { copyUp } from '../copy-up/copy-up.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core } from '../core.ts';
-import { nodeAt } from '../lookup.ts';
 import { closeCore, openCore } from '../open-core.ts';
-import { privateDirectory } from '../private-layer.ts';
+import { nodeAt } from '../operations/lookup.ts';
+import { privateDirectory } from '../private-layer/private-layer.ts';
 import { forgetUsage } from '../quota/usage-file.ts';
 import { splitPath } from '../split-path.ts';
 import { MARK_XATTR, USER_MARK } from './marks.ts';

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { writeTreeIndex } from '../../layer/index.ts';
 import type { LevelSpec, PolicySpec, StackSpec, VlfsSpec } from '../contract.ts';
-import { type Sandbox, stackOf } from '../vlfs.test-support.ts';
+import { type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 
 let forks = 0;
 

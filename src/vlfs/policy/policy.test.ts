@@ -5,8 +5,15 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { E } from '../../sys/index.ts';
 import { diffVlfs, whoOwns } from '../index.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { Client, ErrnoError, makeSandbox, type Sandbox, sandboxed, stackOf } from '../vlfs.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
+import {
+  Client,
+  ErrnoError,
+  makeSandbox,
+  type Sandbox,
+  sandboxed,
+  stackOf,
+} from '../test-support/vlfs.test-support.ts';
 import type { Denial } from './denials.ts';
 import { createMatcher, NO_RULE } from './matcher.ts';
 import { fork, inherited, withPolicy } from './policy.test-support.ts';

@@ -1,7 +1,7 @@
 /** Operations of a VLFS to their end on a thread that may wait: the jobs that they ask for are done here. */
 import { fdatasync, fsync } from '../../sys/index.ts';
 import { type Caller, PENDING, type SlowJob } from '../contract.ts';
-import { copyInline } from '../shared-content.ts';
+import { copyInline } from '../copy-up/shared-content.ts';
 
 /** Runs an operation of root's until it is done; its result. */
 export function runHere(operation: (caller: Caller) => number): number {

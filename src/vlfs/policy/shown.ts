@@ -32,23 +32,23 @@ import {
   symlinkat,
   utimensat,
 } from '../../sys/index.ts';
-import { fillAttr, newAttr } from '../attributes.ts';
 import type { Attr, DirectorySink, VlfsSpec } from '../contract.ts';
-import { copySparse } from '../copy-sparse.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { copySparse } from '../copy-up/copy-sparse.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
+import { openShared } from '../copy-up/shared-content.ts';
 import type { Core, Node } from '../core.ts';
 import { openShown } from '../delta/outside.ts';
 import { partialOf } from '../delta/partial-file.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { nodeAt } from '../lookup.ts';
-import { releaseIfUnused } from '../nodes.ts';
+import { readdir } from '../listing/readdir.ts';
+import { fillAttr, newAttr } from '../nodes/attributes.ts';
+import { releaseIfUnused } from '../nodes/nodes.ts';
 import { closeCore, openCore } from '../open-core.ts';
-import { readdir } from '../readdir.ts';
-import { readlink } from '../readlink.ts';
-import { openShared } from '../shared-content.ts';
+import { nodeAt } from '../operations/lookup.ts';
+import { readlink } from '../operations/readlink.ts';
+import { getxattr, listxattr } from '../operations/xattrs.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
 import { splitPath } from '../split-path.ts';
-import { openDirectory } from '../whiteout-sets.ts';
-import { getxattr, listxattr } from '../xattrs.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { runHere } from './run-here.ts';
 
 /** What is at a path. */

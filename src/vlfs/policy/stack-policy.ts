@@ -7,9 +7,9 @@
 import { nameFromText } from '../../base/index.ts';
 import { AT_FDCWD, close, DT_DIR, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../../sys/index.ts';
 import type { LevelSpec, PolicySpec } from '../contract.ts';
-import { collectMoved, type MovedDirectory } from '../moved-directories.ts';
-import type { Unit } from '../stack.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { collectMoved, type MovedDirectory } from '../nodes/moved-directories.ts';
+import type { Unit } from '../stack/stack.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { isMarked, REDIRECT, WAS_XATTR } from './marks.ts';
 import { type Matcher, matcherOf, NO_RULE } from './matcher.ts';
 

@@ -4,14 +4,14 @@
  * have been read already; when a directory moves, the counting begins anew.
  */
 import { close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../../sys/index.ts';
+import { sourcesOf } from '../changes/diff.ts';
 import type { SlowJob } from '../contract.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
+import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
-import { sourcesOf } from '../diff.ts';
-import { nodeAt } from '../lookup.ts';
-import { releaseIfUnused } from '../nodes.ts';
-import { isWhiteoutEntry } from '../remove-ops.ts';
-import { slowJob } from '../slow-job.ts';
+import { releaseIfUnused } from '../nodes/nodes.ts';
+import { nodeAt } from '../operations/lookup.ts';
+import { isWhiteoutEntry } from '../operations/remove-ops.ts';
 import type { Steps } from '../steps.ts';
 import { type InodeSet, newInodeSet } from './inode-set.ts';
 import { bytesOf, DIRECTORY_BYTES, directoryInode, measure, storeUsage } from './quota.ts';

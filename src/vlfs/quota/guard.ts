@@ -5,8 +5,8 @@
 import { E, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../../sys/index.ts';
 import type { VfsOperations } from '../contract.ts';
 import type { Core, Handle, Node } from '../core.ts';
-import { handleOf } from '../handles.ts';
-import { nodeAt } from '../lookup.ts';
+import { handleOf } from '../nodes/handles.ts';
+import { nodeAt } from '../operations/lookup.ts';
 import {
   closing,
   knowBytes,

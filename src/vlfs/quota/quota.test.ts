@@ -6,10 +6,10 @@ import fc from 'fast-check';
 import { E } from '../../sys/index.ts';
 import type { SetAttrIn, StatfsOut, VlfsSpec } from '../contract.ts';
 import { completePrivate } from '../delta/outside.ts';
-import { cloneOf, freeze } from '../frozen.test-support.ts';
 import { diffVlfs } from '../index.ts';
-import { BASE, type Operation, onVlfs, operation, SECOND } from '../operations.test-support.ts';
-import { Client, ErrnoError, runJob, type Sandbox, sandboxed } from '../vlfs.test-support.ts';
+import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
+import { Client, ErrnoError, runJob, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
 import { countUsage } from './count-offline.ts';
 import { formatLimits, quotaFile, readUsage, usageFile } from './usage-file.ts';
 

@@ -15,13 +15,13 @@ import {
   S_IFREG,
   type Stat,
 } from '../../sys/index.ts';
-import { fillAttr, newAttr, statNode } from '../attributes.ts';
 import type { StatfsOut } from '../contract.ts';
 import type { Backing, Core, Node } from '../core.ts';
 import { PARTIAL_XATTR } from '../delta/partial-form.ts';
-import { entryOf, topOf, unitOf } from '../merged-directory.ts';
-import { dropAllParked } from '../parked-files.ts';
-import type { Unit } from '../stack.ts';
+import { fillAttr, newAttr, statNode } from '../nodes/attributes.ts';
+import { dropAllParked } from '../private-layer/parked-files.ts';
+import { entryOf, topOf, unitOf } from '../stack/merged-directory.ts';
+import type { Unit } from '../stack/stack.ts';
 import type { Count } from './count.ts';
 import {
   endUsage,

@@ -20,18 +20,18 @@ import {
   unlinkat,
 } from '../../sys/index.ts';
 import type { VlfsSpec } from '../contract.ts';
+import { ORIGIN_XATTR, originOf } from '../copy-up/origin.ts';
 import type { Core, Node } from '../core.ts';
 import { step } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { hideBeyond } from '../hide-beyond.ts';
-import { candidatesAt, nodeAt, uncovered } from '../lookup.ts';
-import { entryOf, isDirectory, isOpaque, OPAQUE, REDIRECT, unitOf } from '../merged-directory.ts';
-import { pathOf } from '../nodes.ts';
+import { pathOf } from '../nodes/nodes.ts';
 import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
-import { ORIGIN_XATTR, originOf } from '../origin.ts';
-import { keepTimes, restoreTimes } from '../private-layer.ts';
-import { isWhiteoutEntry } from '../remove-ops.ts';
-import { hide } from '../whiteouts.ts';
+import { candidatesAt, nodeAt, uncovered } from '../operations/lookup.ts';
+import { isWhiteoutEntry } from '../operations/remove-ops.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
+import { entryOf, isDirectory, isOpaque, OPAQUE, REDIRECT, unitOf } from '../stack/merged-directory.ts';
+import { hideBeyond } from '../whiteouts/hide-beyond.ts';
+import { hide } from '../whiteouts/whiteouts.ts';
 import { shownAt, withAncestors } from './image-walk.ts';
 import { knownTargets, rememberTargets } from './known-targets.ts';
 import {

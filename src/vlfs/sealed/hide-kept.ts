@@ -23,14 +23,21 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import type { VlfsSpec } from '../contract.ts';
-import { directoryByPath } from '../copy-up-links.ts';
+import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { step } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
-import { directoryAt, namesOf, OPAQUE, REDIRECT, REDIRECTS_XATTR, visibleOf } from '../merged-directory.ts';
-import { placesOfLayerPath } from '../moved-directories.ts';
+import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
-import { keepTimes, openPrivateDir, privateDirectory, restoreTimes } from '../private-layer.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { keepTimes, openPrivateDir, privateDirectory, restoreTimes } from '../private-layer/private-layer.ts';
+import {
+  directoryAt,
+  namesOf,
+  OPAQUE,
+  REDIRECT,
+  REDIRECTS_XATTR,
+  visibleOf,
+} from '../stack/merged-directory.ts';
 import { sameDirectory, shownAt, withAncestors } from './image-walk.ts';
 import { rememberTargets } from './known-targets.ts';
 import { eachPrivateDirectory, must, redirectTargets } from './private-tree.ts';

@@ -7,8 +7,8 @@ import {
   directoryAt,
   type HiddenEntries,
   type MergedDirectory,
-} from '../merged-directory.ts';
-import type { Stack } from '../stack.ts';
+} from '../stack/merged-directory.ts';
+import type { Stack } from '../stack/stack.ts';
 
 /** The directory that whiteouts leave at `path`, within the nearest target above it; null when that is none. */
 export function shownAt(

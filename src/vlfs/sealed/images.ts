@@ -20,8 +20,8 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import type { StackSpec } from '../contract.ts';
-import { isOpaque, OPAQUE } from '../merged-directory.ts';
-import { OPENED, openDirectory, WHOLE } from '../whiteout-sets.ts';
+import { isOpaque, OPAQUE } from '../stack/merged-directory.ts';
+import { OPENED, openDirectory, WHOLE } from '../whiteouts/whiteout-sets.ts';
 import type { DataLayers, ImageJob } from './contract.ts';
 
 /** Raise it when other bytes are made from the same stack. */

@@ -1,8 +1,8 @@
 /** Makes one image file: opens the stack, merges it, writes the image beside its place and renames it. In the worker thread, and in tests. */
 import { writeErofs } from '../../formats/index.ts';
 import { writeFileDurably } from '../../layer/index.ts';
-import { closeStack, openStack } from '../stack.ts';
-import { loadAllHidden } from '../whiteout-sets.ts';
+import { closeStack, openStack } from '../stack/stack.ts';
+import { loadAllHidden } from '../whiteouts/whiteout-sets.ts';
 import type { ImageJob } from './contract.ts';
 import { mergedInodes } from './merged-inodes.ts';
 

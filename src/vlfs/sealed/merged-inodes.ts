@@ -6,7 +6,7 @@
 import { LIMITS, type Name, nameToText, StrataError } from '../../base/index.ts';
 import type { ErofsChild, ErofsInode } from '../../formats/index.ts';
 import { S_IFMT, S_IFREG } from '../../sys/index.ts';
-import { isCarried } from '../internal-xattrs.ts';
+import { isCarried } from '../operations/internal-xattrs.ts';
 import {
   childDirectory,
   directoryAt,
@@ -22,8 +22,8 @@ import {
   topOf,
   unitOf,
   visibleOf,
-} from '../merged-directory.ts';
-import type { Stack } from '../stack.ts';
+} from '../stack/merged-directory.ts';
+import type { Stack } from '../stack/stack.ts';
 import { withAncestors } from './image-walk.ts';
 
 const METACOPY = 'trusted.overlay.metacopy';

@@ -1,11 +1,11 @@
 /** Walks over the directories of a private layer, with the nodes that say what of the stack they show. */
 import { close, DT_DIR, fgetxattr, fsetxattr, readDirectory } from '../../sys/index.ts';
 import type { Core, Node } from '../core.ts';
-import { directoryFd } from '../directory-fds.ts';
 import { systemFailure } from '../failure.ts';
-import { nodeAt } from '../lookup.ts';
-import { REDIRECT, REDIRECTS_XATTR } from '../merged-directory.ts';
-import { openDirectory } from '../whiteout-sets.ts';
+import { nodeAt } from '../operations/lookup.ts';
+import { directoryFd } from '../private-layer/directory-fds.ts';
+import { REDIRECT, REDIRECTS_XATTR } from '../stack/merged-directory.ts';
+import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 
 /** Throws when `result` is a negative errno. */
 export function must(result: number, what: string): number {

@@ -11,10 +11,10 @@ import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
 import { E, MNT_DETACH, renameat2, umount } from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../contract.ts';
-import { freeze } from '../frozen.test-support.ts';
 import { pruneWhiteouts } from '../index.ts';
-import { referenceTree } from '../reference.test-support.ts';
-import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from '../vlfs.test-support.ts';
+import { freeze } from '../test-support/frozen.test-support.ts';
+import { referenceTree } from '../test-support/reference.test-support.ts';
+import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 import { absorbSealed } from './absorb.ts';
 import { mountSealed, releaseSealedImages } from './mount.ts';
 

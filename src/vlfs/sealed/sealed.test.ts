@@ -25,7 +25,7 @@ import { after, test } from 'node:test';
 import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
 import { diffVlfs, pruneWhiteouts, resetOffline, revertOffline } from '../index.ts';
-import { Client, makeSandbox, type Sandbox, stackOf } from '../vlfs.test-support.ts';
+import { Client, makeSandbox, type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 import { absorbSealed } from './absorb.ts';
 import { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './mount.ts';
 

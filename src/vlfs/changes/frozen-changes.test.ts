@@ -1,0 +1,124 @@
+/**
+ * What has been frozen is the appliance's own: diff, revert and reset of a clone do what they would have done without the clone. The oracle is the
+ * same private layer, not frozen.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { StrataError } from '../../base/index.ts';
+import type { VlfsSpec } from '../contract.ts';
+import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../index.ts';
+import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
+import { answer, vlfsTree } from '../test-support/host.test-support.ts';
+import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
+import { Client, makeSandbox, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
+
+const PATHS = ['', 'a', 'd', 'd/a', 'd/b', 'd/e', 'd/e/a', 'e', 'e/a', 'e/b', 'e/e', 'l', 'c', 'c/a'];
+const path = fc.constantFrom(...PATHS).map((at) => `/${at}`);
+const change = fc.oneof(fc.record({ revert: path }), fc.record({ reset: fc.array(path, { maxLength: 2 }) }));
+
+/** Applies operations to the appliance; refusals do not matter here. */
+function change1(spec: VlfsSpec, operations: readonly Operation[]): void {
+  const client = new Client(spec);
+  for (const o of operations) {
+    if (o.op === 'remount') continue;
+    try {
+      answer(() => onVlfs(client, o));
+    } catch {
+      // The client does not follow symlinks.
+    }
+  }
+  client.close();
+}
+
+function shown(spec: VlfsSpec): unknown {
+  const client = new Client(spec);
+  const tree = vlfsTree(client);
+  client.close();
+  assert.deepEqual(client.faults, []);
+  return { tree, changes: diffVlfs(spec), owners: PATHS.map((at) => whoOwns(spec, `/${at}`)) };
+}
+
+function apply(spec: VlfsSpec, what: { revert?: string; reset?: string[] }): unknown {
+  try {
+    if (what.revert !== undefined) return new Set(revertOffline(spec, [what.revert]));
+    resetOffline(spec, what.reset!);
+    return null;
+  } catch (error) {
+    if (!(error instanceof StrataError)) throw error;
+    return error.code;
+  }
+}
+
+function play(
+  box: Sandbox,
+  spec: VlfsSpec,
+  parts: readonly Operation[][],
+  changes: readonly { revert?: string; reset?: string[] }[],
+): void {
+  const plain = box.spec(`${spec.name}-plain`, spec.stack.levels);
+  let frozen = spec;
+  for (const [i, operations] of parts.entries()) {
+    if (i > 0) frozen = freeze(box, frozen);
+    change1(frozen, operations);
+    change1(plain, operations);
+  }
+  const clone = cloneOf(box, freeze(box, frozen), `${spec.name}-clone`);
+  const before = shown(plain);
+  assert.deepEqual(shown(clone), before, 'the clone');
+  for (const [i, what] of changes.entries()) {
+    const expected = apply(plain, what);
+    assert.deepEqual(apply(clone, what), expected, `${i}: ${JSON.stringify(what)}`);
+    assert.deepEqual(shown(clone), shown(plain), `after ${i}: ${JSON.stringify(what)}`);
+  }
+  for (const { privateDir } of [plain, clone]) rmSync(dirname(privateDir), { recursive: true });
+}
+
+test('revert and reset of what was frozen are those of the same private layer', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    let run = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(operation, { minLength: 1, maxLength: 10 }), { minLength: 1, maxLength: 2 }),
+        fc.array(change, { minLength: 1, maxLength: 3 }),
+        async (parts, changes) => play(box, box.spec(`r${run++}`, levels), parts, changes),
+      ),
+      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+    );
+  } finally {
+    box.remove();
+  }
+});
+
+test('a reset that keeps everything, after one that kept nothing, hides no place of what frozen layers had renamed', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    const exchange: Operation = { op: 'rename', path: 'e/a', to: 'd', flags: 2 };
+    play(box, box.spec('kept', levels), [[exchange]], [{ reset: [] }, { reset: ['/'] }, { revert: '/' }]);
+  } finally {
+    box.remove();
+  }
+});
+
+test(
+  'an opaque directory that was frozen: a revert shows the layer in it, and what was added stays',
+  sandboxed(async (box) => {
+    const levels = [await box.unit('one', '1', { 'd/a': 'a', 'd/b': 'b' })];
+    const spec = box.spec('x', levels);
+    execFileSync('mkdir', [`${spec.privateDir}/d`]);
+    execFileSync('setfattr', ['-n', 'trusted.overlay.opaque', '-v', 'y', `${spec.privateDir}/d`]);
+    execFileSync('touch', [`${spec.privateDir}/d/new`]);
+    const frozen = freeze(box, spec);
+    const clone = cloneOf(box, frozen, 'y');
+    assert.deepEqual(revertOffline(clone, ['/d']), ['/d']);
+    const tree = (one: VlfsSpec) => Object.keys((shown(one) as { tree: object }).tree);
+    assert.deepEqual(tree(clone), ['d', 'd/a', 'd/b', 'd/new']);
+    assert.deepEqual(tree(frozen), ['d', 'd/new'], 'the source does not see it');
+  }),
+);

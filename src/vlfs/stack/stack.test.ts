@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { writeTreeIndex } from '../../layer/index.ts';
+import { sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
+import { closeIdleStacks, closeStack, holdStack, openStack } from './stack.ts';
+
+test(
+  'an idle stack whose index changed is opened anew, unless its owner says that nothing changed',
+  sandboxed(async (box) => {
+    const unit = await box.unit('a', '1', { 'usr/one': '1' });
+    const spec = stackOf([unit]);
+    /** Whether the stack has usr/two, after it was held as a mount holds it. */
+    const hasTwo = (stamp?: string): boolean => {
+      const hold = holdStack(spec, stamp);
+      while (!hold.step(performance.now() + 1));
+      const stack = openStack(spec);
+      const { index } = stack.units[0]!;
+      closeStack(stack);
+      hold.release();
+      return index.child(index.child(0, 'usr' as never), 'two' as never) >= 0;
+    };
+    try {
+      assert.equal(hasTwo('first'), false);
+      writeFileSync(join(unit.treeDir, 'usr/two'), '2');
+      await writeTreeIndex(unit.indexFile, unit.treeDir);
+      assert.equal(hasTwo('first'), false);
+      assert.equal(hasTwo('second'), true);
+      rmSync(join(unit.treeDir, 'usr/two'));
+      await writeTreeIndex(unit.indexFile, unit.treeDir);
+      assert.equal(hasTwo(), false, 'without a stamp the files are looked at');
+    } finally {
+      closeIdleStacks();
+    }
+  }),
+);
