@@ -1,8 +1,8 @@
 /**
  * Clones, as section 4 of the Prism paper measures them: a tree of 170,000 files in 17,000 directories cloned by Strata in all modes, with four programs writing
  * in the source, beside copies, hard links, shared blocks and snapshots; a build of Apache httpd and nine steps of file operations on ext4, in an ordinary appliance, in a
- * lazy clone and in a completed one. Usage: npm run bench -- clone [--files N] [--directories N] [--million] [--rounds N] [--no-build] [--no-write]
- * Writes the section "Clones" of docs/performance.md. Ends with status 1 when a target is missed.
+ * lazy clone and in a completed one. Usage: npm run bench -- clone [--parts clones,peers,steps,build] [--files N] [--directories N] [--million] [--rounds N] [--no-write]
+ * Each part writes a section of docs/performance.md as soon as it has run. Ends with status 1 when a target is missed.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,13 +30,14 @@ const { values: options } = parseArgs({
     directories: { type: 'string', default: '17000' },
     million: { type: 'boolean', default: false },
     rounds: { type: 'string', default: '3' },
-    'no-build': { type: 'boolean', default: false },
+    parts: { type: 'string', default: 'clones,peers,steps,build' },
     'no-write': { type: 'boolean', default: false },
   },
 });
 const FILES = Number(options.files);
 const DIRECTORIES = Number(options.directories);
 const ROUNDS = Number(options.rounds);
+const wants = (part: string): boolean => options.parts.split(',').includes(part);
 const SIZES = [1000, FILES, ...(options.million ? [1_000_000] : [])];
 /** Clones of one row, and idle ones whose space is measured. */
 const CLONES = 20;
@@ -239,59 +240,81 @@ async function places(source: string): Promise<Map<string, string>> {
   return found;
 }
 
-async function main(): Promise<void> {
-  setUp();
+function report(title: string, targets: readonly Target[], lines: readonly string[]): void {
+  const all = [machineLine(), '', ...(targets.length > 0 ? [...targetLines(targets), ''] : []), ...lines];
+  if (options['no-write']) process.stdout.write(`## ${title}\n\n${all.join('\n')}\n\n`);
+  else writeSection(join(project, 'docs/performance.md'), title, command, all);
+  if (!targets.every(isMet)) process.exitCode = 1;
+}
+
+async function clones(): Promise<void> {
   const rows: CloneRow[] = [];
   for (const files of SIZES) rows.push(await cloneTimes(files));
   const source = `s${FILES}`;
   const idle = await idleBytes(source);
   const async = await modeTimes(source, 'async');
   const sync = await modeTimes(source, 'sync');
-  const where = await places(source);
-  const nine = rounds(where, connectathon);
-  mkdirSync(join(work, 'httpd'));
-  const archive = options['no-build'] ? null : fetchHttpd(join(work, 'httpd'));
-  const builds = archive === null ? null : rounds(where, (dir) => buildHttpd(archive, dir));
-  strata('daemon', 'stop', '--force');
-  const peers = peerRows();
   const all = rows.flatMap(({ quiet, written }) => [median(quiet), median(written)]);
-  const targets: Target[] = [
-    { what: 'a clone of any size, ms', value: Math.max(...all), atMost: 5 },
-    { what: 'space of an idle clone, KiB', value: idle / 1024, atMost: 100 },
-  ];
-  if (builds !== null) {
-    const more = whole(builds.get('a lazy clone')!) / whole(builds.get('an appliance')!);
-    targets.push({ what: 'build in a lazy clone, of the time in an appliance', value: more, atMost: 1.02 });
+  report(
+    'Clones',
+    [
+      { what: 'a clone of any size, ms', value: Math.max(...all), atMost: 5 },
+      { what: 'space of an idle clone, KiB', value: idle / 1024, atMost: 100 },
+    ],
+    [
+      '| files of the source | clone, mounted source | while four programs write in it |',
+      '| ---: | ---: | ---: |',
+      ...rows.map(
+        ({ files, quiet, written }) => `| ${files} | ${spread(quiet, ms)} | ${spread(written, ms)} |`,
+      ),
+      '',
+      `An idle clone takes ${kib(idle)}. Of ${FILES} files: \`--mode async\`, the command: ${ms(async)}; \`--mode sync\`, until nothing is left to do: ${seconds(sync)}.`,
+    ],
+  );
+}
+
+function beside(): void {
+  report(
+    'Clones: other ways to a second copy',
+    [],
+    [
+      `| ${FILES} files, ${DIRECTORIES} directories | on | time | space |`,
+      '| --- | --- | ---: | ---: |',
+      ...peerRows().map(
+        (peer) =>
+          `| ${peer.name} | ${peer.disk} | ${peer.ms < 1000 ? ms(peer.ms) : seconds(peer.ms)} | ${kib(peer.bytes)} |`,
+      ),
+    ],
+  );
+}
+
+async function inPlaces(source: string): Promise<void> {
+  const where = await places(source);
+  if (wants('steps'))
+    report('Clones: nine steps', [], ['Medians.', '', ...table(STEPS, rounds(where, connectathon), ms)]);
+  if (!wants('build')) return;
+  mkdirSync(join(work, 'httpd'));
+  const archive = fetchHttpd(join(work, 'httpd'));
+  if (archive === null) throw new Error("httpd's source cannot be had from the host's package archive");
+  const builds = rounds(where, (dir) => buildHttpd(archive, dir));
+  const more = whole(builds.get('a lazy clone')!) / whole(builds.get('an appliance')!);
+  report(
+    'Clones: a build',
+    [{ what: 'build in a lazy clone, of the time in an appliance', value: more, atMost: 1.02 }],
+    ['Apache httpd, medians.', '', ...table(PHASES, builds, seconds)],
+  );
+}
+
+async function main(): Promise<void> {
+  setUp();
+  const source = `s${FILES}`;
+  if (wants('clones')) await clones();
+  if (wants('steps') || wants('build')) {
+    if (!wants('clones')) await applianceOf(source, FILES);
+    await inPlaces(source);
   }
-  const lines = [
-    machineLine(),
-    '',
-    ...targetLines(targets),
-    '',
-    '| files of the source | clone, mounted source | while four programs write in it |',
-    '| ---: | ---: | ---: |',
-    ...rows.map(
-      ({ files, quiet, written }) => `| ${files} | ${spread(quiet, ms)} | ${spread(written, ms)} |`,
-    ),
-    '',
-    `| ${FILES} files, ${DIRECTORIES} directories | on | time | space |`,
-    '| --- | --- | ---: | ---: |',
-    `| strata clone --mode lazy | ext4 | ${ms(median(rows.find(({ files }) => files === FILES)!.quiet))} | ${kib(idle)} |`,
-    `| strata clone (async): the command | ext4 | ${ms(async)} | |`,
-    `| strata clone --mode sync: until nothing is left to do | ext4 | ${seconds(sync)} | |`,
-    ...peers.map(
-      (peer) =>
-        `| ${peer.name} | ${peer.disk} | ${peer.ms < 1000 ? ms(peer.ms) : seconds(peer.ms)} | ${kib(peer.bytes)} |`,
-    ),
-    '',
-    ...(builds === null ? [] : ['Apache httpd, medians:', '', ...table(PHASES, builds, seconds), '']),
-    'Nine steps, medians:',
-    '',
-    ...table(STEPS, nine, ms),
-  ];
-  if (options['no-write']) process.stdout.write(`${lines.join('\n')}\n`);
-  else writeSection(join(project, 'docs/performance.md'), 'Clones', command, lines);
-  if (!targets.every(isMet)) process.exitCode = 1;
+  strata('daemon', 'stop', '--force');
+  if (wants('peers')) beside();
 }
 
 try {

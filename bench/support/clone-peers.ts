@@ -17,12 +17,12 @@ const run = (command: string, ...args: string[]): void => {
   execFileSync(command, args, { stdio: 'pipe' });
 };
 
-/** An empty file system of 12 GiB at most, in a sparse image below `work`. */
+/** An empty file system of 40 GiB at most, in a sparse image below `work`. */
 export function makeDisk(work: string, kind: DiskKind): Disk {
   const image = join(work, `${kind}.image`);
   const dir = join(work, kind);
   mkdirSync(dir);
-  run('truncate', '-s', '12G', image);
+  run('truncate', '-s', '40G', image);
   run(`mkfs.${kind}`, '-q', ...(kind === 'ext4' ? ['-i', '8192'] : []), image);
   run('mount', '-o', 'loop', image, dir);
   return {
