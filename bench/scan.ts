@@ -1,7 +1,7 @@
 /**
  * The central scan of 1 to 8 appliances with the same tree beside one scan for each of them: the tree in a layer that all share, private copies of some
  * files in each. The scanner is a clamd with one signature (a real one costs more for each content, which is read once here, and once for each
- * appliance there). Rows are interleaved. Usage: npm run bench -- scan [--files N] [--directories N] [--runs N] [--no-write]
+ * appliance there). Rows are interleaved. Usage: npm run bench -- scan [--files N] [--directories N] [--runs N] [--counts 1,2,4,8,100] [--no-write]
  * Writes the section "Central scan" of docs/performance.md. Ends with status 1 when a target is missed.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -16,13 +16,14 @@ const { values: options } = parseArgs({
     files: { type: 'string', default: '170000' },
     directories: { type: 'string', default: '17000' },
     runs: { type: 'string', default: '1' },
+    counts: { type: 'string', default: '1,2,4,8,100' },
     'no-write': { type: 'boolean', default: false },
   },
 });
 const FILES = Number(options.files);
 const DIRECTORIES = Number(options.directories);
 const RUNS = Number(options.runs);
-const COUNTS = [1, 2, 4, 8, 100];
+const COUNTS = options.counts.split(',').map(Number);
 const command = `npm run bench -- scan${process.argv
   .slice(2)
   .map((word) => ` ${word}`)
