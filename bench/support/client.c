@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -166,10 +167,56 @@ static void start_program(const char *program) {
   if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) fail("start", program);
 }
 
+/* What the probe times: system calls each by itself, and what programs make of several. */
+enum { STAT, OPEN, READ, CLOSE, OPENDIR, GETDENTS, CREATE, WRITE, UNLINK, WHOLE_FILE, WHOLE_LIST, WHOLE_CREATE, WHOLE_MAP, WHOLE_EXEC, KINDS };
+static struct latencies timed[KINDS] = {
+  {"stat"}, {"open"}, {"read"}, {"close"}, {"open a directory"}, {"getdents64"}, {"create"}, {"write"}, {"unlink"},
+  {"open+read+close"}, {"list"}, {"create+write+unlink"}, {"map"}, {"exec"},
+};
+
+/* One system call, timed. */
+#define TIMED(kind, call) \
+  ({ \
+    long long call_began = now_ns(); \
+    long call_result = (call); \
+    int call_errno = errno; \
+    add_latency(&timed[kind], call_began); \
+    errno = call_errno; \
+    call_result; \
+  })
+
+static void probe_file(const char *file) {
+  long long began = now_ns();
+  int fd = TIMED(OPEN, open(file, O_RDONLY));
+  if (fd >= 0) {
+    if (TIMED(READ, read(fd, buffer, 16384)) < 0) fail("read", file);
+    TIMED(CLOSE, close(fd));
+  } else if (errno != ENOENT) fail("open", file);
+  add_latency(&timed[WHOLE_FILE], began);
+}
+
+static void probe_list(const char *path) {
+  long long began = now_ns();
+  int fd = TIMED(OPENDIR, open(path, O_RDONLY | O_DIRECTORY));
+  if (fd < 0) fail("opendir", path);
+  long got;
+  /* As much at a time as the C library asks for. */
+  while ((got = TIMED(GETDENTS, syscall(SYS_getdents64, fd, buffer, 32768))) > 0);
+  if (got < 0) fail("getdents64", path);
+  TIMED(CLOSE, close(fd));
+  add_latency(&timed[WHOLE_LIST], began);
+}
+
+static void probe_create(const char *own) {
+  long long began = now_ns();
+  int fd = TIMED(CREATE, open(own, O_CREAT | O_EXCL | O_WRONLY, 0644));
+  if (fd < 0 || TIMED(WRITE, write(fd, buffer, 1000)) != 1000 || TIMED(CLOSE, close(fd)) < 0 || TIMED(UNLINK, unlink(own)) < 0)
+    fail("create", own);
+  add_latency(&timed[WHOLE_CREATE], began);
+}
+
 /* Every operation in turn for `ms` milliseconds, each timed by itself; any error ends it. */
 static void probe(const char *dir, long ms) {
-  struct latencies all[] = {{"stat"}, {"open+read+close"}, {"list"}, {"create+write+unlink"}, {"map"}, {"exec"}};
-  enum { KINDS = sizeof all / sizeof *all };
   char own[PATH_MAX], program[PATH_MAX], library[PATH_MAX];
   snprintf(own, sizeof own, "%s/probe-%d", dir, getpid());
   snprintf(program, sizeof program, "%s/usr/bin/probe-true", dir);
@@ -181,46 +228,30 @@ static void probe(const char *dir, long ms) {
   for (unsigned long i = 0; now_ns() < end; i++) {
     const char *file = files[(i * 7919) % file_count];
     struct stat st;
-    long long began = now_ns();
-    if (lstat(file, &st) < 0 && errno != ENOENT) fail("stat", file);
-    add_latency(&all[0], began);
-    began = now_ns();
-    int fd = open(file, O_RDONLY);
-    if (fd >= 0) {
-      if (read(fd, buffer, 16384) < 0) fail("read", file);
-      close(fd);
-    } else if (errno != ENOENT) fail("open", file);
-    add_latency(&all[1], began);
+    if (TIMED(STAT, lstat(file, &st)) < 0 && errno != ENOENT) fail("stat", file);
+    probe_file(file);
     if (i % 8 == 0) {
       char parent[PATH_MAX];
       snprintf(parent, sizeof parent, "%.*s", (int)(strrchr(file, '/') - file), file);
-      began = now_ns();
-      DIR *open_dir = opendir(parent);
-      if (open_dir == NULL) fail("opendir", parent);
-      while (readdir(open_dir) != NULL);
-      closedir(open_dir);
-      add_latency(&all[2], began);
-      began = now_ns();
-      fd = open(own, O_CREAT | O_EXCL | O_WRONLY, 0644);
-      if (fd < 0 || write(fd, buffer, 1000) != 1000 || close(fd) < 0 || unlink(own) < 0) fail("create", own);
-      add_latency(&all[3], began);
+      probe_list(parent);
+      probe_create(own);
     }
     usleep(200);
     if (i % 64 == 0) {
-      began = now_ns();
+      long long began = now_ns();
       touch_map(library);
-      add_latency(&all[4], began);
+      add_latency(&timed[WHOLE_MAP], began);
       began = now_ns();
       start_program(program);
-      add_latency(&all[5], began);
+      add_latency(&timed[WHOLE_EXEC], began);
     }
   }
   printf("{");
   for (int k = 0; k < KINDS; k++) {
-    struct latencies *l = &all[k];
+    struct latencies *l = &timed[k];
     qsort(l->us, l->count, sizeof *l->us, by_value);
-    printf("%s\"%s\":{\"count\":%ld,\"p50\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f,\"over10ms\":%ld}", k ? "," : "", l->name,
-           l->count, l->us[l->count / 2], l->us[l->count * 99 / 100], l->us[l->count * 999 / 1000], l->us[l->count - 1], l->over);
+    printf("%s\"%s\":{\"count\":%ld,\"p50\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f,\"over10ms\":%ld,\"calls\":%d}", k ? "," : "", l->name,
+           l->count, l->us[l->count / 2], l->us[l->count * 99 / 100], l->us[l->count * 999 / 1000], l->us[l->count - 1], l->over, k < WHOLE_FILE);
   }
   printf("}\n");
 }

@@ -8,6 +8,7 @@ export * from './events.ts';
 export * from './files.ts';
 export * from './hold.ts';
 export { addressOf } from './libc.ts';
+export * from './loop-device.ts';
 export * from './lzma.ts';
 export * from './mmap.ts';
 export * from './mount.ts';

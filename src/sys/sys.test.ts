@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
-import { lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import * as sys from './index.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'strata-sys-'));
@@ -87,4 +90,29 @@ test('epoll reports an eventfd that was signalled', () => {
   assert.equal(sys.epollWait(ep, 0), 0);
   sys.close(ev);
   sys.close(ep);
+});
+
+test('a loop device ends with the process that made it, killed or not', async () => {
+  const file = join(dir, 'loop.img');
+  writeFileSync(file, Buffer.alloc(1 << 20, 'loop'));
+  const script = `
+    const { openSync, readSync } = await import('node:fs');
+    const sys = await import(${JSON.stringify(new URL('./index.ts', import.meta.url).href)});
+    const device = sys.loopDevice(openSync(${JSON.stringify(file)}, 'r'));
+    const bytes = Buffer.alloc(4);
+    readSync(device.fd, bytes, 0, 4, 4096);
+    process.stdout.write(bytes.toString() + device.path + '\\n');
+    setInterval(() => {}, 1000);
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [said] = (await once(child.stdout, 'data')) as [Buffer];
+  const backing = said.toString().trim().replace('loop/dev/', '/sys/block/') + '/loop/backing_file';
+  assert.equal(readFileSync(backing, 'utf8').trim(), file);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  const isThere = (): boolean => existsSync(backing) && readFileSync(backing, 'utf8').trim() === file;
+  for (let i = 0; i < 500 && isThere(); i++) await delay(10);
+  assert.ok(!isThere());
 });

@@ -39,6 +39,7 @@ import { dropParkedOf } from './private-layer/parked-files.ts';
 import { privateDirectory } from './private-layer/private-layer.ts';
 import { carryOn } from './private-layer/unfinished.ts';
 import { RELAYER_FILES, temporaryName, workFd } from './private-layer/work-dir.ts';
+import { recount } from './quota/quota.ts';
 import { splitPath } from './split-path.ts';
 import { entryOf, type HiddenEntries, unitOf } from './stack/merged-directory.ts';
 import { closeStack, hasFrozenLayers, openStackSteps, type Stack, whiteoutSetDir } from './stack/stack.ts';
@@ -211,7 +212,14 @@ function swap(core: Core, next: Stack): void {
   core.hasFrozen = hasFrozenLayers(next);
   core.generation++;
   if (previous.policy !== next.policy) revokeDenied(core);
+  // What a stricter policy hides does not count any more.
+  if (rulesOf(previous) !== rulesOf(next)) recount(core);
+  else core.quota?.count?.startAnew();
   closeStack(previous);
+}
+
+function rulesOf({ spec }: Stack): string | undefined {
+  return spec.policy?.rules.join('\0');
 }
 
 /** The whiteouts of units that stay are kept as they are; those of units that come are read. */

@@ -1,15 +1,12 @@
 /**
  * A file that holds a file system, opened for reading: by a loop device that is read only and frees itself, and a mount without a place (fsmount), so that nothing is
- * left when this process ends. No set-user-id, no devices, no programs of it count. Its journal is not replayed: an image that was not unmounted is refused by the kernel.
+ * left when this process ends or is killed. No set-user-id, no devices, no programs of it count. Its journal is not replayed: an image that was not unmounted is refused by the kernel.
  */
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
-import { asStrataError, StrataError } from '../../base/index.ts';
+import { nameFromText, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import { must } from '../merge-layers/untrusted-tree.ts';
 import type { ImageType } from './source.ts';
 
-const run = promisify(execFile);
 const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC;
 
 /** RDONLY, NOSUID, NODEV, NOEXEC of linux/mount.h. */
@@ -21,37 +18,32 @@ export async function withImage<T>(
   type: ImageType,
   use: (rootFd: number) => Promise<T>,
 ): Promise<T> {
-  const device = await attach(file);
+  let device: sys.LoopDevice | null = attach(file);
   let mountFd = -1;
   let rootFd = -1;
   try {
-    mountFd = mountDetached(device, type, file);
+    mountFd = mountDetached(device.path, type, file);
     // From here on the mount holds the device, which goes with it.
-    await detach(device);
+    sys.close(device.fd);
+    device = null;
     rootFd = must(sys.openat(mountFd, '.', DIRECTORY), `open ${file}`);
     return await use(rootFd);
   } finally {
     if (rootFd >= 0) sys.close(rootFd);
     if (mountFd >= 0) sys.close(mountFd);
-    else await detach(device);
+    if (device !== null) sys.close(device.fd);
   }
 }
 
-async function attach(file: string): Promise<string> {
-  try {
-    const { stdout } = await run('losetup', ['--read-only', '--find', '--show', '--', file]);
-    return stdout.trim();
-  } catch (error) {
-    throw new StrataError('UNSUPPORTED', `${file} cannot be attached to a loop device`, {
-      cause: error,
-      hint: asStrataError(error).message,
-    });
-  }
-}
-
-/** Frees the device now, or when the last that uses it is gone. */
-async function detach(device: string): Promise<void> {
-  await run('losetup', ['--detach', device]).catch(() => {});
+function attach(file: string): sys.LoopDevice {
+  const path = nameFromText(file);
+  const fd = must(sys.openat(sys.AT_FDCWD, path, sys.O_RDONLY | sys.O_CLOEXEC), `open ${file}`);
+  const device = sys.loopDevice(fd);
+  sys.close(fd);
+  if (typeof device !== 'number') return device;
+  throw new StrataError('UNSUPPORTED', `${file} cannot be attached to a loop device`, {
+    hint: `${sys.errnoName(-device)}; this needs /dev/loop-control`,
+  });
 }
 
 function mountDetached(device: string, type: ImageType, file: string): number {

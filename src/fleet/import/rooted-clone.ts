@@ -21,7 +21,7 @@ import { applianceDirs } from '../appliances/private-files.ts';
 import { cloneAppliance } from '../clone/clone.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
-import { allMounts } from '../mounts/mount-list.ts';
+import { mountsOf, refuseLingering } from '../mounts/mount-list.ts';
 import { policiesOf, type Stricter, stricter, viewOf } from '../policy/apply.ts';
 import { EMPTY_POLICY, policyRecord } from '../policy/record.ts';
 import { makeDirectory, readTextIfThere, removeTree, syncFileSystemAside } from '../state/files.ts';
@@ -48,9 +48,7 @@ export async function cloneRooted(
   let policy: Stricter | null = null;
   try {
     policy = await whileQuiet(context, options.source, (quiet) =>
-      context.locks.with([applianceLock(options.source), applianceLock(quiet)], () =>
-        stageTree(context, options, { id, stage, quiet, progress }),
-      ),
+      stageTree(context, options, { id, stage, quiet, progress }),
     );
     const { privateDir } = applianceDirs(context.paths, options.source);
     const limits = readLimits(privateDir);
@@ -87,17 +85,28 @@ export async function cloneRooted(
 /** A clone that was made for the copy alone, and is still there after a kill, ends then. */
 const COPIED_SECONDS = 24 * 3600;
 
-/** Calls `work` with the name of an appliance that shows what `source` does and does not change: itself, or a clone of it while it is in use. */
+/**
+ * Calls `work` with the name of an appliance that shows what `source` does and does not change: itself, or a clone of it while it is in use. Both are locked
+ * meanwhile, so that nobody can mount them.
+ */
 async function whileQuiet<T>(
   context: FleetContext,
   source: string,
   work: (quiet: string) => Promise<T>,
 ): Promise<T> {
-  if (!(await allMounts(context)).some(({ name }) => name === source)) return work(source);
+  const locked = <R>(quiet: string, run: () => Promise<R>): Promise<R> =>
+    context.locks.with([applianceLock(source), applianceLock(quiet)], run);
+  const direct = await locked(source, async () => {
+    applianceRow(context, source);
+    if ((await mountsOf(context, source)).mounts.length > 0) return null;
+    await refuseLingering(context, [source]);
+    return { result: await work(source) };
+  });
+  if (direct !== null) return direct.result;
   const name = `rooted-${operationId()}`;
   await cloneAppliance(context, { source, name, mode: 'lazy', ttlSeconds: COPIED_SECONDS });
   try {
-    return await work(name);
+    return await locked(name, () => work(name));
   } finally {
     await deleteAppliances(context, [name]);
   }

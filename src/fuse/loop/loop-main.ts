@@ -1,15 +1,16 @@
 /**
  * A serving thread of strata-fs: one epoll over the FUSE descriptors of many mounts and two eventfds, for commands of the main thread and
  * for results of the blocking pool. After work it looks for more without sleeping for a bounded time; then it blocks in
- * epoll_wait, so idle mounts cost nothing. It never runs Node's event loop: nothing here may be asynchronous.
+ * epoll_wait, so idle mounts cost nothing. Nothing here may be asynchronous: Node's event loop turns only now and then, for what V8 and native code leave to it.
  */
 import { flushCompileCache } from 'node:module';
+import { setImmediate as eventLoop } from 'node:timers/promises';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { createLedger, type LedgerContent, type StackHold } from '../../vlfs/index.ts';
-import { createLedgerMemory } from '../ledger-memory.ts';
+import { closeLedgerMemory, createLedgerMemory } from '../ledger-memory.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
 import { stackName } from '../stack-name.ts';
@@ -52,6 +53,11 @@ const TURN_US = 100;
 const BUDGET = 64;
 /** Useful looks at one mount before the others get their turn. */
 const LOOKS = 16;
+/**
+ * The event loop turns so often while there is work, and once after it. What waits for it are unmapping and other ends of memory that was collected, and
+ * tasks of V8: without it each mount leaves something behind.
+ */
+const EVENT_LOOP_MS = 1000;
 
 const data = workerData as LoopData;
 const { openVlfs, holdStack, setQuarantine } = (await import(data.vlfsModule)) as {
@@ -94,7 +100,7 @@ const ctx: ServeContext = {
     tags.delete(m);
     if (byId.get(m.id) === m) byId.delete(m.id);
     m.ledger?.clear();
-    if (m.ledgerFd >= 0) sys.close(m.ledgerFd);
+    closeLedgerMemory(m.ledgerFd);
     post({ event: 'gone', id: m.id, ledgerFd: m.ledgerFd });
   },
 };
@@ -134,14 +140,14 @@ function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
     ledger?.setStack(stackName(stack.key));
     return { vlfs, stackKey: stack.key, moved, closing, ledger, ledgerFd: store?.fd ?? -1 };
   } catch (error) {
-    if (store !== null) sys.close(store.fd);
+    closeLedgerMemory(store?.fd ?? -1);
     throw error;
   }
 }
 
 function close(found: Opened): void {
   found.vlfs.destroy();
-  if (found.ledgerFd >= 0) sys.close(found.ledgerFd);
+  closeLedgerMemory(found.ledgerFd);
 }
 
 /** The VLFS whose stack is being opened: one after the other, because the next ones mostly have the same. */
@@ -397,13 +403,16 @@ let lostProcessor = false;
  * thread costs more than serving it. But a caller that works between its requests, or that needs this very processor, pays for our looking:
  * so looks that do not pay are followed by longer and longer rests from looking. Each reply is followed by one read anyhow.
  */
-function run(): void {
+async function run(): Promise<void> {
   const spinMs = data.spinUs / 1000;
   /** Wake-ups until the next look; how many the last rest had; requests found by looking since the last vain end of it. */
   let resting = spinMs > 0 ? 0 : Number.POSITIVE_INFINITY;
   let rest = 1;
   let hits = 0;
   let busy: ServedMount | null = null;
+  let turned = performance.now();
+  /** Something was done since the event loop turned. */
+  let owesTurn = false;
   while (!stopping) {
     let found = 0;
     if (busy?.gone) busy = null;
@@ -417,12 +426,17 @@ function run(): void {
       }
     }
     const sleepMs = found === LOOKS ? 0 : longWork.sleepMs();
-    const timeout = sleepMs >= 0 ? sleepMs : awake.held ? AWAKE_MS : -1;
+    const timeout = sleepMs >= 0 ? sleepMs : awake.held ? AWAKE_MS : owesTurn ? EVENT_LOOP_MS : -1;
     const ready = sys.epollWait(epoll, timeout);
     const served = ready > 0 ? serveReady(ready) : null;
     if (served !== null) busy = served;
     else if (ready <= 0 && timeout !== 0) awake.release();
     longWork.turn(found > 0 || served !== null);
+    owesTurn ||= ready > 0 || found > 0;
+    if (!owesTurn || performance.now() - turned < EVENT_LOOP_MS) continue;
+    await eventLoop();
+    turned = performance.now();
+    owesTurn = false;
   }
 }
 
@@ -452,7 +466,7 @@ sys.shortenTurns(TURN_US);
 sys.epollAdd(epoll, data.commandFd, sys.EPOLLIN, COMMANDS);
 sys.epollAdd(epoll, data.doneFd, sys.EPOLLIN, RESULTS);
 try {
-  run();
+  await run();
 } catch (error) {
   post({ event: 'log', line: `a serving thread failed: ${describe(error)}` });
   throw error;

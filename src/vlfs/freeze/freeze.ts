@@ -95,7 +95,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       }
       next = null;
       end();
-      core.quota?.count?.movedDirectory();
+      core.quota?.count?.startAnew();
       steps = syncCopies(copies);
       return { mapped: mapped.map(({ node }) => node.id) };
     },

@@ -1,13 +1,16 @@
 /**
  * The patterns of a policy as one state machine over the parts of paths, made as far as it is used. A state stands for a directory; a step takes a name
  * from a directory's state to that of its entry in one look-up, plus the globs that can match the name's first or last byte, however many
- * patterns there are. States are numbers that belong to one matcher; that of two paths of one object is their union.
+ * patterns there are. States are numbers that belong to one matcher; that of two paths of one object is their union. Names that a program chooses may reach
+ * every combination of patterns that overlap; so there is a bound, and behind it everything is excluded.
  */
 import { LIMITS, StrataError } from '../../base/index.ts';
-import { matchesGlob, type Pattern, type Piece, parsePattern } from './pattern.ts';
+import { matchesGlob, type Part, type Piece, parsePattern } from './pattern.ts';
 
 /** No rule. */
 export const NO_RULE = -1;
+/** What excludes all below a place where more combinations of patterns meet than are kept. */
+export const TOO_MANY_COMBINATIONS = Number.MAX_SAFE_INTEGER - 1;
 
 export interface Matcher {
   readonly rules: readonly string[];
@@ -30,24 +33,46 @@ interface Glob {
   to: number;
 }
 
-/** A set of places in patterns, with what the next name can do. Made once for each set that occurs. */
-interface State {
-  /** Places: rule * PLACES + part, ascending. */
-  places: readonly number[];
-  fileRule: number;
-  directoryRule: number;
+/** What the next name can do: places behind parts that it matches. */
+interface Tables {
   literals: Map<string, number[]>;
   byFirst: Map<number, Glob[]>;
   byLast: Map<number, Glob[]>;
   otherGlobs: Glob[];
-  /** Places that stay whatever the name is. */
-  staying: number[];
+}
+
+/** Parts "**" that were reached and stay whatever comes, with those behind them. Shared by all sets of places that have the same. */
+interface Staying {
+  id: number;
+  places: ReadonlySet<number>;
+  tables: Tables;
+}
+
+/** Places (rule * PLACES + part, ascending) from which a name goes on. Made once for each set that occurs. */
+interface Live {
+  id: number;
+  staying: Staying;
+  /** Beside those of `staying`. */
+  places: readonly number[];
+  tables: Tables | null;
   /** The state after a name that matches nothing, or -1. */
   otherwise: number;
 }
 
+/** How a path can go on, and the last rules that exclude it. */
+interface State {
+  live: Live;
+  fileRule: number;
+  directoryRule: number;
+}
+
 /** Parts of one pattern; a path has fewer. */
 const PLACES = 4096;
+/** Of one matcher: places in all its sets together, and states. */
+const MOST_PLACES = 1 << 18;
+const MOST_STATES = 1 << 15;
+/** The state in which everything is excluded. */
+const FULL = 0;
 
 /** Compiles patterns. Throws USAGE for one that is none, LIMIT for too many. */
 export function createMatcher(rules: readonly string[]): Matcher {
@@ -58,48 +83,96 @@ export function createMatcher(rules: readonly string[]): Matcher {
     );
   }
   const patterns = rules.map(parsePattern);
-  const states: State[] = [];
-  const byPlaces = new Map<string, number>();
+  const stays = new Map<string, Staying>();
+  const lives = new Map<string, Live>();
+  const byKey = new Map<string, number>();
+  const states: (State | null)[] = [null];
+  let kept = 0;
 
-  const intern = (places: Iterable<number>): number => {
-    const sorted = [...new Set(places)].sort((a, b) => a - b);
+  const partAt = (place: number): Part | undefined =>
+    patterns[Math.floor(place / PLACES)]!.parts[place % PLACES];
+  const isFull = (): boolean => kept > MOST_PLACES || states.length > MOST_STATES;
+  /** These three give null for what is not known when there is no room for it. */
+  const stayingAt = (places: ReadonlySet<number>): Staying | null => {
+    const sorted = ascending(places);
     const key = sorted.join(' ');
-    const known = byPlaces.get(key);
-    if (known !== undefined) return known;
-    states.push(makeState(patterns, sorted));
-    byPlaces.set(key, states.length - 1);
-    return states.length - 1;
+    const known = stays.get(key);
+    if (known !== undefined || isFull()) return known ?? null;
+    const behind = sorted.map((place) => place + 1);
+    const made = { id: stays.size, places, tables: tablesOf(behind, partAt) };
+    stays.set(key, made);
+    kept += sorted.length + 1;
+    return made;
+  };
+  const liveAt = (staying: Staying, places: readonly number[]): Live | null => {
+    const key = `${staying.id} ${places.join(' ')}`;
+    const known = lives.get(key);
+    if (known !== undefined || isFull()) return known ?? null;
+    const tables = places.length === 0 ? null : tablesOf(places, partAt);
+    const made = { id: lives.size, staying, places, tables, otherwise: -1 };
+    lives.set(key, made);
+    kept += places.length + 1;
+    return made;
+  };
+  const stateAt = (live: Live, fileRule: number, directoryRule: number): number | null => {
+    const key = `${live.id} ${fileRule} ${directoryRule}`;
+    const known = byKey.get(key);
+    if (known !== undefined || isFull()) return known ?? null;
+    byKey.set(key, states.length);
+    return states.push({ live, fileRule, directoryRule }) - 1;
+  };
+  /** The state of places that were reached, beside those that stay; `rules`: those that are known to exclude it. */
+  const intern = (
+    before: Staying,
+    reached: readonly number[],
+    rules: Pick<State, 'fileRule' | 'directoryRule'> = { fileRule: NO_RULE, directoryRule: NO_RULE },
+  ): number => {
+    let { fileRule, directoryRule } = rules;
+    const places = new Set<number>();
+    let stay: Set<number> | null = null;
+    for (const place of reached) {
+      const part = partAt(place);
+      if (part === undefined) {
+        const rule = Math.floor(place / PLACES);
+        directoryRule = Math.max(directoryRule, rule);
+        if (!patterns[rule]!.directoriesOnly) fileRule = Math.max(fileRule, rule);
+      } else if (part.kind !== 'any-depth') places.add(place);
+      else if (!before.places.has(place)) {
+        stay ??= new Set(before.places);
+        stay.add(place);
+      }
+    }
+    const staying = stay === null ? before : stayingAt(stay);
+    const live = staying === null ? null : liveAt(staying, ascending(places));
+    return (live === null ? null : stateAt(live, fileRule, directoryRule)) ?? FULL;
   };
 
   const step = (from: number, name: string): number => {
-    const state = states[from]!;
-    let next: number[] | null = null;
-    const literal = state.literals.get(name);
-    if (literal !== undefined) next = [...literal];
-    const tried = (globs: readonly Glob[] | undefined): void => {
-      for (const { glob, to } of globs ?? []) {
-        if (!matchesGlob(glob, name)) continue;
-        next ??= [];
-        next.push(to);
-      }
-    };
-    if (state.byFirst.size > 0) tried(state.byFirst.get(name.charCodeAt(0)));
-    if (state.byLast.size > 0) tried(state.byLast.get(name.charCodeAt(name.length - 1)));
-    tried(state.otherGlobs);
-    if (next !== null) return intern(closed(patterns, [...next, ...state.staying]));
-    if (state.otherwise < 0) state.otherwise = intern(closed(patterns, state.staying));
-    return state.otherwise;
+    if (from === FULL) return FULL;
+    const { live } = states[from]!;
+    let reached = reachedBy(live.staying.tables, name, null);
+    if (live.tables !== null) reached = reachedBy(live.tables, name, reached);
+    if (reached !== null) return intern(live.staying, reached);
+    if (live.otherwise < 0) live.otherwise = intern(live.staying, []);
+    return live.otherwise;
   };
-  const union = (a: number, b: number): number =>
-    a === b ? a : intern([...states[a]!.places, ...states[b]!.places]);
-  const rule = (state: number, isDirectory: boolean): number =>
-    isDirectory ? states[state]!.directoryRule : states[state]!.fileRule;
+  const union = (a: number, b: number): number => {
+    if (a === b) return a;
+    if (a === FULL || b === FULL) return FULL;
+    const [one, two] = [states[a]!, states[b]!];
+    return intern(one.live.staying, [...one.live.places, ...placesOf(two.live)], {
+      fileRule: Math.max(one.fileRule, two.fileRule),
+      directoryRule: Math.max(one.directoryRule, two.directoryRule),
+    });
+  };
+  const rule = (state: number, isDirectory: boolean): number => {
+    if (state === FULL) return TOO_MANY_COMBINATIONS;
+    return isDirectory ? states[state]!.directoryRule : states[state]!.fileRule;
+  };
   const parts = (path: string): string[] => path.split('/').filter((part) => part !== '');
   const start = intern(
-    closed(
-      patterns,
-      patterns.map((_, i) => i * PLACES),
-    ),
+    stayingAt(new Set())!,
+    patterns.map((_, i) => i * PLACES),
   );
   return {
     rules,
@@ -119,53 +192,63 @@ export function createMatcher(rules: readonly string[]): Matcher {
     },
     stateOf: (path) => parts(path).reduce(step, start),
     reachesMore: (state, other) => {
-      const followed = new Set(states[other]!.places);
-      return states[state]!.places.some((place) => !followed.has(place));
+      if (state === FULL || other === FULL) return other !== FULL;
+      const followed = new Set(placesOf(states[other]!.live));
+      return placesOf(states[state]!.live).some((place) => !followed.has(place));
     },
   };
 }
 
-/** With the places behind each "**", which may stand for no directory at all. */
-function closed(patterns: readonly Pattern[], places: readonly number[]): number[] {
-  return places.flatMap((place) => {
-    const rule = Math.floor(place / PLACES);
-    return patterns[rule]!.parts[place % PLACES]?.kind === 'any-depth' ? [place, place + 1] : [place];
-  });
+function ascending(places: ReadonlySet<number>): number[] {
+  return [...places].sort((a, b) => a - b);
 }
 
-function makeState(patterns: readonly Pattern[], places: readonly number[]): State {
-  const state: State = {
-    places,
-    fileRule: NO_RULE,
-    directoryRule: NO_RULE,
-    literals: new Map(),
-    byFirst: new Map(),
-    byLast: new Map(),
-    otherGlobs: [],
-    staying: [],
-    otherwise: -1,
+function placesOf({ staying, places }: Live): number[] {
+  return [...staying.places, ...places];
+}
+
+/** Adds the places behind the parts that a name matches. */
+function reachedBy(tables: Tables, name: string, reached: number[] | null): number[] | null {
+  let found = reached;
+  const literal = tables.literals.get(name);
+  if (literal !== undefined) found = [...(found ?? []), ...literal];
+  const tried = (globs: readonly Glob[] | undefined): void => {
+    for (const { glob, to } of globs ?? []) {
+      if (!matchesGlob(glob, name)) continue;
+      found ??= [];
+      found.push(to);
+    }
   };
-  for (const place of places) {
-    const rule = Math.floor(place / PLACES);
-    const pattern = patterns[rule]!;
-    const part = pattern.parts[place % PLACES];
-    if (part === undefined) {
-      state.directoryRule = Math.max(state.directoryRule, rule);
-      if (!pattern.directoriesOnly) state.fileRule = Math.max(state.fileRule, rule);
-    } else if (part.kind === 'any-depth') state.staying.push(place);
-    else if (part.kind === 'literal') {
-      state.literals.set(part.name, [...(state.literals.get(part.name) ?? []), place + 1]);
-    } else addGlob(state, { glob: part.glob, to: place + 1 });
-  }
-  return state;
+  if (tables.byFirst.size > 0) tried(tables.byFirst.get(name.charCodeAt(0)));
+  if (tables.byLast.size > 0) tried(tables.byLast.get(name.charCodeAt(name.length - 1)));
+  tried(tables.otherGlobs);
+  return found;
 }
 
-function addGlob(state: State, glob: Glob): void {
+function tablesOf(places: readonly number[], partAt: (place: number) => Part | undefined): Tables {
+  const tables: Tables = { literals: new Map(), byFirst: new Map(), byLast: new Map(), otherGlobs: [] };
+  for (const place of places) {
+    const part = partAt(place);
+    if (part?.kind === 'literal') {
+      const known = tables.literals.get(part.name);
+      if (known === undefined) tables.literals.set(part.name, [place + 1]);
+      else known.push(place + 1);
+    } else if (part?.kind === 'glob') addGlob(tables, { glob: part.glob, to: place + 1 });
+  }
+  return tables;
+}
+
+function addGlob(tables: Tables, glob: Glob): void {
   const first = glob.glob[0]!;
   const last = glob.glob.at(-1)!;
-  if ('byte' in first) state.byFirst.set(first.byte, [...(state.byFirst.get(first.byte) ?? []), glob]);
-  else if ('byte' in last) state.byLast.set(last.byte, [...(state.byLast.get(last.byte) ?? []), glob]);
-  else state.otherGlobs.push(glob);
+  const add = (by: Map<number, Glob[]>, byte: number): void => {
+    const known = by.get(byte);
+    if (known === undefined) by.set(byte, [glob]);
+    else known.push(glob);
+  };
+  if ('byte' in first) add(tables.byFirst, first.byte);
+  else if ('byte' in last) add(tables.byLast, last.byte);
+  else tables.otherGlobs.push(glob);
 }
 
 /** Matchers in use are few; each is shared by all stacks with the same rules, because states of two matchers cannot be compared. */

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createMatcher, NO_RULE } from './matcher.ts';
+import { createMatcher, NO_RULE, TOO_MANY_COMBINATIONS } from './matcher.ts';
 import { exactPattern, matchesGlob, type Part, parsePattern } from './pattern.ts';
 
 const piece = fc.constantFrom(
@@ -97,4 +97,30 @@ test('a step does not get slower with the number of patterns', () => {
     return best;
   };
   assert.ok(cost(4000) < 20 * cost(4) + 5);
+});
+
+test('names that reach every combination of overlapping patterns take bounded memory; what is behind the bound is excluded', () => {
+  const bits = 24;
+  const rules = Array.from({ length: bits }, (_, i) => `**/${'?'.repeat(i)}1*/secret`);
+  const matcher = createMatcher(['/known', ...rules]);
+  const shown = matcher.step(matcher.start, '0'.repeat(bits));
+  assert.equal(matcher.rule(matcher.step(matcher.start, 'known'), false), 0);
+  const before = process.memoryUsage().heapUsed;
+  let full = matcher.start;
+  for (let i = 0; i < 100_000 && matcher.rule(full, true) === NO_RULE; i++)
+    full = matcher.step(matcher.start, (i * 167).toString(2).padStart(bits, '0'));
+  assert.ok(process.memoryUsage().heapUsed - before < 200e6);
+  assert.equal(matcher.rule(full, true), TOO_MANY_COMBINATIONS);
+  assert.equal(matcher.rule(matcher.step(full, 'x'), false), TOO_MANY_COMBINATIONS);
+  assert.equal(matcher.rule(matcher.union(shown, full), false), TOO_MANY_COMBINATIONS);
+  // What was met before goes on as before.
+  assert.equal(matcher.step(matcher.start, '0'.repeat(bits)), shown);
+  assert.equal(matcher.rule(matcher.step(matcher.start, 'known'), false), 0);
+  // Patterns that end in a name do not combine.
+  const many = createMatcher(Array.from({ length: 4000 }, (_, i) => `**/dir-${i}/*.key`));
+  for (let i = 0; i < 4000; i++) {
+    const directory = many.step(many.start, `dir-${i}`);
+    assert.equal(many.rule(many.step(directory, 'a.key'), false), i);
+    assert.equal(many.rule(many.step(directory, 'a.pub'), false), NO_RULE);
+  }
 });

@@ -1,21 +1,19 @@
 /** Forks for tests: a frozen private layer below a fresh one, with a policy. */
 import { join } from 'node:path';
-import { writeTreeIndex } from '../../layer/index.ts';
 import type { LevelSpec, PolicySpec, StackSpec, VlfsSpec } from '../contract.ts';
 import { type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 
 let forks = 0;
 
 /** The levels that a fork of the appliance inherits: its private layer as it is now, and its stack. */
-export async function inherited(box: Sandbox, spec: VlfsSpec): Promise<LevelSpec[]> {
+export function inherited(spec: VlfsSpec): LevelSpec[] {
   const id = `frozen/${++forks}`;
-  const indexFile = join(box.dir, `index-${forks}`);
-  await writeTreeIndex(indexFile, spec.privateDir, { overlay: true });
   const frozen: LevelSpec = {
     kind: 'frozen',
     id,
     treeDir: spec.privateDir,
-    indexFile,
+    // Frozen layers have none.
+    indexFile: '',
     whiteoutsDir: spec.whiteoutsDir,
   };
   return [frozen, ...spec.stack.levels.map(({ own: _, ...level }) => level)];
@@ -27,8 +25,8 @@ export function withPolicy(stack: StackSpec, policy: PolicySpec): StackSpec {
 }
 
 /** A fork of the appliance that does not get what the rules exclude. */
-export async function fork(box: Sandbox, spec: VlfsSpec, name: string, rules: string[]): Promise<VlfsSpec> {
+export function fork(box: Sandbox, spec: VlfsSpec, name: string, rules: string[]): VlfsSpec {
   const child = box.spec(name, []);
-  child.stack = withPolicy(stackOf(await inherited(box, spec)), { rules });
+  child.stack = withPolicy(stackOf(inherited(spec)), { rules });
   return { ...child, denialsFile: join(box.dir, `denied-${name}`) };
 }

@@ -50,7 +50,7 @@ test(
   sandboxed(async (box) => {
     const { spec, c: parent } = await parentIn(box);
     parent.close();
-    const child = await fork(box, spec, 'child', RULES);
+    const child = fork(box, spec, 'child', RULES);
     const c = new Client(child);
     for (const path of ['root/.ssh', 'root/.ssh/id', 'etc/shadow', 'etc/ssh/host_key', 'srv/app/.env'])
       assert.ok(!c.exists(path), path);
@@ -69,11 +69,32 @@ test(
 );
 
 test(
+  'a file one of whose names cannot be read is taken for excluded',
+  sandboxed(async (box) => {
+    const { spec, c: parent } = await parentIn(box);
+    parent.write('srv/one', 'one');
+    parent.write('srv/two', 'two');
+    parent.link('srv/two', 'srv/second');
+    // No path leads there.
+    const deep = Array.from({ length: 20 }, (_, i) => `${i}`.padStart(250, 'd'));
+    for (let i = 1; i <= deep.length; i++) parent.mkdir(deep.slice(0, i).join('/'));
+    parent.link('srv/one', `${deep.join('/')}/name`);
+    parent.close();
+    const c = new Client(fork(box, spec, 'child', RULES));
+    assert.ok(!c.exists('srv/one'));
+    assert.equal(c.read('srv/two'), 'two');
+    assert.equal(c.read('srv/second'), 'two');
+    c.close();
+    assert.deepEqual(c.faults, []);
+  }),
+);
+
+test(
   "the child's own files at such places are like any file, revert and reset bring nothing back, a grandchild does not get them",
   sandboxed(async (box) => {
     const { spec, c: parent } = await parentIn(box);
     parent.close();
-    const child = await fork(box, spec, 'child', RULES);
+    const child = fork(box, spec, 'child', RULES);
     const c = new Client(child);
     c.mkdir('root/.ssh', 0o700);
     c.write('root/.ssh/id', 'own key');
@@ -95,7 +116,7 @@ test(
     c.unlink('etc/shadow');
     assert.ok(!c.exists('etc/shadow'));
     c.write('etc/shadow', 'own shadow');
-    const grandchild = await fork(box, child, 'grandchild', RULES);
+    const grandchild = fork(box, child, 'grandchild', RULES);
     const g = new Client(grandchild);
     assert.deepEqual(
       Object.values(g.tree()).filter((text) => /SECRET|own/.test(text)),
@@ -103,7 +124,7 @@ test(
     );
     g.close();
     // The child itself, after it was forked: its own frozen layer shows all, what it inherited is hidden as before.
-    const [own, ...rest] = await inherited(box, child);
+    const [own, ...rest] = inherited(child);
     const after = {
       ...box.spec('child-after', []),
       stack: withPolicy(stackOf([{ ...own!, own: true }, ...rest]), { rules: RULES }),
@@ -128,7 +149,7 @@ test(
     // The parent renamed directories over and away before the fork.
     parent.rename('srv', 'data');
     parent.close();
-    const child = await fork(box, spec, 'child', [...RULES, '/data/app/main']);
+    const child = fork(box, spec, 'child', [...RULES, '/data/app/main']);
     const c = new Client(child);
     const none = (): void =>
       assert.deepEqual(
@@ -181,17 +202,17 @@ test(
     c.setxattr('e', 'user.strata.nonclonable', '1');
     fails(E.PERM, () => c.setxattr('d', 'trusted.strata.nonclonable', '1'));
     c.close();
-    const child = new Client(await fork(box, spec, 'child', []));
+    const child = new Client(fork(box, spec, 'child', []));
     assert.deepEqual(child.tree(), { d: 'dir', 'd/plain': 'file plain' });
     child.close();
     // The parent goes on over its frozen layer: a copy of what is marked there is marked.
-    const [own, ...rest] = await inherited(box, spec);
+    const [own, ...rest] = inherited(spec);
     const parent = { ...box.spec('parent-after', []), stack: stackOf([own!, ...rest]) };
     const p = new Client(parent);
     p.append('d/file', '+');
     p.write('e/y', 'y');
     p.close();
-    const second = new Client(await fork(box, parent, 'second', []));
+    const second = new Client(fork(box, parent, 'second', []));
     assert.deepEqual(second.tree(), { d: 'dir', 'd/plain': 'file plain' });
     second.close();
   }),
@@ -205,10 +226,7 @@ test(
     parent.close();
     const unit = await box.unit('substitutes', '1', { 'etc/shadow': 'locked' });
     const rules = ['/etc/shadow', '/etc/ssh'];
-    const levels = [
-      { ...unit, kind: 'policy' as const, id: 'policy/1', rulesFrom: 1 },
-      ...(await inherited(box, spec)),
-    ];
+    const levels = [{ ...unit, kind: 'policy' as const, id: 'policy/1', rulesFrom: 1 }, ...inherited(spec)];
     const child = { ...box.spec('child', []), stack: withPolicy(stackOf(levels), { rules }) };
     const c = new Client(child);
     assert.equal(c.read('etc/shadow'), 'locked');
@@ -222,7 +240,7 @@ test(
     // A grandchild gets the substitute, not what the child put there; one more rule takes that away too.
     const same = {
       ...box.spec('same', []),
-      stack: withPolicy(stackOf(await inherited(box, child)), { rules }),
+      stack: withPolicy(stackOf(inherited(child)), { rules }),
     };
     const g = new Client(same);
     assert.equal(g.read('etc/shadow'), 'locked');
@@ -239,7 +257,7 @@ test(
   sandboxed(async (box) => {
     const { spec, c: parent } = await parentIn(box);
     parent.close();
-    const child = await fork(box, spec, 'child', []);
+    const child = fork(box, spec, 'child', []);
     const c = new Client(child);
     const held = c.open('etc/shadow', 0);
     const { id } = c.walk('root');
@@ -262,7 +280,7 @@ test(
   sandboxed(async (box) => {
     const { spec, c: parent } = await parentIn(box);
     parent.close();
-    const child = await fork(box, spec, 'child', RULES);
+    const child = fork(box, spec, 'child', RULES);
     const c = new Client(child);
     c.exists('etc/nothing');
     assert.ok(!existsSync(child.denialsFile!));
@@ -341,7 +359,7 @@ test('random families: no secret of the parent in the child, none of both in the
         fill(parent, given, 'SECRET');
         const want = expected(parent, given);
         parent.close();
-        const childSpec = await fork(box, spec, `c${n}`, given);
+        const childSpec = fork(box, spec, `c${n}`, given);
         const child = new Client(childSpec);
         const got = child.tree();
         if (exact) assert.deepEqual(got, want);
@@ -352,7 +370,7 @@ test('random families: no secret of the parent in the child, none of both in the
         fill(child, given, 'OWN');
         for (const o of third) attempt(child, o);
         child.close();
-        const grandchild = new Client(await fork(box, childSpec, `g${n}`, given));
+        const grandchild = new Client(fork(box, childSpec, `g${n}`, given));
         const last = Object.entries(grandchild.tree());
         assert.deepEqual(
           last.filter(([, text]) => /SECRET|OWN/.test(text)),

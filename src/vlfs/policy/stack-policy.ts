@@ -4,19 +4,20 @@
  * them left, and all of that for its other names. Marked objects (nonclonable) are hidden too. What is hidden also hides what lower levels
  * have at that name, so that nothing older shows through. States are the matcher's; SHOWN is that of the appliance's own levels.
  */
-import { nameFromText } from '../../base/index.ts';
-import { AT_FDCWD, close, DT_DIR, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../../sys/index.ts';
+import { E, fgetxattr, newStat, S_IFDIR, statAt } from '../../sys/index.ts';
 import type { LevelSpec, PolicySpec } from '../contract.ts';
-import { collectMoved, type MovedDirectory } from '../nodes/moved-directories.ts';
+import type { MovedDirectory } from '../nodes/moved-directories.ts';
 import type { Unit } from '../stack/stack.ts';
-import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { isMarked, REDIRECT, WAS_XATTR } from './marks.ts';
-import { type Matcher, matcherOf, NO_RULE } from './matcher.ts';
+import { type Matcher, matcherOf, NO_RULE, TOO_MANY_COMBINATIONS } from './matcher.ts';
+import { readTree } from './read-tree.ts';
 
 /** The state of what no rule concerns. */
 export const SHOWN = -1;
 /** The rule of what is marked. */
 export const MARKED = Number.MAX_SAFE_INTEGER;
+/** The rule of a file some of whose names cannot be found out: one of them may be excluded. */
+export const UNREADABLE = Number.MAX_SAFE_INTEGER - 2;
 
 export interface StackPolicy {
   readonly matcher: Matcher;
@@ -26,8 +27,6 @@ export interface StackPolicy {
   readonly units: readonly Unit[];
   /** Rules of hard-linked files by level and leading entry. */
   readonly linked: Map<string, number>;
-  /** Renamed directories of each level, found on first use. */
-  readonly moved: (readonly MovedDirectory[] | undefined)[];
 }
 
 /** Throws USAGE for a rule that is no pattern. */
@@ -46,7 +45,6 @@ export function createStackPolicy(
     rootStates: from.map((rule) => (rule === Number.POSITIVE_INFINITY ? SHOWN : matcher.start)),
     units,
     linked: new Map(),
-    moved: [],
   };
 }
 
@@ -93,6 +91,8 @@ export function ruleHiding(policy: StackPolicy, level: number, entry: number, st
 
 /** The rule as people know it. */
 export function ruleText(policy: StackPolicy, rule: number): string {
+  if (rule === UNREADABLE) return 'a name of it cannot be read';
+  if (rule === TOO_MANY_COMBINATIONS) return 'too many combinations of patterns';
   return policy.matcher.rules[rule] ?? 'nonclonable';
 }
 
@@ -101,11 +101,15 @@ function ruleOfLinks(policy: StackPolicy, level: number, entry: number): number 
   const key = `${level}/${index.hardLinkLeader(entry)}`;
   const known = policy.linked.get(key);
   if (known !== undefined) return known;
-  let rule = NO_RULE;
   const unit = policy.units[level]!;
-  for (const path of [...linkPaths(unit, entry), ...formerPaths(unit, entry)])
-    for (const place of placesAbove(policy, level, path))
-      rule = Math.max(rule, policy.matcher.ruleOfPath(place, false));
+  const links = linkPaths(unit, entry);
+  if (links === null) return UNREADABLE;
+  let rule = NO_RULE;
+  for (const path of [...links, ...formerPaths(unit, entry)]) {
+    const places = placesAbove(policy, level, path);
+    if (places === null) return UNREADABLE;
+    for (const place of places) rule = Math.max(rule, policy.matcher.ruleOfPath(place, false));
+  }
   policy.linked.set(key, rule);
   return rule;
 }
@@ -115,8 +119,11 @@ function formerPaths({ frozen }: Unit, entry: number): readonly string[] {
   return frozen === null ? [] : frozen.formerPaths(entry);
 }
 
-/** All names of a hard-linked file in its level. An index that was not made from the whole tree does not know them; then the tree is read, once. */
-function linkPaths(unit: Unit, entry: number): string[] {
+/**
+ * All names of a hard-linked file in its level, or null when one may be where nothing can be read. An index that was not made from the whole tree does not
+ * know them; then the tree is read, once.
+ */
+function linkPaths(unit: Unit, entry: number): string[] | null {
   const { index } = unit;
   const paths: string[] = [];
   let at = entry;
@@ -125,74 +132,90 @@ function linkPaths(unit: Unit, entry: number): string[] {
     at = index.hardLinkNext(at);
   } while (at !== entry && paths.length < index.nlink(entry));
   if (paths.length >= index.nlink(entry)) return paths;
-  return groupsOf(unit).get(paths[0]!) ?? paths;
+  const { value, complete } = linksOf(unit);
+  const found = value.get(paths[0]!) ?? paths;
+  return complete || found.length >= index.nlink(entry) ? found : null;
 }
 
-const groups = new WeakMap<Unit, Map<string, string[]>>();
+/** What was read of a level's tree. What could not be read completely is read again after a while. */
+interface Read<T> {
+  value: T;
+  complete: boolean;
+  atMs: number;
+}
+
+const RETRY_MS = 1000;
+
+function readOnce<T>(known: WeakMap<Unit, Read<T>>, unit: Unit, read: () => Omit<Read<T>, 'atMs'>): Read<T> {
+  const before = known.get(unit);
+  const now = performance.now();
+  if (before !== undefined && (before.complete || now - before.atMs < RETRY_MS)) return before;
+  const found = { ...read(), atMs: now };
+  known.set(unit, found);
+  return found;
+}
+
+const links = new WeakMap<Unit, Read<ReadonlyMap<string, string[]>>>();
 
 /** Groups of names of one inode in a tree, by each of their paths. */
-function groupsOf(unit: Unit): Map<string, string[]> {
-  const known = groups.get(unit);
-  if (known !== undefined) return known;
-  const byInode = new Map<string, string[]>();
-  const root = openDirectory(AT_FDCWD, nameFromText(unit.treeDir));
-  if (root >= 0) {
-    collectLinked(root, '', byInode);
-    close(root);
-  }
-  const byPath = new Map<string, string[]>();
-  for (const paths of byInode.values())
-    if (paths.length > 1) for (const path of paths) byPath.set(path, paths);
-  groups.set(unit, byPath);
-  return byPath;
+function linksOf(unit: Unit): Read<ReadonlyMap<string, string[]>> {
+  return readOnce(links, unit, () => {
+    const byInode = new Map<number, string[]>();
+    const stat = newStat();
+    const complete = readTree(unit.treeDir, {
+      file(fd, name, path) {
+        if (statAt(fd, name, stat) < 0) return false;
+        if (stat.nlink < 2) return true;
+        const known = byInode.get(stat.ino);
+        if (known === undefined) byInode.set(stat.ino, [path]);
+        else known.push(path);
+        return true;
+      },
+    });
+    const value = new Map<string, string[]>();
+    for (const paths of byInode.values())
+      if (paths.length > 1) for (const path of paths) value.set(path, paths);
+    return { value, complete };
+  });
 }
 
-function collectLinked(fd: number, path: string, into: Map<string, string[]>): void {
-  const stat = newStat();
-  const entries = readDirectory(fd);
-  for (const { name, type } of typeof entries === 'number' ? [] : entries) {
-    const at = path === '' ? name : `${path}/${name}`;
-    if (type !== DT_DIR && statAt(fd, name, stat) === 0 && (stat.mode & S_IFMT) !== S_IFDIR) {
-      if (stat.nlink < 2) continue;
-      const known = into.get(`${stat.ino}`);
-      if (known === undefined) into.set(`${stat.ino}`, [at]);
-      else known.push(at);
-      continue;
-    }
-    const sub = openDirectory(fd, name);
-    if (sub < 0) continue;
-    collectLinked(sub, at, into);
-    close(sub);
-  }
+const moved = new WeakMap<Unit, Read<readonly MovedDirectory[]>>();
+
+/** The renamed directories of a level. */
+function movedIn(unit: Unit): Read<readonly MovedDirectory[]> {
+  return readOnce(moved, unit, () => {
+    const value: MovedDirectory[] = [];
+    const complete = readTree(unit.treeDir, {
+      directory(fd, path) {
+        const redirect = fgetxattr(fd, REDIRECT);
+        if (typeof redirect === 'number') return redirect === -E.NODATA || redirect === -E.OPNOTSUPP;
+        const target = Buffer.from(redirect).toString('latin1');
+        if (target.startsWith('/')) value.push({ from: target.slice(1), to: path });
+        return true;
+      },
+    });
+    return { value, complete };
+  });
 }
 
+/** A file that shows at more places is taken for excluded. */
 const MOST_PLACES = 256;
 
-/** A path of a level with the places where inherited levels above show it, because they renamed a directory. */
-function placesAbove(policy: StackPolicy, level: number, path: string): string[] {
+/** A path of a level with the places where inherited levels above show it, because they renamed a directory; null: they cannot all be told. */
+function placesAbove(policy: StackPolicy, level: number, path: string): string[] | null {
   const places = [path];
   for (let above = level - 1; above >= 0; above--) {
-    if (policy.from[above] === Number.POSITIVE_INFINITY) continue;
-    for (const { from, to } of movedIn(policy, above)) {
+    const unit = policy.units[above]!;
+    if (policy.from[above] === Number.POSITIVE_INFINITY || !unit.overlay) continue;
+    const { value, complete } = movedIn(unit);
+    if (!complete) return null;
+    for (const { from, to } of value) {
       for (const place of [...places]) {
-        if (place.startsWith(`${from}/`) && places.length < MOST_PLACES)
-          places.push(`${to}${place.slice(from.length)}`);
+        if (!place.startsWith(`${from}/`)) continue;
+        if (places.length >= MOST_PLACES) return null;
+        places.push(`${to}${place.slice(from.length)}`);
       }
     }
   }
   return places;
-}
-
-function movedIn(policy: StackPolicy, level: number): readonly MovedDirectory[] {
-  const known = policy.moved[level];
-  if (known !== undefined) return known;
-  const unit = policy.units[level]!;
-  const moved: MovedDirectory[] = [];
-  const fd = unit.overlay ? openDirectory(AT_FDCWD, nameFromText(unit.treeDir)) : -1;
-  if (fd >= 0) {
-    collectMoved(fd, '', moved);
-    close(fd);
-  }
-  policy.moved[level] = moved;
-  return moved;
 }

@@ -1,16 +1,15 @@
 /**
  * Counting what an appliance takes, in steps between the requests, when the numbers are not known or may be wrong. What changes meanwhile is told: an object that
  * was counted already changes the sum, one that was not is counted as it is when it is reached. What is born or moved is counted at once, because its new place may
- * have been read already; when a directory moves, the counting begins anew.
+ * have been read already. A directory that is moved before it was found is read at the end; each is read once, so that it ends whatever programs do.
  */
 import { close, newStat, readDirectory, S_IFDIR, S_IFMT, statAt } from '../../sys/index.ts';
 import { sourcesOf } from '../changes/diff.ts';
 import type { SlowJob } from '../contract.ts';
-import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
-import { nodeAt } from '../operations/lookup.ts';
+import { nodeAt, refresh } from '../operations/lookup.ts';
 import { isWhiteoutEntry } from '../operations/remove-ops.ts';
 import type { Steps } from '../steps.ts';
 import { type InodeSet, newInodeSet } from './inode-set.ts';
@@ -18,17 +17,18 @@ import { bytesOf, DIRECTORY_BYTES, directoryInode, measure, storeUsage } from '.
 
 /** Entries between two steps. */
 const ENTRIES_A_STEP = 64;
-/** So often a moved directory makes it begin anew; then it is left to the next opening. */
-const MOST_STARTS = 16;
 
 export interface Count {
   /** The numbers changed by this much for this inode. */
   changed(ino: number, bytes: number, inodes: number, born: boolean): void;
   /** An object has another inode now. */
   renumbered(from: number, to: number): void;
-  /** A file has a further or another place. */
+  /** A file, or a directory, has a further or another place. */
   moved(node: Node): void;
-  movedDirectory(): void;
+  /** A directory that has nothing in it yet. */
+  bornDirectory(ino: number): void;
+  /** The layers changed. */
+  startAnew(): void;
   /** Until `untilMs`; true: there is no more to do. */
   step(untilMs: number): boolean;
   end(): void;
@@ -37,7 +37,7 @@ export interface Count {
 /** The job that counts, or null: nothing is to be counted, or it is under way. */
 export function takeCount(core: Core): SlowJob | null {
   const { quota } = core;
-  if (quota === null || !quota.unsure || quota.gaveUp || quota.count !== null) return null;
+  if (quota === null || !quota.unsure || quota.count !== null) return null;
   const count = newCount(core);
   quota.count = count;
   quota.unsure = false;
@@ -48,51 +48,75 @@ export function takeCount(core: Core): SlowJob | null {
   });
 }
 
+/** What was found so far. */
+interface Found {
+  /** Objects that are counted, by inode, and directories that were read or will be. */
+  seen: InodeSet;
+  entered: InodeSet;
+  /** Directories that were moved before they were entered. Each is held. */
+  moved: Set<Node>;
+  add(bytes: number): void;
+}
+
 function newCount(core: Core): Count {
   const quota = core.quota!;
-  let seen: InodeSet = newInodeSet();
-  let bytes = 0;
-  let inodes = 0;
-  let starts = 1;
-  let steps = walk(core, seen, add);
+  let found: Found;
+  let bytes: number;
+  let inodes: number;
+  let steps: Steps<void>;
 
-  function add(taken: number): void {
+  const add = (taken: number): void => {
     bytes += taken;
     inodes++;
-  }
+  };
+  const start = (): void => {
+    found = { seen: newInodeSet(), entered: newInodeSet(), moved: new Set(), add };
+    bytes = inodes = 0;
+    addOpen(core, found);
+    steps = walk(core, found);
+  };
+  const end = (): void => {
+    steps.return();
+    for (const node of found.moved) letGo(core, node);
+    found.moved.clear();
+  };
 
-  const count: Count = {
+  start();
+  return {
     changed(ino, changedBytes, changedInodes, born) {
-      if (born) seen.add(ino);
-      else if (!seen.has(ino)) return;
+      if (born) {
+        found.seen.add(ino);
+        // The number may have been that of a directory that is gone.
+        found.entered.delete(ino);
+      } else if (!found.seen.has(ino)) return;
       bytes += changedBytes;
       inodes += changedInodes;
     },
     renumbered(from, to) {
-      if (seen.has(from)) seen.add(to);
+      if (found.seen.has(from)) found.seen.add(to);
+      if (found.entered.has(from)) found.entered.add(to);
     },
     moved(node) {
-      const found = measure(core, node);
-      if (found === null || seen.has(found.ino)) return;
-      seen.add(found.ino);
-      add(quota.charged.get(node) ?? found.bytes);
+      const is = measure(core, node);
+      if (node.children !== null) {
+        if ((is !== null && found.entered.has(is.ino)) || found.moved.has(node)) return;
+        hold(node);
+        found.moved.add(node);
+        return;
+      }
+      if (is === null || found.seen.has(is.ino)) return;
+      found.seen.add(is.ino);
+      add(quota.charged.get(node) ?? is.bytes);
     },
-    movedDirectory() {
-      steps.return();
-      if (++starts > MOST_STARTS) return;
-      seen = newInodeSet();
-      bytes = inodes = 0;
-      addOpen(core, seen, add);
-      steps = walk(core, seen, add);
+    bornDirectory: (ino) => found.entered.add(ino),
+    startAnew() {
+      end();
+      start();
     },
     step(untilMs) {
       do {
         if (!steps.next().done) continue;
         quota.count = null;
-        if (starts > MOST_STARTS) {
-          quota.gaveUp = true;
-          return true;
-        }
         quota.bytes = Math.max(0, bytes);
         quota.inodes = Math.max(0, inodes);
         storeUsage(quota);
@@ -100,54 +124,96 @@ function newCount(core: Core): Count {
       } while (performance.now() < untilMs);
       return false;
     },
-    end() {
-      steps.return();
-    },
+    end,
   };
-  addOpen(core, seen, add);
-  return count;
+}
+
+/** It is forgotten neither by the kernel's wish nor by ours. */
+function hold(node: Node): void {
+  node.opens++;
+}
+
+function letGo(core: Core, node: Node): void {
+  node.opens--;
+  releaseIfUnused(core, node);
 }
 
 const stat = newStat();
 
 /** Files that are open and have no name any more. */
-function addOpen(core: Core, seen: InodeSet, add: (bytes: number) => void): void {
+function addOpen(core: Core, { seen, add }: Found): void {
   for (const handle of core.handles) {
     if (handle === null || handle.backing === null || handle.backing.shared) continue;
     if (handle.node.parent !== null) continue;
-    const found = measure(core, handle.node);
-    if (found === null || found.nlink > 0 || seen.has(found.ino)) continue;
-    seen.add(found.ino);
-    add(found.bytes);
+    const is = measure(core, handle.node);
+    if (is === null || is.nlink > 0 || seen.has(is.ino)) continue;
+    seen.add(is.ino);
+    add(is.bytes);
   }
+}
+
+/** A directory that is being read. It is held, so that it is the same one wherever it is moved. */
+interface Entered {
+  node: Node;
+  /** Its directories that are still to be entered; null: not read yet. */
+  directories: string[] | null;
 }
 
 /** Every object of the appliance's own that it shows. */
-function* walk(core: Core, seen: InodeSet, add: (bytes: number) => void): Steps<void> {
-  const pending: string[][] = [[]];
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    yield;
-    const node = directoryByPath(core, next);
-    if (node === null) continue;
-    // Held while its names are read.
-    node.lookups++;
-    try {
-      yield* walkDirectory(core, node, { path: next, pending, seen, add });
-    } finally {
-      node.lookups--;
-      releaseIfUnused(core, node);
+function* walk(core: Core, found: Found): Steps<void> {
+  const path: Entered[] = [];
+  const enter = (node: Node): void => {
+    hold(node);
+    path.push({ node, directories: null });
+  };
+  try {
+    enter(core.root);
+    for (;;) {
+      yield;
+      const at = path.at(-1);
+      if (at === undefined) {
+        const [node] = found.moved;
+        if (node === undefined) return;
+        found.moved.delete(node);
+        if (isNew(core, node, found)) enter(node);
+        letGo(core, node);
+        continue;
+      }
+      const isThere = (at.node === core.root || at.node.parent !== null) && refresh(core, at.node) === 0;
+      if (isThere) at.directories ??= yield* readOne(core, at.node, found);
+      const name = isThere ? at.directories!.pop() : undefined;
+      if (name === undefined) {
+        path.pop();
+        letGo(core, at.node);
+        continue;
+      }
+      const node = nodeAt(core, at.node, name);
+      if (typeof node === 'number') continue;
+      if (node.children !== null && isNew(core, node, found)) enter(node);
+      else releaseIfUnused(core, node);
     }
+  } finally {
+    for (const { node } of path) letGo(core, node);
   }
 }
 
-interface Walked {
-  path: string[];
-  pending: string[][];
-  seen: InodeSet;
-  add(bytes: number): void;
+/** Counts a directory; whether it is still to be read. */
+function isNew(core: Core, node: Node, { seen, entered, add }: Found): boolean {
+  if (node.parent === null || refresh(core, node) < 0) return false;
+  const ino = directoryInode(core, node);
+  if (ino === 0) return true;
+  if (!seen.has(ino)) {
+    seen.add(ino);
+    add(DIRECTORY_BYTES);
+  }
+  if (entered.has(ino)) return false;
+  entered.add(ino);
+  return true;
 }
 
-function* walkDirectory(core: Core, node: Node, o: Walked): Steps<void> {
+/** Counts the files of a directory; the names of its directories. */
+function* readOne(core: Core, node: Node, { seen, add }: Found): Steps<string[]> {
+  const directories: string[] = [];
   const sources = sourcesOf(core, node);
   const names = new Set<string>();
   try {
@@ -159,26 +225,15 @@ function* walkDirectory(core: Core, node: Node, o: Walked): Steps<void> {
         if (names.has(name) || isHidden(name)) continue;
         names.add(name);
         if (isWhiteoutEntry(fd, name, type) || statAt(fd, name, stat) !== 0) continue;
-        if ((stat.mode & S_IFMT) === S_IFDIR) addDirectory(core, node, name, o);
-        else if (!o.seen.has(stat.ino)) {
-          o.seen.add(stat.ino);
-          o.add(bytesOf(core.quota!, stat));
+        if ((stat.mode & S_IFMT) === S_IFDIR) directories.push(name);
+        else if (!seen.has(stat.ino)) {
+          seen.add(stat.ino);
+          add(bytesOf(core.quota!, stat));
         }
       }
     }
   } finally {
     for (const { fd } of sources) close(fd);
   }
-}
-
-function addDirectory(core: Core, parent: Node, name: string, o: Walked): void {
-  const node = nodeAt(core, parent, name);
-  if (typeof node === 'number' || node.children === null) return;
-  const ino = directoryInode(core, node);
-  if (ino !== 0 && !o.seen.has(ino)) {
-    o.seen.add(ino);
-    o.add(DIRECTORY_BYTES);
-  }
-  o.pending.push([...o.path, name]);
-  releaseIfUnused(core, node);
+  return directories;
 }

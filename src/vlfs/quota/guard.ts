@@ -182,9 +182,7 @@ export function withQuota(core: Core, plain: Operations): Operations {
       if (replaces) removed(core, target.node, target.was);
       const { count } = core.quota;
       for (const node of count === null ? [] : [source, replaces ? null : (target?.node ?? null)]) {
-        if (node === null) continue;
-        if (node.children !== null) count!.movedDirectory();
-        else count!.moved(node.successor ?? node);
+        if (node !== null) count!.moved(node.successor ?? node);
       }
       return result;
     }),

@@ -5,6 +5,7 @@ const PAGE_BITS = 4096;
 export interface InodeSet {
   has(ino: number): boolean;
   add(ino: number): void;
+  delete(ino: number): void;
 }
 
 export function newInodeSet(): InodeSet {
@@ -24,6 +25,11 @@ export function newInodeSet(): InodeSet {
         pages.set(key, page);
       }
       page[bit >>> 5]! |= 1 << (bit & 31);
+    },
+    delete(ino) {
+      const bit = ino % PAGE_BITS;
+      const page = pages.get((ino - bit) / PAGE_BITS);
+      if (page !== undefined) page[bit >>> 5]! &= ~(1 << (bit & 31));
     },
   };
 }

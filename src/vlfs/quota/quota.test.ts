@@ -7,6 +7,7 @@ import { E } from '../../sys/index.ts';
 import type { SetAttrIn, StatfsOut, VlfsSpec } from '../contract.ts';
 import { completePrivate } from '../delta/outside.ts';
 import { diffVlfs } from '../index.ts';
+import { fork, withPolicy } from '../policy/policy.test-support.ts';
 import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
 import { Client, ErrnoError, runJob, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
@@ -346,5 +347,68 @@ test('a quota that begins, changes and ends while files are open; a killed proce
     assert.ok(numbers(spec).bytes >= 100_000);
     assert.deepEqual(numbers(spec), counted(spec));
     next.close();
+  });
+});
+
+test('a count ends exactly, however many directories move meanwhile', async () => {
+  await boxed(async (_box, spec) => {
+    limit(spec, HUGE);
+    const first = new Client(spec);
+    for (let i = 0; i < 12; i++) {
+      first.mkdir(`top${i}`);
+      for (let j = 0; j < 6; j++) {
+        first.mkdir(`top${i}/sub${j}`);
+        for (let k = 0; k < 5; k++) first.write(`top${i}/sub${j}/f${k}`, `${i}${j}${k}`.repeat(2000));
+      }
+    }
+    first.close();
+    rmSync(usageFile(spec.privateDir), { force: true });
+    const c = new Client(spec);
+    const job = c.fs.takeBackgroundJob()!;
+    assert.equal(job.kind, 'steps');
+    let state = 1;
+    const below = (n: number): number => {
+      state = (state * 48271) % 0x7fffffff;
+      return state % n;
+    };
+    let steps = 0;
+    while (job.kind === 'steps' && job.advance(0) === null) {
+      assert.ok(++steps < 1000, 'it does not end');
+      for (const [from, to] of [
+        [`top${below(12)}/sub${below(6)}`, `top${below(12)}/moved${steps}`],
+        [`top${below(12)}`, `top${below(12)}/sub${below(6)}/deep${steps}`],
+        [`top${below(12)}/sub${below(6)}/deep${steps - below(9)}`, `top${below(12)}`],
+        ['d', `e${steps}`],
+        [`e${steps}`, 'd'],
+      ] as const)
+        attempt(c, { op: 'rename', path: from, to, flags: 0 });
+    }
+    assert.deepEqual(numbers(spec), counted(spec));
+    settleBackground(c);
+    c.close();
+    assert.deepEqual(readUsage(spec.privateDir), countUsage(spec));
+    assert.deepEqual(c.faults, []);
+  });
+});
+
+test('what a policy hides from a mounted clone stops to count', async () => {
+  await boxed(async (box, spec) => {
+    const parent = new Client(spec);
+    parent.write('secret', BIG);
+    parent.write('plain', 'plain');
+    parent.close();
+    const child = fork(box, spec, 'child', ['/nothing']);
+    limit(child, HUGE);
+    const c = new Client(child);
+    settleBackground(c);
+    const before = numbers(child);
+    assert.deepEqual(before, counted(child));
+    const stricter = withPolicy(child.stack, { rules: ['/nothing', '/secret'] });
+    c.fs.relayer(stricter);
+    settleBackground(c);
+    assert.ok(!c.exists('secret'));
+    assert.deepEqual(numbers(child), counted({ ...child, stack: stricter }));
+    assert.ok(numbers(child).bytes <= before.bytes - BIG.length);
+    c.close();
   });
 });

@@ -55,8 +55,6 @@ export interface Quota {
   count: Count | null;
   /** They are not, and nothing is under way. */
   unsure: boolean;
-  /** Directories move all the time: they are counted when the VLFS is opened next. */
-  gaveUp: boolean;
 }
 
 /** The quota as the files say; null: there is none. */
@@ -85,7 +83,6 @@ export function newQuota(core: Core, limits: QuotaLimits, known: Usage | null, f
     lenient: false,
     count: null,
     unsure: known?.state !== 'exact',
-    gaveUp: false,
   };
 }
 
@@ -112,7 +109,7 @@ export function closeQuota(core: Core): void {
   endUsage(quota.fd, {
     bytes: quota.bytes,
     inodes: quota.inodes,
-    state: quota.unsure || quota.gaveUp || quota.count !== null ? 'stale' : 'exact',
+    state: quota.unsure || quota.count !== null ? 'stale' : 'exact',
   });
 }
 
@@ -222,6 +219,7 @@ export function chargeBorn(core: Core, node: Node, born: Stat): void {
   quota.charged.set(node, bytes);
   quota.coherent.add(node);
   charge(quota, born.ino, bytes, 1, true);
+  if (node.children !== null) quota.count?.bornDirectory(born.ino);
 }
 
 /** A private copy took the place of what `unit` has; `copy`: its stat. */
