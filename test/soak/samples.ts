@@ -8,10 +8,24 @@ export interface Sample {
   [what: string]: number;
 }
 
-function status(pid: number): { rss: number; threads: number } {
+export interface Memory {
+  /** MiB resident, and of them in anonymous files (ledgers of mounts). */
+  rss: number;
+  shared: number;
+  threads: number;
+  mappings: number;
+}
+
+/** What a process holds now. */
+export function memoryOf(pid: number): Memory {
   const text = readFileSync(`/proc/${pid}/status`, 'latin1');
   const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0);
-  return { rss: field('VmRSS') / 1024, threads: field('Threads') };
+  return {
+    rss: field('VmRSS') / 1024,
+    shared: field('RssShmem') / 1024,
+    threads: field('Threads'),
+    mappings: readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n').length - 1,
+  };
 }
 
 /** Mounts of the kernel's table below a directory. */
@@ -24,8 +38,10 @@ export function mountsBelow(dir: string): number {
 export function takeSample(processes: Record<string, number>, root: string, at: number): Sample {
   const sample: Sample = { at, mounts: mountsBelow(root) };
   for (const [name, pid] of Object.entries(processes)) {
-    const { rss, threads } = status(pid);
+    const { rss, shared, threads, mappings } = memoryOf(pid);
     sample[`${name} MiB`] = rss;
+    sample[`${name} shared MiB`] = shared;
+    sample[`${name} mappings`] = mappings;
     sample[`${name} threads`] = threads;
     sample[`${name} descriptors`] = readdirSync(`/proc/${pid}/fd`).length;
   }
@@ -39,6 +55,9 @@ function median(values: number[]): number {
 
 /** What may differ between the second and the last quarter: a part of the value, and an amount. */
 function allowance(what: string): { part: number; amount: number } {
+  if (what.endsWith('shared MiB')) return { part: 0.25, amount: 4 };
+  // They go when their memory is collected.
+  if (what.endsWith('mappings')) return { part: 0.5, amount: 1500 };
   if (what.endsWith('MiB')) return { part: 0.15, amount: 32 };
   if (what.endsWith('threads')) return { part: 0, amount: 2 };
   if (what.endsWith('descriptors')) return { part: 0.1, amount: 32 };

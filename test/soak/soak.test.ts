@@ -1,9 +1,10 @@
-/** The short form of the long run (npm run soak): a quarter of a minute of loads and 150 mounts leave nothing behind. */
+/** The short form of the long run (npm run soak): loads for a quarter of a minute beside 150 mounts, and many mounts alone, leave nothing behind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { mountCycles } from './mount-cycles.ts';
 import { runSoak } from './soak.ts';
 
-test('memory, descriptors, threads and mounts stay flat under load and through mounts and unmounts', async (t) => {
+test('descriptors, threads, mounts and what mounts share stay flat under load and through mounts and unmounts', async (t) => {
   const { trends, faults, cycles } = await runSoak({ seconds: 15, cycles: 150 });
   for (const { what, from, to } of trends) t.diagnostic(`${what}: ${from.toFixed(0)} -> ${to.toFixed(0)}`);
   assert.deepEqual(faults, []);
@@ -12,4 +13,14 @@ test('memory, descriptors, threads and mounts stay flat under load and through m
   const fills = (what: string): boolean => what.endsWith('MiB') || what === 'strata-fs descriptors';
   const grown = trends.filter(({ what, grows }) => grows && !fills(what));
   assert.deepEqual(grown, []);
+});
+
+test('mounts leave no memory behind', async (t) => {
+  const [from, to] = await mountCycles([300, 800]);
+  for (const at of [from!, to!]) t.diagnostic(JSON.stringify(at));
+  assert.ok(to!.shared < 2, 'ledgers of mounts');
+  // The heap is still growing into its size.
+  assert.ok(to!.rss - from!.rss < 30, 'resident memory');
+  // Each mount had two, of which some wait to be collected.
+  assert.ok(to!.mappings - from!.mappings < 700, 'mappings');
 });

@@ -139,7 +139,9 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     // The last close of a killed program ends the mount; on a busy machine that takes its time.
     const kept = (): string[] => {
       const end = takeSample(processes, s.root, seconds);
-      const watched = Object.keys(processes).flatMap((name) => [`${name} descriptors`, `${name} threads`]);
+      const watched = Object.keys(processes).flatMap((name) =>
+        ['descriptors', 'threads', 'shared MiB'].map((what) => `${name} ${what}`),
+      );
       const more = watched.filter((what) => end[what]! > idle[what]! + 4);
       const lines = more.map((what) => `${what}: ${idle[what]} before, ${end[what]} at the end`);
       return mountsBelow(s.root) === 0 ? lines : [`${mountsBelow(s.root)} mounts are left`, ...lines];
