@@ -385,7 +385,8 @@ export interface Fleet {
     } & QuotaOptions,
     progress: Progress,
   ): Promise<{ appliances: { name: string; mac: string; template: string }[]; elapsed_ms: number }>;
-  /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. `mode` (default async): see CloneMode. */
+  /** Makes the appliance `name` from what `source` is at one instant, in milliseconds whatever it holds. `mode` (default async): see CloneMode.
+   * It is there whatever is killed; after a power cut, if anything is that was synced later, or with `sync`. */
   clone(
     /** `path`: the directory of the source that is the clone's root; then all below it is copied. */
     o: { source: string; name: string; path?: string; mode?: CloneMode; ttlSeconds?: number } & PolicySource &

@@ -170,6 +170,23 @@ for (const command of Object.keys(COMMANDS)) {
   });
 }
 
+test('a clone that was acknowledged is there after any kill', async () => {
+  const root = copyOf(w.root, 'run-acknowledged');
+  const taken: string[] = [];
+  let isMade = false;
+  const plane = fakePlane();
+  const onStep = (): void => {
+    if (isMade) taken.push(copyOf(root, `at-acknowledged-${taken.length}`));
+  };
+  const fleet = await openFleetWith({ root, dataPlane: async () => plane }, { onStep });
+  await fleet.clone({ source: 'a', name: 'b', mode: 'lazy' }, noProgress).then(() => {
+    isMade = true;
+  });
+  await fleet.close();
+  assert.ok(taken.length > 0, 'something is left to do after the answer');
+  for (const one of taken) assert.ok('b' in ((await recovered(one))['appliances'] as object));
+});
+
 test('a process that is really killed leaves the state before or after', async () => {
   const old = await recovered(copyOf(w.root, 'old'));
   for (const at of [4, 9]) {

@@ -166,8 +166,9 @@ function fleetOf(context: FleetContext, notes: string[]): Fleet {
     create: (o, progress) => createAppliances(context, o, progress),
     clone: async ({ path, mode = 'async', ...o }, progress) => {
       if (path !== undefined) return cloneRooted(context, { ...o, path }, progress);
-      const cloned = await cloneAppliance(context, o);
+      const { cloned, onDisk } = await cloneAppliance(context, o);
       await mergeAfterClone(context, cloned.name, mode, progress);
+      if (mode === 'sync') await onDisk;
       return cloned;
     },
     importDir: (o, progress) => importDirectory(context, o, progress),

@@ -16,6 +16,8 @@ export const PENDING = -1_000_000;
 export type SlowJob = { then: 'retry' | 'reply' } & (
   | { kind: 'fsync'; fd: number; dataOnly: boolean; done?: (errno: number) => void }
   | { kind: 'syncfs'; fd: number }
+  /** What these files hold is on the disk before any later change of a name is (see keepsOrder); 0 or an errno. */
+  | { kind: 'write-out'; fds: number[]; done: (errno: number) => void }
   /** Copies [0, sizeBytes) sparsely from one open file to another (FICLONE first, then copy_file_range / SEEK_DATA). */
   | { kind: 'copy-data'; fromFd: number; toFd: number; sizeBytes: number; done?: (errno: number) => void }
   | {
@@ -268,7 +270,7 @@ export interface ChangedFile {
 
 /** A freeze of the private layer of a VLFS that is served meanwhile: nothing that one can see changes, so the kernel is told nothing. */
 export interface FreezeWork {
-  /** As RelayerWork.step; after commit(): 'ready' when the copies of open files are on the disk. */
+  /** As RelayerWork.step; after commit(): 'ready' when the copies of open files are on the disk as soon as any later change of a name is. */
   step(untilMs: number): 'more' | 'ready' | SlowJob;
   /**
    * Once ready, and while no job changes files: the freeze, in one turn. 'wait': to be stepped until it is ready again. Files: nothing was done, because they

@@ -27,6 +27,8 @@ export interface Step {
   prepares?: string;
   /** Bytes of the log when the command had been acknowledged. */
   acknowledged: number;
+  /** It is on the disk with the next step at the latest. */
+  isLater?: boolean;
   after: Picture;
 }
 
@@ -76,7 +78,18 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
   /** One command that changes state. */
   async function step(...args: string[]): Promise<void> {
     await s.json(...args);
-    await acknowledge({ name: args.join(' '), acknowledged: disk.position() });
+    const isLater = args[0] === 'clone' && !args.includes('sync');
+    await acknowledge({ name: args.join(' '), acknowledged: disk.position(), isLater });
+  }
+
+  /** A clone, and then a sync of one file in its source, with which the clone is on the disk. */
+  async function cloneAndSync(source: string, name: string, file: string): Promise<void> {
+    await s.json('clone', source, name);
+    const acknowledged = disk.position();
+    writeFileSync(join(view(source), file), `after ${name}\n`, { flush: true });
+    const synced = disk.position();
+    await acknowledge({ name: `clone ${source} ${name}`, prepares: source, acknowledged, isLater: true });
+    await acknowledge({ name: `a sync in ${source}`, prepares: source, acknowledged: synced });
   }
 
   /** Changes files of an appliance and brings them to the disk. */
@@ -151,7 +164,7 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
     writeFileSync(join(view('a'), 'etc/tool.conf'), '2\n');
     rmSync(join(view('a'), 'etc/new'));
   });
-  await step('clone', 'a', 'mounted');
+  await cloneAndSync('a', 'mounted', 'etc/synced');
   await step('reset', 'a', '--keep', '/etc/one', '--keep', '/etc/tool.conf');
   await step('revert', 'a', '/etc/tool.conf');
   await step('umount', 'a');

@@ -11,7 +11,11 @@ export function verdictOn(life: Life, result: Replayed): string[] {
   const { found, error, position } = result;
   if (found === null) return [error ?? 'nothing was found'];
   const wrong = [...found.problems];
-  const at = life.steps.findLastIndex(({ acknowledged }) => acknowledged <= position);
+  const last = life.steps.findLastIndex(({ acknowledged }) => acknowledged <= position);
+  // What is on the disk only later may be missing.
+  const isBefore =
+    life.steps[last]!.isLater === true && isDeepStrictEqual(found.picture, life.steps[last - 1]!.after);
+  const at = isBefore ? last - 1 : last;
   const before = life.steps[at]!.after;
   const next = life.steps[at + 1];
   const isEither = [before, next?.after].some((picture) => isDeepStrictEqual(found.picture, picture));

@@ -91,7 +91,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
     path: 'clone',
     summary: 'Make an appliance from what another one is now',
     details:
-      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. Clones of clones have several frozen layers: small ones are merged, in the background unless --mode says otherwise. A clone has the quota of its source, unless another is given. With SOURCE:/PATH all below the path is copied (by shared blocks where possible) to an appliance of its own, which does not follow updates.',
+      'Takes milliseconds, whatever the source holds. From then on neither sees what the other writes. Both share what is there now as frozen layers; either may be deleted first. Clones of clones have several frozen layers: small ones are merged, in the background unless --mode says otherwise. A clone has the quota of its source, unless another is given. When the command ends the clone is there whatever is killed; on the disk it is a moment later (with --mode sync: then), and at the latest with whatever is synced after it in either of the two. With SOURCE:/PATH all below the path is copied (by shared blocks where possible) to an appliance of its own, which does not follow updates.',
     args: [
       {
         name: 'SOURCE',
@@ -107,7 +107,7 @@ export const APPLIANCE_COMMANDS: CommandSpec[] = [
         value: 'MODE',
         choices: ['lazy', 'async', 'sync'],
         description:
-          'async (default): frozen layers are merged later; sync: before the command ends; lazy: never',
+          'async (default): frozen layers are merged later; sync: before the command ends, and the clone is on the disk then; lazy: never',
       },
       TTL_OPTION,
       ...POLICY_OPTIONS,

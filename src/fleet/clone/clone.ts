@@ -27,11 +27,11 @@ import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet, PolicySource, QuotaOptions } from '../contract.ts';
 import { familyOf, snapshotOf, splitPlace } from '../family/record.ts';
 import { endOf } from '../family/ttl.ts';
-import { baseOf, stageBase } from '../import/base.ts';
+import { baseOf, baseTexts } from '../import/base.ts';
 import { refuseLingering } from '../mounts/mount-list.ts';
 import { clonePolicy, type Stricter } from '../policy/apply.ts';
 import { policyStep } from '../policy/record.ts';
-import { stageQuota, stageUsage } from '../quota/quotas.ts';
+import { quotaTexts } from '../quota/quotas.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
 import { readJsonIfThere, readTextIfThere, removeTree } from '../state/files.ts';
 import type { JournalStep } from '../state/journal.ts';
@@ -40,7 +40,7 @@ import { inState } from '../state/paths.ts';
 import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
 import type { Definition } from '../templates/generations.ts';
 import { elapsed } from '../templates/templates.ts';
-import { freezeSource } from './freeze-source.ts';
+import { type Frozen, freezeUnsettled } from './freeze-source.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { copyOwnGeneration } from './own-layers.ts';
 
@@ -54,13 +54,17 @@ interface Staged {
   steps: JournalStep[];
 }
 
-/** Makes the appliance `name` from what `source` is at one instant. Acknowledged once nothing can undo it; the locks are held a little longer. */
+/**
+ * Makes the appliance `name` from what `source` is at one instant. It is there once no kill can undo it; the locks are held a little longer. `onDisk`: resolves when it is
+ * on the disk; before that a power cut may undo it, together with all that was written since.
+ */
 export function cloneAppliance(
   context: FleetContext,
   options: Parameters<Fleet['clone']>[0],
-): Promise<Cloned> {
+): Promise<{ cloned: Cloned; onDisk: Promise<void> }> {
   return new Promise((resolve, reject) => {
-    makeClone(context, options, resolve).catch(reject);
+    const onDisk = makeClone(context, options, (cloned) => resolve({ cloned, onDisk }));
+    onDisk.catch(reject);
   });
 }
 
@@ -75,28 +79,31 @@ async function makeClone(
   const grafted = (options.grafts ?? []).map(({ appliance }) => appliance);
   const { name: source, snapshot } = splitPlace(options.source);
   const locked = [...new Set([source, name, ...grafted])].map(applianceLock);
-  await context.locks.with(locked, async () => {
-    // Under the lock: a mount that is just being made must be seen, or its private layer would be exchanged below it.
-    const plane = await servedBy(context, source);
-    if (plane === null && snapshot === null) await refuseLingering(context, [source]);
+  const sync = await context.locks.with(locked, async () => {
+    // Under the lock: a mount that is just being made must be seen, or its private layer would be exchanged below it. Answered while the policy is looked at.
+    const asked = servedBy(context, source);
+    asked.catch(() => {});
     const row = applianceRow(context, source);
     if (snapshot !== null) snapshotOf(row, snapshot);
     refuseExisting(context, [name], null);
     refuseSealed(context, row.name);
     const policy = await policyFor(context, row, options);
     try {
+      const plane = await asked;
       if (plane === null && snapshot === null) {
+        await refuseLingering(context, [source]);
         finishPrivate(vlfsSpec(context, row));
         // Copies of a few blocks over a layer's file are read slowly once they are frozen. Slow, so it holds no commit.
         await completePrivate(applianceDirs(context.paths, row.name).privateDir);
       }
-      await context.locks.with([COMMIT], () =>
+      return await context.locks.with([COMMIT], () =>
         cloneNow(context, { source: row.name, name, policy, options, plane, started, done }),
       );
     } finally {
       policy.discard();
     }
   });
+  await sync();
 }
 
 /** The data plane, when it serves the appliance; else null. */
@@ -114,7 +121,7 @@ async function policyFor(context: FleetContext, row: CatalogRow, options: Policy
   return clonePolicy(context, row, options);
 }
 
-/** Under the locks of source and clone, and the commit lock. `plane`: it serves the source. */
+/** Under the locks of source and clone, and the commit lock. `plane`: it serves the source. Gives what waits until all is on the disk. */
 async function cloneNow(
   context: FleetContext,
   o: {
@@ -126,23 +133,29 @@ async function cloneNow(
     started: number;
     done: (cloned: Cloned) => void;
   },
-): Promise<void> {
+): Promise<() => Promise<void>> {
   const { name, policy, plane, started, done } = o;
   const row = applianceRow(context, o.source);
   refuseExisting(context, [name], null);
   refuseSealed(context, row.name);
   settleSealed(context, row.name, applianceDefinition(context, row).record);
   const { snapshot } = splitPlace(o.options.source);
-  const { source, id } = snapshot === null ? await freezeSource(context, row, plane) : asItWas(row, snapshot);
-  const staged = await stage(context, { row: source, id, name, policy, options: o.options });
-  const record = await commit(context, staged);
-  const { mac, template, frozen } = staged.target;
-  done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
-  await context.journal.settle(record);
+  let sync = async (): Promise<void> => {};
+  try {
+    const { source, id } =
+      snapshot === null ? await freezeUnsettled(context, row, plane) : asItWas(row, snapshot);
+    const staged = await stage(context, { row: source, id, name, policy, options: o.options });
+    await commit(context, staged);
+    const { mac, template, frozen } = staged.target;
+    done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
+  } finally {
+    sync = await context.journal.settle();
+  }
+  return sync;
 }
 
 /** The source at a snapshot: that is frozen already. */
-function asItWas(row: CatalogRow, snapshot: string): { source: CatalogRow; id: FrozenId | null } {
+function asItWas(row: CatalogRow, snapshot: string): Frozen {
   const { frozen } = snapshotOf(row, snapshot);
   return { source: { ...row, frozen }, id: frozen[0] ?? null };
 }
@@ -167,10 +180,10 @@ async function stage(
     const expires = endOf(o.options.ttlSeconds);
     const { privateDir } = applianceDirs(paths, row.name);
     const { state, texts } = stageAppliance(context, row, { id, name, mac, expires, dir });
-    stageQuota(join(dir, 'appliance'), o.options, readLimits(privateDir), true);
     // What a policy hides of it is found when the clone is first mounted.
     const usage = readUsage(privateDir);
-    if (usage !== null) stageUsage(join(dir, 'appliance'), { ...usage, state: 'stale' }, true);
+    const stale = usage === null ? null : { ...usage, state: 'stale' as const };
+    texts.push(...quotaTexts(o.options, readLimits(privateDir), stale));
     const from = inState(paths, dir);
     const to = join('appliances', name);
     const steps: JournalStep[] = [
@@ -228,7 +241,7 @@ function stageAppliance(
     ...(o.expires === null ? {} : { expires: o.expires }),
   };
   texts.push(['state.json', `${JSON.stringify(state)}\n`]);
-  stageBase(at, baseOf(context.paths, row.name));
+  texts.push(...baseTexts(baseOf(context.paths, row.name)));
   // What is judged at open in the source is so in the clone.
   const onOpen = readTextIfThere(onOpenFile(privateDir));
   if (onOpen !== null) texts.push([basename(onOpenFile(privateDir)), onOpen]);
@@ -236,12 +249,11 @@ function stageAppliance(
   return { state, texts };
 }
 
-/** The clone is there, and will be after a power cut. Gives the journal's record, to be settled. */
-async function commit(context: FleetContext, staged: Staged): Promise<string> {
+/** The clone is there, whatever is killed. The journal is to be settled. */
+async function commit(context: FleetContext, staged: Staged): Promise<void> {
   context.onStep('clone-staged');
-  const record = await context.journal.commitFirst('clone', staged.steps);
+  await context.journal.commitFirst('clone', staged.steps);
   if (staged.definition !== null) context.ownDefinitions.set(staged.target.name, staged.definition);
   context.catalog.put([staged.target]);
   context.onStep('catalog');
-  return record;
 }

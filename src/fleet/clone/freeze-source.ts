@@ -11,7 +11,7 @@ import type { CatalogRow } from '../appliances/catalog.ts';
 import { applianceDirs } from '../appliances/private-files.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import { ownFrozenSteps } from '../policy/record.ts';
-import { keepOrder, namesIn, replaceFile } from '../state/files.ts';
+import { keepOrder, namesIn } from '../state/files.ts';
 import { applianceStack, vlfsSpec } from '../templates/follow.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { frozenListStep, setFrozenList } from './frozen-list.ts';
@@ -19,15 +19,35 @@ import { frozenListStep, setFrozenList } from './frozen-list.ts';
 /** Freezes that may turn out to be of no one instant. Each leaves a layer that shows nothing. */
 const TRIES = 4;
 
+export interface Frozen {
+  /** The source as it is then. */
+  source: CatalogRow;
+  /** The new layer; null: it needed none. */
+  id: FrozenId | null;
+}
+
 /**
- * Under the source's lock and the commit lock. `plane`: it serves the source. Gives the source as it is then, and the new layer (null: it needed none). Throws BUSY when no
- * instant is found because a program stores through a mapping without rest.
+ * Under the source's lock and the commit lock. `plane`: it serves the source. Throws BUSY when no instant is found because a program stores through a mapping without
+ * rest.
  */
 export async function freezeSource(
   context: FleetContext,
   row: CatalogRow,
   plane: DataPlane | null,
-): Promise<{ source: CatalogRow; id: FrozenId | null }> {
+): Promise<Frozen> {
+  try {
+    return await freezeUnsettled(context, row, plane);
+  } finally {
+    await context.journal.settle();
+  }
+}
+
+/** As freezeSource; the journal is to be settled before the commit lock is released. */
+export async function freezeUnsettled(
+  context: FleetContext,
+  row: CatalogRow,
+  plane: DataPlane | null,
+): Promise<Frozen> {
   let from = row;
   for (let tries = 0; tries < TRIES; tries++) {
     const { source, id, isExact } = await freezeOnce(context, from, plane);
@@ -43,7 +63,7 @@ async function freezeOnce(
   context: FleetContext,
   row: CatalogRow,
   plane: DataPlane | null,
-): Promise<{ source: CatalogRow; id: FrozenId | null; isExact: boolean }> {
+): Promise<Frozen & { isExact: boolean }> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
   if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0))
@@ -58,11 +78,7 @@ async function freezeOnce(
   context.onStep('freeze-staged');
   // The policy first: a layer that it names and that is not there yet changes nothing.
   const steps = [...ownFrozenSteps(paths, row.name, id), frozenListStep(context, row, frozen)];
-  keepOrder(paths.frozen);
-  for (const step of steps) {
-    if (step.do === 'write') replaceFile(join(context.root, step.path), step.text, { syncParent: false });
-    context.onStep('listed');
-  }
+  await context.journal.commitFirst('freeze', steps);
   context.catalog.put([source]);
   keepOrder(paths.frozen);
   let isExact = true;

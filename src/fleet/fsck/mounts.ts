@@ -5,7 +5,8 @@ import { asStrataError } from '../../base/index.ts';
 import { mountRecords } from '../gc/references.ts';
 import { sealedMounts } from '../sealed/door.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
-import { namesIn, readJsonIfThere } from '../state/files.ts';
+import { namesIn } from '../state/files.ts';
+import { readRecord, recordNames } from '../state/journal-records.ts';
 import { COMMIT } from '../state/locks.ts';
 import { applianceStack, mountedStacks } from '../templates/follow.ts';
 import { examine, type Finding, type FsckRun, report } from './run.ts';
@@ -14,26 +15,23 @@ import { examine, type Finding, type FsckRun, report } from './run.ts';
 export async function checkJournal(run: FsckRun): Promise<void> {
   const dir = join(run.context.root, 'journal');
   await examine(run, () =>
-    namesIn(dir)
-      .filter((name) => name.endsWith('.json') && !name.startsWith('.'))
-      .map((name): Finding => {
-        const object = `journal/${name}`;
-        try {
-          const record = readJsonIfThere(join(dir, name));
-          const op = typeof record?.['op'] === 'string' ? record['op'] : 'a command';
-          return {
-            object,
-            problem: `${op} has committed but is not complete`,
-            remedy: 'strata daemon restart completes it',
-          };
-        } catch (error) {
-          return {
-            object,
-            problem: asStrataError(error).message,
-            remedy: `move ${join(dir, name)} away, then: strata daemon restart`,
-          };
-        }
-      }),
+    recordNames(dir).map((name): Finding => {
+      const object = `journal/${name}`;
+      try {
+        const op: unknown = readRecord(join(dir, name))?.op;
+        return {
+          object,
+          problem: `${typeof op === 'string' ? op : 'a command'} has committed but is not complete`,
+          remedy: 'strata daemon restart completes it',
+        };
+      } catch (error) {
+        return {
+          object,
+          problem: asStrataError(error).message,
+          remedy: `move ${join(dir, name)} away, then: strata daemon restart`,
+        };
+      }
+    }),
   );
 }
 

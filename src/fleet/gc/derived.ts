@@ -17,8 +17,9 @@ import { endStaleRuns } from '../mounts/runs.ts';
 import { policyRecord } from '../policy/record.ts';
 import { sealedMounts } from '../sealed/door.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
-import { isThere, namesIn, readJsonIfThere, readTextIfThere } from '../state/files.ts';
-import type { JournalRecord, JournalStep } from '../state/journal.ts';
+import { isThere, namesIn, readTextIfThere } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
+import { readRecord, recordNames } from '../state/journal-records.ts';
 import { applianceDefinition } from '../templates/follow.ts';
 import { unitDirKey } from './generations.ts';
 import { mountRecords } from './references.ts';
@@ -181,16 +182,19 @@ function isDone(root: string, step: JournalStep): boolean {
 export async function collectJournal(run: GcRun): Promise<void> {
   const { root } = run.context;
   const dir = join(root, 'journal');
-  const records: Garbage[] = namesIn(dir)
-    .filter((name) => name.endsWith('.json') && !name.startsWith('.'))
-    .map((name) => ({ kind: 'journal', name: `journal/${name}`, path: join(dir, name), trashDir: null }));
+  const garbage = (name: string): Garbage => ({
+    kind: 'journal',
+    name: `journal/${name}`,
+    path: join(dir, name),
+    trashDir: dir,
+  });
   const isComplete = ({ path }: Garbage): boolean => {
     try {
-      const record = readJsonIfThere(path) as JournalRecord | null;
+      const record = readRecord(path);
       return record?.format === 1 && record.steps.every((step) => isDone(root, step));
     } catch {
       return false;
     }
   };
-  await takeAway(run, records, () => isComplete);
+  await takeAway(run, recordNames(dir).map(garbage), () => isComplete);
 }

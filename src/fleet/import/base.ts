@@ -12,6 +12,7 @@ import { mountedDirs } from '../gc/references.ts';
 import { type Garbage, type GcRun, takeAway } from '../gc/trash.ts';
 import type { GcJob } from '../gc/worker.ts';
 import { isThere, namesIn, readTextIfThere, removeTree, writeNewFile } from '../state/files.ts';
+import { recordNames, recordText } from '../state/journal-records.ts';
 import { COMMIT } from '../state/locks.ts';
 import type { FleetPaths } from '../state/paths.ts';
 import { stackOfLevels } from '../templates/compose.ts';
@@ -36,7 +37,12 @@ export function baseOf(paths: FleetPaths, name: string): BaseId | null {
 
 /** Writes the base of an appliance that is being made. */
 export function stageBase(dir: string, id: BaseId | null): void {
-  if (id !== null) writeNewFile(join(dir, 'base'), `${id}\n`);
+  for (const [file, text] of baseTexts(id)) writeNewFile(join(dir, file), text);
+}
+
+/** The same as files and what they hold. */
+export function baseTexts(id: BaseId | null): [string, string][] {
+  return id === null ? [] : [['base', `${id}\n`]];
 }
 
 /** The level of a base that stands in `dir`. */
@@ -59,8 +65,8 @@ export function withBase(paths: FleetPaths, name: string, stack: StackSpec): Sta
 /** Removes what was staged for an import that failed, unless the journal has decided on it: then the next opening completes it. */
 export function discardStage(context: FleetContext, stage: string): void {
   const journal = join(context.root, 'journal');
-  const isDecided = namesIn(journal).some((record) =>
-    readTextIfThere(join(journal, record))?.includes(basename(stage)),
+  const isDecided = recordNames(journal).some((record) =>
+    recordText(join(journal, record))?.includes(basename(stage)),
   );
   if (!isDecided) removeTree(stage);
 }

@@ -35,9 +35,20 @@ export function stageQuota(
   inherited: QuotaLimits | null,
   sync: boolean,
 ): void {
+  for (const [file, text] of quotaTexts(options, inherited, null)) writeNewFile(join(dir, file), text, sync);
+}
+
+/** The same as files and what they hold. `usage`: what it takes, if that is known. */
+export function quotaTexts(
+  options: QuotaOptions,
+  inherited: QuotaLimits | null,
+  usage: Usage | null,
+): [string, string][] {
   const limits = changed(inherited ?? NONE, options);
-  if (limits.bytes === null && limits.inodes === null) return;
-  writeNewFile(join(dir, 'quota.json'), formatLimits(limits), sync);
+  if (limits.bytes === null && limits.inodes === null) return [];
+  const texts: [string, string][] = [['quota.json', formatLimits(limits)]];
+  if (usage !== null) texts.push(['usage', formatUsage(usage)]);
+  return texts;
 }
 
 /** A new appliance takes nothing, and that is known. */

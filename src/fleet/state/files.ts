@@ -13,15 +13,14 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statfsSync,
   symlinkSync,
   writeSync,
 } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { asStrataError, StrataError } from '../../base/index.ts';
-import { AT_FDCWD, syncfs } from '../../sys/index.ts';
+import { AT_FDCWD, cleanPagesAside, keepsOrder, syncfs } from '../../sys/index.ts';
 import { latin1, removeEntry } from '../merge-layers/untrusted-tree.ts';
 
 /** Makes the entries of a directory durable. */
@@ -45,15 +44,23 @@ export function syncFileSystem(dir: string): void {
   }
 }
 
-const EXT4 = 0xef53;
-const XFS = 0x58465342;
-
 /**
  * Before a change that must not be on the disk without those before it. Where the file system keeps names in one journal, in the order of the changes, there is
  * nothing to do; else all is written back.
  */
 export function keepOrder(dir: string): void {
-  if (![EXT4, XFS].includes(statfsSync(dir).type)) syncFileSystem(dir);
+  if (!keepsOrder(dir)) syncFileSystem(dir);
+}
+
+/**
+ * In a thread: the content of a file is on the disk before any later change of a name is, on a file system that keeps order. Waits for the disk, but not for the journal.
+ * Nothing to do when it is gone.
+ */
+export async function writeOutAside(path: string): Promise<void> {
+  await withOpen(path, async ({ fd }) => {
+    const result = await cleanPagesAside(fd);
+    if (result < 0) throw new StrataError('IO', `cannot write ${path} to the disk (errno ${-result})`);
+  });
 }
 
 /** As syncFileSystem, for a file system on which appliances may be writing: this process does not stand still meanwhile. */
@@ -78,11 +85,15 @@ export function writeNewFile(path: string, content: string | Uint8Array, sync = 
 }
 
 /** Brings a file or directory to the disk in a thread; nothing to do when it is gone. */
-export async function syncAside(path: string): Promise<void> {
+export function syncAside(path: string): Promise<void> {
+  return withOpen(path, (handle) => handle.sync());
+}
+
+async function withOpen(path: string, use: (handle: FileHandle) => Promise<void>): Promise<void> {
   try {
     const handle = await open(path, 'r');
     try {
-      await handle.sync();
+      await use(handle);
     } finally {
       await handle.close();
     }

@@ -1,27 +1,36 @@
 /**
  * The intent journal: one command's changes as a list of idempotent steps in ROOT/journal/ID.json. Everything a command makes
  * is first staged (and synced) beside its place; writing the record is the moment of commit; then the steps are done and the
- * record is removed. Keeps true: a record found at open is rolled forward, so kill -9 anywhere leaves before or after. At most one
- * record exists at a time (the caller holds the commit lock), and its removal is durable before the command is acknowledged, so a power
- * cut never repeats a command over what was done after it.
+ * record is removed. Keeps true: a record found at open is rolled forward, so kill -9 anywhere leaves before or after. Records exist only while
+ * the commit lock is held, and are rolled forward, and removed, in their order; a removal is on the disk before what is done after it, so a power
+ * cut never repeats a command over that.
  */
 import { randomBytes } from 'node:crypto';
-import { renameSync, rmSync } from 'node:fs';
+import { renameSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { StrataError } from '../../base/index.ts';
+import { keepsOrder } from '../../sys/index.ts';
 import {
   isThere,
   keepOrder,
   makeDirectory,
-  namesIn,
-  readJsonIfThere,
   removeTree,
   replaceFile,
   replaceLink,
   syncAside,
   syncDirectory,
+  writeOutAside,
 } from './files.ts';
+import {
+  FILE,
+  NOTE,
+  readRecord,
+  recordNames,
+  removeParts,
+  removeRecord,
+  writeRecord,
+} from './journal-records.ts';
 
 /** Steps between two turns of the event loop. */
 const BREATH = 256;
@@ -53,19 +62,26 @@ export interface JournalRecord {
 
 export interface Journal {
   /** Commits: record, steps, parents synced. The record stays until `finish`. While a record cannot be completed (a full disk), no other
-   * begins: the next opening completes it. */
+   * begins: the next opening completes it. What is unsettled is settled first. */
   commit(op: string, steps: JournalStep[], followUps?: FollowUp[]): Promise<string>;
   /**
-   * As commit, but what the steps change is not on the disk yet: the record is, which does them again after a power cut. To be followed by `settle`, under the same
-   * commit lock, which may be after the command was acknowledged.
+   * As commit, but waits for no disk where the file system keeps order: a kill at any moment leaves before or after, and so does a power cut, after which it is there if anything is
+   * that was changed later; else the record is on the disk. Nothing that is staged may have content. To be followed by `settle`, under the same commit lock, which may be
+   * after the command was acknowledged.
    */
-  commitFirst(op: string, steps: JournalStep[]): Promise<string>;
-  /** Brings what commitFirst did to the disk, aside, and finishes it. */
-  settle(id: string): Promise<void>;
+  commitFirst(op: string, steps: JournalStep[]): Promise<void>;
+  /** Writes out what commitFirst did since the last call, aside, and finishes it. Gives what waits until all is on the disk, for which no lock is needed. */
+  settle(): Promise<() => Promise<void>>;
   /** The command is complete, follow-ups included. */
   finish(id: string): void;
   /** Rolls records of a killed process forward; gives them back, oldest first, still unfinished. */
   recover(): Promise<{ id: string; record: JournalRecord }[]>;
+}
+
+/** What steps changed: directories, and files that they wrote. */
+interface Touched {
+  parents: Set<string>;
+  files: Set<string>;
 }
 
 /** `onStep` is called at every boundary between two changes on disk (crash tests kill there). */
@@ -81,16 +97,16 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     return join(root, clean);
   }
 
-  /** `synced`: what is written is on the disk, but for the names in `touched`; else it is among them. */
-  function apply(step: JournalStep, touched: Set<string>, synced: boolean): void {
+  /** `synced`: what is written is on the disk, but for the names in `touched`. */
+  function apply(step: JournalStep, { parents, files }: Touched, synced: boolean): void {
     if (step.do === 'rename' || step.do === 'replace') {
       const from = inRoot(step.from);
       const to = inRoot(step.to);
-      touched.add(dirname(from));
-      touched.add(dirname(to));
+      parents.add(dirname(from));
+      parents.add(dirname(to));
       if (!isThere(from)) return;
       if (step.do === 'replace' && isThere(to)) {
-        touched.add(dirname(inRoot(step.trash)));
+        parents.add(dirname(inRoot(step.trash)));
         renameSync(to, inRoot(step.trash));
         onStep('replaced');
       }
@@ -101,94 +117,116 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
       const to = inRoot(step.to);
       if (isThere(to) || !isThere(step.from)) return;
       renameSync(step.from, to);
-      touched.add(dirname(step.from));
-      touched.add(dirname(to));
+      parents.add(dirname(step.from));
+      parents.add(dirname(to));
       return;
     }
     const path = inRoot(step.path);
-    touched.add(dirname(path));
+    parents.add(dirname(path));
     if (step.do === 'link') replaceLink(path, step.target);
     else if (step.do === 'write') {
       replaceFile(path, step.text, { sync: synced, syncParent: false });
-      if (!synced) touched.add(path);
+      files.add(path);
     } else removeTree(path);
   }
 
-  async function applyAll(record: JournalRecord, synced = true): Promise<Set<string>> {
-    const touched = new Set<string>();
+  async function applyAll(record: JournalRecord, synced = true): Promise<Touched> {
+    const touched: Touched = { parents: new Set(), files: new Set() };
     for (const [at, step] of record.steps.entries()) {
       apply(step, touched, synced);
       if (at % BREATH === BREATH - 1) await breathe();
       onStep(step.do);
     }
     if (!synced) return touched;
-    for (const parent of touched) if (isThere(parent)) syncDirectory(parent);
+    for (const parent of touched.parents) if (isThere(parent)) syncDirectory(parent);
     onStep('synced');
     return touched;
   }
 
   let stuck: string | null = null;
+  let lastMs = 0;
+
+  /** Names sort in the order in which they are made. */
+  function newId(): string {
+    lastMs = Math.max(Date.now(), lastMs + 1);
+    return `${lastMs.toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
+  }
 
   /** Writes the record and does its steps. Gives what is not on the disk yet. */
   async function carryOut(
     record: JournalRecord,
-    synced: boolean,
-  ): Promise<{ id: string; left: Set<string> }> {
+    { synced, kind }: { synced: boolean; kind: string },
+  ): Promise<{ id: string; left: Touched }> {
     const { op } = record;
-    const id = `${Date.now().toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
+    const id = `${newId()}${kind}`;
     if (stuck !== null) {
       throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
         hint: 'free some space, then: strata daemon restart',
       });
     }
     onStep('before-record');
-    replaceFile(join(dir, `${id}.json`), JSON.stringify(record));
+    writeRecord(join(dir, id), record);
     onStep('record');
     try {
       return { id, left: await applyAll(record, synced) };
     } catch (error) {
-      stuck = `${op}, journal/${id}.json`;
+      stuck = `${op}, journal/${id}`;
       throw error;
     }
   }
 
-  const unsettled = new Map<string, Set<string>>();
+  /** What is to be written out of records that are not settled, the oldest first. */
+  const unsettled = new Map<string, Touched>();
+  const isOrdered = keepsOrder(dir);
 
   const journal: Journal = {
     async commit(op, steps, followUps = []) {
-      return (await carryOut({ format: 1, op, steps, followUps }, true)).id;
+      await journal.settle();
+      const how = { synced: true, kind: FILE };
+      return (await carryOut({ format: 1, op, steps, followUps }, how)).id;
     },
     async commitFirst(op, steps) {
       // What is staged for the steps.
       keepOrder(root);
-      const { id, left } = await carryOut({ format: 1, op, steps, followUps: [] }, false);
+      const how = { synced: false, kind: isOrdered ? NOTE : FILE };
+      const { id, left } = await carryOut({ format: 1, op, steps, followUps: [] }, how);
       unsettled.set(id, left);
-      return id;
     },
-    async settle(id) {
+    async settle() {
+      if (unsettled.size === 0) return async () => {};
       onStep('before-settle');
       try {
+        const left = [...unsettled.values()];
+        const files = new Set(left.flatMap((one) => [...one.files]));
+        if (isOrdered) await Promise.all([...files].map(writeOutAside));
         // Files before the directories that name them.
-        for (const path of [...(unsettled.get(id) ?? [])].reverse()) await syncAside(path);
+        else
+          for (const path of new Set([...files, ...left.flatMap((one) => [...one.parents])]))
+            await syncAside(path);
       } catch (error) {
-        stuck = `journal/${id}.json`;
+        stuck = [...unsettled.keys()].map((id) => `journal/${id}`).join();
         throw error;
       }
-      unsettled.delete(id);
-      journal.finish(id);
+      for (const id of [...unsettled.keys()]) {
+        onStep('before-finish');
+        removeRecord(join(dir, id));
+        unsettled.delete(id);
+      }
+      if (!isOrdered) await syncAside(dir);
+      onStep('finished');
+      return () => syncAside(dir);
     },
     finish(id) {
       onStep('before-finish');
-      rmSync(join(dir, `${id}.json`), { force: true });
+      removeRecord(join(dir, id));
       syncDirectory(dir);
       onStep('finished');
     },
     async recover() {
       const found: { id: string; record: JournalRecord }[] = [];
-      for (const name of namesIn(dir).sort()) {
-        if (name.startsWith('.tmp-')) rmSync(join(dir, name), { force: true });
-        if (!name.endsWith('.json') || name.startsWith('.')) continue;
-        const record = readJsonIfThere(join(dir, name)) as JournalRecord | null;
+      removeParts(dir);
+      for (const name of recordNames(dir)) {
+        const record = readRecord(join(dir, name));
         if (record === null) continue;
         if (record.format !== 1 || !Array.isArray(record.steps) || !Array.isArray(record.followUps)) {
           throw new StrataError('BAD_FORMAT', `${join(dir, name)} is not a journal record of this version`, {
@@ -196,7 +234,7 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
           });
         }
         await applyAll(record);
-        found.push({ id: name.slice(0, -'.json'.length), record });
+        found.push({ id: name, record });
       }
       return found;
     },

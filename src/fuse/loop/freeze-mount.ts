@@ -24,8 +24,8 @@ export interface FreezeOutcome {
 /** For so long a moment is looked for; with writers held, a shorter time (they are held for as long as that only on an overloaded machine). */
 const PATIENCE_MS = 5000;
 const HELD_MS = 3000;
-/** Turns in which files changed, before they are told. */
-const TRIES = 2;
+/** Turns in which files changed, before they are told: most programs that write rest now and then. */
+const TRIES = 4;
 
 /** What changes files while it runs. */
 const CHANGING: readonly SlowJob['kind'][] = ['truncate', 'fallocate', 'copy-range', 'fill'];

@@ -133,6 +133,8 @@ export async function runPoolJob(job: PoolJob): Promise<number> {
       return job.dataOnly ? sys.fdatasync(job.fd) : sys.fsync(job.fd);
     case 'syncfs':
       return sys.syncfs(job.fd);
+    case 'write-out':
+      return sys.writeOut(job.fds);
     case 'fallocate':
       return sys.fallocate(job.fd, job.mode, job.offset, job.length);
     case 'truncate':

@@ -5,10 +5,8 @@
  */
 import { release } from 'node:os';
 import {
-  cleanPages,
   close,
   copyFileRange,
-  dirtyPages,
   dup,
   E,
   fchmod,
@@ -34,8 +32,11 @@ import {
   SEEK_HOLE,
   type Stat,
   splitXattrList,
+  startWriteback,
+  storedPages,
   unlinkat,
 } from '../../sys/index.ts';
+import type { SlowJob } from '../contract.ts';
 import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
 import { systemFailure } from '../failure.ts';
@@ -51,10 +52,12 @@ export interface Copy {
   before: Stat;
 }
 
-/** Larger files are copied by the pool, before the turn. */
-const SMALL_BYTES = 1 << 20;
-/** Tries in one turn before the turn is given up. */
-const TRIES = 3;
+/** Bytes that are copied in the turn, of the smallest files; the others are copied by the pool, before it. Files may grow in between. */
+const TURN_BYTES = 512 << 10;
+const MOST_TURN_BYTES = 1 << 20;
+/** A turn is given up after this time, but not before so many tries. */
+const TURN_MS = 1;
+const LEAST_TRIES = 2;
 /** A change always changes the change time (multigrain timestamps); before, it has steps of some milliseconds, and tells nothing of a file that may be written. */
 const FINE_TIMES = isSince(6, 13);
 
@@ -66,24 +69,40 @@ function isSince(major: number, minor: number): boolean {
 /** Copies that the pool made, by node. */
 export type Ahead = Map<Node, Copy>;
 
-/** Has the pool copy the large files of which there is no copy, or an old one. */
+/** Has the pool copy files of which there is no copy, or an old one, until what is left is small enough for the turn. */
 export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
   const seen = new Set<Node>();
-  // What is open is asked again after each: programs open and close files meanwhile.
-  for (let file = nextLarge(core, seen); file !== undefined; file = nextLarge(core, seen)) {
-    seen.add(file.node);
-    const known = ahead.get(file.node);
-    if (known !== undefined && !hasChanged({ ...known, file })) continue;
-    if (known !== undefined) dropCopies(core, [known]);
-    ahead.delete(file.node);
-    yield* copyLarge(core, file, ahead);
+  // What is open is asked again after each round: programs open and close files meanwhile.
+  for (;;) {
+    const round = tooMuch(openFiles(core)).filter(({ node }) => !seen.has(node));
+    if (round.length === 0) return;
+    for (const file of round) {
+      seen.add(file.node);
+      if (file.backing.opens === 0) continue;
+      const known = ahead.get(file.node);
+      if (known !== undefined && !hasChanged({ ...known, file })) continue;
+      if (known !== undefined) dropCopies(core, [known]);
+      ahead.delete(file.node);
+      yield* copyLarge(core, file, ahead);
+    }
   }
 }
 
-function nextLarge(core: Core, seen: ReadonlySet<Node>): OpenFile | undefined {
-  return openFiles(core).find(
-    ({ node, fd }) => !seen.has(node) && fstat(fd, now) === 0 && now.size > SMALL_BYTES,
-  );
+/** The largest files, without which the others are not too much for one turn. */
+function tooMuch(files: readonly OpenFile[]): OpenFile[] {
+  let left = TURN_BYTES;
+  return files
+    .map((file) => ({ file, size: sizeOf(file) }))
+    .sort((a, b) => a.size - b.size)
+    .filter(({ size }) => {
+      left -= size;
+      return left < 0;
+    })
+    .map(({ file }) => file);
+}
+
+function sizeOf({ fd }: OpenFile): number {
+  return fstat(fd, now) === 0 ? now.size : 0;
 }
 
 function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
@@ -93,9 +112,10 @@ function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
   let copy: Copy | null = null;
   try {
     copy = newCopy(core, { ...file, fd });
-    if (node.mappers > 0) yield* job({ kind: 'fsync', fd, dataOnly: true });
+    if (node.mappers > 0) yield* inPool((done) => ({ kind: 'fsync', fd, dataOnly: true, done }));
     look(copy);
-    yield* job({ kind: 'copy-data', fromFd: fd, toFd: copy.fd, sizeBytes: copy.before.size });
+    const work = { kind: 'copy-data' as const, fromFd: fd, toFd: copy.fd, sizeBytes: copy.before.size };
+    yield* inPool((done) => ({ ...work, done }));
     ahead.set(node, copy);
   } finally {
     close(fd);
@@ -103,23 +123,21 @@ function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
   }
 }
 
-function* job(work: { kind: 'fsync'; fd: number; dataOnly: boolean } | CopyWork): Steps<void> {
+/** Runs a job in the pool; throws when it fails. */
+export function* inPool(work: (done: (errno: number) => void) => PoolWork): Steps<void> {
   let result = 0;
-  yield slowJob('reply', {
-    ...work,
-    done(errno: number) {
-      result = errno;
-    },
+  const job = work((errno) => {
+    result = errno;
   });
+  yield slowJob('reply', job);
   must(result);
 }
 
-interface CopyWork {
-  kind: 'copy-data';
-  fromFd: number;
-  toFd: number;
-  sizeBytes: number;
-}
+type PoolWork = SlowJob extends infer Job
+  ? Job extends { kind: 'fsync' | 'copy-data' | 'write-out' }
+    ? Omit<Job, 'then'>
+    : never
+  : never;
 
 export interface Taken {
   copies: Copy[];
@@ -143,16 +161,21 @@ export function takeCopies(
     return { copies: [], changed, missing };
   };
   try {
+    let bytes = 0;
     for (const file of files) {
-      must(fstat(file.fd, now));
       const known = ahead.get(file.node);
-      if (known !== undefined) large.push(Object.assign(known, { file }));
-      else if (now.size > SMALL_BYTES) return none([], true);
-      else made.push(newCopy(core, file));
+      if (known !== undefined) {
+        large.push(Object.assign(known, { file }));
+        continue;
+      }
+      bytes += sizeOf(file);
+      if (bytes > MOST_TURN_BYTES) return none([], true);
+      made.push(newCopy(core, file));
     }
     const changes = (copy: Copy): boolean => hasChanged(copy, held);
+    const until = performance.now() + TURN_MS;
     let left: readonly Copy[] = made;
-    for (let tries = 0; tries < TRIES; tries++) {
+    for (let tries = 0; tries < LEAST_TRIES || performance.now() < until; tries++) {
       for (const copy of left) look(copy);
       for (const copy of left) fill(copy);
       const old = large.filter(changes);
@@ -186,7 +209,8 @@ function newCopy(core: Core, file: OpenFile): Copy {
 
 /** From here on a change shows. */
 function look({ file: { fd, node }, before }: Copy): void {
-  if (node.mappers > 0 && dirtyPages(fd) !== 0) cleanPages(fd);
+  // A page that is being written makes the next store to it show as well.
+  if (node.mappers > 0 && storedPages(fd) !== 0) startWriteback(fd);
   must(fstat(fd, before));
   // Waits for a write that is under way.
   if (node.writers > 0) lseek(fd, 0, SEEK_DATA);
@@ -206,7 +230,7 @@ function hasChanged({ file: { fd, node, cached }, before }: Copy, held = NOBODY)
     now.ctimeNsec === before.ctimeNsec &&
     now.mtimeSec === before.mtimeSec &&
     now.mtimeNsec === before.mtimeNsec;
-  return !same || (node.mappers > 0 && dirtyPages(fd) !== 0);
+  return !same || (node.mappers > 0 && storedPages(fd) !== 0);
 }
 
 function fill(copy: Copy): void {

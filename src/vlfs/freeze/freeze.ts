@@ -14,6 +14,7 @@ import {
   fsetxattr,
   fstat,
   futimens,
+  keepsOrder,
   linkat,
   mkdirat,
   newStat,
@@ -28,8 +29,7 @@ import {
   unlinkat,
 } from '../../sys/index.ts';
 import { copyDirectoryAttributes } from '../changes/reset.ts';
-import type { FreezeWork, SlowJob, StackSpec } from '../contract.ts';
-import { slowJob } from '../copy-up/slow-job.ts';
+import type { FreezeWork, StackSpec } from '../contract.ts';
 import { attributesMoved, type Core, step } from '../core.ts';
 import { systemFailure } from '../failure.ts';
 import { encodeIno, INO_XATTR } from '../nodes/ino-xattr.ts';
@@ -41,7 +41,7 @@ import type { HiddenEntries } from '../stack/merged-directory.ts';
 import { closeStack, openStackSteps, type Stack } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
 import { loadAllHidden, openDirectory } from '../whiteouts/whiteout-sets.ts';
-import { type Ahead, type Copy, copyAhead, dropCopies, takeCopies } from './copies.ts';
+import { type Ahead, type Copy, copyAhead, dropCopies, inPool, takeCopies } from './copies.ts';
 import { markOf } from './finish.ts';
 import { isMappedAbove, nameOpenFiles, openFiles, unnamedLinks } from './open-files.ts';
 
@@ -96,7 +96,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       next = null;
       end();
       core.quota?.count?.startAnew();
-      steps = syncCopies(copies);
+      steps = syncCopies(dir, copies);
       return { mapped: mapped.map(({ node }) => node.id) };
     },
     abort() {
@@ -108,21 +108,14 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
   };
 }
 
-/** What the clone is told of is on the disk as the source's programs left it there. */
-function* syncCopies(copies: readonly Copy[]): Steps<void> {
-  for (const { fd } of copies) {
-    let result = 0;
-    const job: SlowJob = slowJob('reply', {
-      kind: 'fsync',
-      fd,
-      dataOnly: false,
-      done(errno) {
-        result = errno;
-      },
-    });
-    yield job;
-    close(fd);
-    must(result);
+/** What the clone is told of is on the disk before it is, as the source's programs left it there. */
+function* syncCopies(dir: string, copies: readonly Copy[]): Steps<void> {
+  const fds = copies.map(({ fd }) => fd);
+  try {
+    if (fds.length > 0 && keepsOrder(dir)) yield* inPool((done) => ({ kind: 'write-out', fds, done }));
+    else for (const fd of fds) yield* inPool((done) => ({ kind: 'fsync', fd, dataOnly: false, done }));
+  } finally {
+    for (const fd of fds) close(fd);
   }
 }
 

@@ -13,7 +13,7 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
-import type { Core, Node } from '../core.ts';
+import type { Backing, Core, Node } from '../core.ts';
 import { nodeAt, refresh } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import type { Steps } from '../steps.ts';
@@ -23,6 +23,8 @@ export interface OpenFile {
   node: Node;
   /** A descriptor of the file. */
   fd: number;
+  /** What that belongs to: without opens it is closed. */
+  backing: Backing;
   /** The kernel keeps its content in the page cache of the mount. */
   cached: boolean;
   names: { parent: Node; name: string }[];
@@ -42,7 +44,7 @@ export function openFiles(core: Core): OpenFile[] {
     const known = [{ parent: node.parent, name: node.name }, ...(node.moreNames?.values() ?? [])];
     const names = known.filter(({ parent, name }) => isAt(core, node, parent, name));
     const cached = backing.cached || !core.passthrough;
-    if (names.length > 0) found.set(node, { node, fd: backing.fd, cached, names });
+    if (names.length > 0) found.set(node, { node, fd: backing.fd, backing, cached, names });
   }
   return [...found.values()];
 }

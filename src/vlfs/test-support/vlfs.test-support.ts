@@ -18,7 +18,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Name } from '../../base/index.ts';
 import { writeTreeIndex } from '../../layer/index.ts';
-import { E, fdatasync, fsync, ftruncate, pread, pwrite } from '../../sys/index.ts';
+import { E, fdatasync, fsync, ftruncate, pread, pwrite, writeOut } from '../../sys/index.ts';
 import {
   type Attr,
   type Caller,
@@ -184,6 +184,10 @@ export function runJob(job: SlowJob): number {
     const result = job.dataOnly ? fdatasync(job.fd) : fsync(job.fd);
     job.done?.(result);
     return result;
+  }
+  if (job.kind === 'write-out') {
+    job.done(writeOut(job.fds));
+    return 0;
   }
   if (job.kind === 'fill') {
     for (let i = 0; i < job.pieces.length; i += 2) {
