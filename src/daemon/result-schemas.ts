@@ -239,6 +239,7 @@ export const RESULT_SCHEMAS = {
         base_updated: Type.Boolean(),
       }),
     ),
+    beyond: Type.Optional(Type.Object({ count, first: text })),
   }),
   revert: Type.Object({ reverted: texts }),
   reset: Type.Object({ name: text, kept: texts }),

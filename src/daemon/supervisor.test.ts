@@ -17,6 +17,7 @@ function fakeWorld() {
     freeze: async () => true,
     revert: async () => [String(pid)],
     reset: async () => {},
+    exchange: async () => {},
     readScanState: async () => {},
     find: async () => ({ pid, mounts: [], isLingering: false }),
     status: async () => ({

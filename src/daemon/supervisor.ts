@@ -124,6 +124,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       // What the first time reverted already is not named by the second.
       revert: (id, paths) => again((plane) => plane.revert(id, paths)),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),
+      exchange: (change) => again((plane) => plane.exchange(change)),
       readScanState: () => again((plane) => plane.readScanState()),
       status: () => again((plane) => plane.status()),
       find: (what) => again((plane) => plane.find(what)),

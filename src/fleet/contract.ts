@@ -7,7 +7,7 @@ import type { UnitMetadata } from '../formats/contract.ts';
 import type { DataPlane } from '../fuse/contract.ts';
 import type { RepositoryConfig, RepositoryKind } from '../repository/contract.ts';
 import type { ScannerKind, ScanResult } from '../scan/contract.ts';
-import type { CacheMode, DiffEntry, MergeConflict } from '../vlfs/contract.ts';
+import type { CacheMode, DiffEntry, Differences, MergeConflict } from '../vlfs/contract.ts';
 
 export interface LdfLine {
   repo: string;
@@ -506,7 +506,7 @@ export interface Fleet {
   finishRun(runId: string): Promise<void>;
 
   /** With `other`, what makes that of `name`; both may be `NAME@SNAPSHOT`, and a snapshot alone is compared with its appliance. */
-  diff(o: { name: string; other?: string; path?: string }): Promise<{ entries: DiffEntry[] }>;
+  diff(o: { name: string; other?: string; path?: string }): Promise<Differences>;
   revert(o: { name: string; paths: string[] }): Promise<{ reverted: string[] }>;
   reset(o: { name: string; keep: string[] }): Promise<{ name: string; kept: string[] }>;
   why(o: { name: string; what: string }): Promise<WhyResult>;

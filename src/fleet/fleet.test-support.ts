@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { noProgress, StrataError } from '../base/index.ts';
 import type { DataPlane, MountInfo, MountRequest } from '../fuse/contract.ts';
 import type { PrivateFile, StackSpec } from '../vlfs/contract.ts';
-import { freezeOffline } from '../vlfs/index.ts';
+import { exchangeOffline, freezeOffline } from '../vlfs/index.ts';
 import type { Fleet } from './contract.ts';
 import { openFleetWith } from './fleet.ts';
 
@@ -19,6 +19,16 @@ export interface FakePlane extends DataPlane {
 }
 
 export function fakePlane(): FakePlane {
+  const shown = new Map<string, StackSpec>();
+  const show = (id: string, stack: StackSpec): void => {
+    shown.set(id, stack);
+    for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
+  };
+  const requestOf = (id: string): MountRequest => {
+    const request = plane.requests.findLast((one) => one.id === id);
+    if (request === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
+    return request;
+  };
   const plane: FakePlane = {
     mounts: [],
     relayers: [],
@@ -28,6 +38,7 @@ export function fakePlane(): FakePlane {
     async mount(request) {
       const { id, mountpoint, vlfs, readOnly } = request;
       plane.requests.push(request);
+      shown.set(id, vlfs.stack);
       plane.mounts.push({
         id,
         mountpoint,
@@ -45,15 +56,17 @@ export function fakePlane(): FakePlane {
     },
     async relayer(changes) {
       plane.relayers.push(changes);
-      for (const { id, stack } of changes)
-        for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
+      for (const { id, stack } of changes) show(id, stack);
     },
     async freeze({ id, stack, dir }) {
-      const request = plane.requests.findLast((one) => one.id === id);
-      if (request === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
-      freezeOffline(request.vlfs, dir);
-      for (const mount of plane.mounts) if (mount.id === id) mount.stackKey = stack.key;
+      freezeOffline(requestOf(id).vlfs, dir);
+      show(id, stack);
       return true;
+    },
+    async exchange({ id, stack, fresh }) {
+      const { vlfs } = requestOf(id);
+      exchangeOffline({ ...vlfs, stack: shown.get(id) ?? vlfs.stack }, stack, fresh);
+      show(id, stack);
     },
     revert: async (_, paths) => paths,
     reset: async () => {},

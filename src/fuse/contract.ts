@@ -2,7 +2,7 @@
  * The data plane as the control plane sees it: one process (strata-fs) that serves every mounted VLFS. stratad starts it,
  * talks to it over a unix socket (one JSON value a line), and finds it again after its own restart.
  */
-import type { CacheMode, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
+import type { CacheMode, FreshPrivate, PrivateFile, StackSpec, VlfsSpec } from '../vlfs/contract.ts';
 
 export interface MountRequest {
   /** Appliance name: one mount each VLFS instance; further mountpoints of the same appliance share the instance by bind mount. */
@@ -63,6 +63,11 @@ export interface DataPlane {
   revert(id: string, paths: string[]): Promise<string[]>;
   /** A fresh private layer, keeping the given paths. */
   reset(id: string, keep: string[]): Promise<void>;
+  /**
+   * Shows another stack of a mounted VLFS, and in the same step, with `fresh`, a fresh private layer; else a layer of the stack that was merged beside comes under the private one:
+   * BUSY, naming the path, when that has changed what the layer changes too. Its programs wait meanwhile. Repeating what was done does nothing.
+   */
+  exchange(change: { id: string; stack: StackSpec; fresh: FreshPrivate | null }): Promise<void>;
   /** Reads ROOT/scan/quarantine and which appliances are checked at open anew; answers when all VLFSs do as they say. */
   readScanState(): Promise<void>;
   status(): Promise<DataPlaneStatus>;

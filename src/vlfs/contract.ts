@@ -262,6 +262,15 @@ export interface ChangeWork<T> {
   step(untilMs: number): 'more' | { result: T };
 }
 
+/**
+ * A fresh private layer for an appliance: `from`/{private, whiteouts}, which take the places of its own; these go to `to`/{private, whiteouts}. What is not in `from` any more
+ * is in place.
+ */
+export interface FreshPrivate {
+  from: string;
+  to: string;
+}
+
 /** A file that programs write past the server. */
 export interface ChangedFile {
   node: number;
@@ -302,6 +311,11 @@ export interface VlfsControl {
   /** Ends with what was reverted; the names that changed are in takeStaleNames. */
   beginRevert(paths: string[]): ChangeWork<string[]>;
   beginReset(keep: string[]): ChangeWork<void>;
+  /**
+   * Shows another stack, and in the same step, with `fresh`, a fresh private layer; else the stack has a layer that was merged beside (`frozen/ID/adopt.json`), which comes under the
+   * private one: BUSY, naming the path, when that has changed what the layer changes too. Repeating what was done already does nothing. The names that changed are in takeStaleNames.
+   */
+  beginExchange(stack: StackSpec, fresh: FreshPrivate | null): ChangeWork<void>;
   /** Reads anew whether contents are judged before they are opened (`on-open.json` beside the private layer). */
   readScanOnOpen(): void;
   /** Reads the limits of what the appliance may take anew (`quota.json` beside the private layer). */
@@ -378,6 +392,12 @@ export interface VlfsSpec {
   denialsFile?: string;
   /** Every copy-up copies the whole file: the private layer is to become a config layer. */
   wholeCopies?: boolean;
+}
+
+export interface Differences {
+  entries: DiffEntry[];
+  /** Paths longer than any program can name: they were not looked at. How many there are, and the first of them; missing: none. */
+  beyond?: { count: number; first: string };
 }
 
 export interface DiffEntry {

@@ -4,6 +4,7 @@ export {
   countAside,
   diffAside,
   diffPairAside,
+  exchangeAside,
   mergeAside,
   ownerAside,
   pruneAside,
@@ -33,6 +34,8 @@ export {
   readWhole,
 } from './delta/outside.ts';
 export { isMarkOfPartial, PARTIAL_XATTR, writeBases } from './delta/partial-form.ts';
+export { ADOPT_FILE, type AdoptFacts } from './exchange/adopt.ts';
+export { emptyRoot, NEW_ROOT, rootFactsOf } from './exchange/root-facts.ts';
 export { markOf as settlingFile } from './freeze/finish.ts';
 export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
@@ -52,6 +55,7 @@ export {
 } from './nodes/kept-inodes.ts';
 export {
   copyRootAttributes,
+  exchangeOffline,
   finishPrivate,
   freezeOffline,
   type PathOwner,

@@ -15,8 +15,9 @@ import {
 } from '../sys/index.ts';
 import { copyDirectoryAttributes, reset } from './changes/reset.ts';
 import { revert } from './changes/revert.ts';
-import type { VlfsSpec } from './contract.ts';
+import type { FreshPrivate, StackSpec, VlfsSpec } from './contract.ts';
 import { directoryByPath } from './copy-up/copy-up-links.ts';
+import { exchange } from './exchange/exchange.ts';
 import { systemFailure } from './failure.ts';
 import { finishFreeze } from './freeze/finish.ts';
 import { closeCore, openCore } from './open-core.ts';
@@ -46,6 +47,18 @@ export function resetOffline(spec: VlfsSpec, keep: readonly string[]): void {
   const core = openCore(spec);
   try {
     finished(reset(core, keep));
+  } finally {
+    closeCore(core);
+  }
+}
+
+/** As VlfsControl.beginExchange, for a VLFS that nobody has mounted. */
+export function exchangeOffline(spec: VlfsSpec, stack: StackSpec, fresh: FreshPrivate | null): void {
+  forgetUsage(spec.privateDir);
+  const core = openCore(spec);
+  try {
+    finishFreeze(core);
+    finished(exchange(core, stack, fresh));
   } finally {
     closeCore(core);
   }

@@ -5,6 +5,7 @@ import { readScanOnOpen } from './checks/scan-on-open.ts';
 import type {
   ChangeWork,
   FreezeWork,
+  FreshPrivate,
   PrivateFile,
   RelayerWork,
   SlowJob,
@@ -15,6 +16,9 @@ import type {
 } from './contract.ts';
 import type { Core, Node } from './core.ts';
 import { takeFill } from './delta/fill.ts';
+import { finishAdoption } from './exchange/carry-out.ts';
+import { exchange } from './exchange/exchange.ts';
+import { finishFresh } from './exchange/fresh-private.ts';
 import { finishFreeze } from './freeze/finish.ts';
 import { beginFreeze } from './freeze/freeze.ts';
 import { type Revival, reuseHandles, revive } from './ledger/revive.ts';
@@ -90,6 +94,8 @@ export interface Vlfs extends VfsOperations {
   /** The same in steps, between which the server carries out no request of this VLFS. */
   beginRevert(paths: readonly string[]): ChangeWork<string[]>;
   beginReset(keep: readonly string[]): ChangeWork<void>;
+  /** Another stack with what belongs to it: see VlfsControl. */
+  beginExchange(stack: StackSpec, fresh: FreshPrivate | null): ChangeWork<void>;
   stats(): VlfsStats;
 }
 
@@ -103,11 +109,15 @@ export interface VlfsOptions extends OpenOptions {
 /** Opens a VLFS; throws a StrataError when its stack or its private layer cannot be opened. One at a time may be open for a private layer. */
 export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
   const keepRelayer = options.revive?.content.decided === true;
+  if (keepRelayer) finishFresh(spec);
   const core = openCore(spec, { background: true, ...options, keepRelayer });
   if (options.revive !== undefined) revive(core, options.revive);
   finishFreeze(core);
   core.quota = openQuota(core);
-  if (keepRelayer) finishRelayer(core);
+  if (keepRelayer) {
+    finishRelayer(core);
+    finishAdoption(core);
+  }
   return guarded(withQuota(core, operationsOf(core)), controlOf(core), options);
 }
 
@@ -328,6 +338,9 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
     recount(core);
     stale = stale.concat(names, yield* uncoveredNames(core, closed));
   }
+  function* exchangeSteps(stack: StackSpec, fresh: FreshPrivate | null): Steps<void> {
+    stale = stale.concat(yield* exchange(core, stack, fresh));
+  }
   return {
     everyName: () => everyName(core),
     resentAnswered: () => reuseHandles(core),
@@ -355,6 +368,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
     reset: (keep) => finished(resetSteps(keep)),
     beginRevert: (paths) => inSteps(core, revertSteps(paths)),
     beginReset: (keep) => inSteps(core, resetSteps(keep)),
+    beginExchange: (stack, fresh) => inSteps(core, exchangeSteps(stack, fresh)),
     stats: () => ({
       name: core.name,
       stackKey: core.stack.spec.key,

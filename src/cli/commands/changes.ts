@@ -65,7 +65,12 @@ export const CHANGES_COMMANDS: CommandSpec[] = [
               `${CHANGE_LETTERS[entry.change]}${mark} ${entry.path.padEnd(widest)}${owner}${note}`.trimEnd(),
             );
           }
-          if (result.entries.length === 0) print.line('no changes');
+          const { beyond } = result;
+          if (beyond !== undefined)
+            print.line(
+              `not looked at: ${countOf(beyond.count, 'path')} longer than 4,095 bytes, the first below ${beyond.first.slice(0, 200)}`,
+            );
+          else if (result.entries.length === 0) print.line('no changes');
         },
       };
     },

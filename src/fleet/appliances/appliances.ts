@@ -66,8 +66,10 @@ export interface ApplianceState {
   /** The appliance that it was cloned from, and when that one was created. */
   parent?: string;
   parentCreatedAt?: string;
-  /** Frozen layers that both showed when they parted, or were last merged. */
+  /** Frozen layers that both showed when they parted. */
   base?: string[];
+  /** Merges with the parent, oldest first. */
+  merges?: { into: 'clone' | 'parent'; layer: string; base: string[] }[];
   snapshots?: { name: string; createdAt: string; frozen: string[] }[];
   /** When `strata expire` deletes it. */
   expires?: string;

@@ -7,7 +7,7 @@
 import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import type { Family } from '../family/record.ts';
+import { type Family, frozenNeeds } from '../family/record.ts';
 
 export interface CatalogRow {
   name: string;
@@ -28,7 +28,13 @@ export interface Catalog {
   isFresh(): boolean;
   put(rows: CatalogRow[]): void;
   remove(names: string[]): void;
-  rebuild(rows: Iterable<CatalogRow>): void;
+  /** `isWhole`: there is no appliance whose state could not be read. */
+  rebuild(rows: Iterable<CatalogRow>, isWhole: boolean): void;
+  isWhole(): boolean;
+  /** Whether some appliance needs a frozen layer. */
+  needsFrozen(layer: string): boolean;
+  /** Frozen layers that some appliance has ceased to need since the last call. */
+  takeLetGo(): string[];
   get(name: string): CatalogRow | null;
   nameOfMac(mac: string): string | null;
   all(): CatalogRow[];
@@ -45,15 +51,34 @@ export interface Catalog {
   close(): void;
 }
 
-const FORMAT = '3';
+const FORMAT = '4';
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS appliances (
     name TEXT PRIMARY KEY, mac TEXT NOT NULL UNIQUE, template TEXT NOT NULL,
     own INTEGER NOT NULL, generation INTEGER, held_back TEXT, frozen TEXT, family TEXT NOT NULL,
     expires TEXT) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS needs (
+    layer TEXT NOT NULL, name TEXT NOT NULL, parent TEXT, parent_created TEXT, PRIMARY KEY (layer, name)) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS needs_parent ON needs (parent, layer) WHERE parent IS NOT NULL;
   CREATE INDEX IF NOT EXISTS appliances_template ON appliances (template);
   CREATE INDEX IF NOT EXISTS appliances_expires ON appliances (expires) WHERE expires IS NOT NULL;`;
+
+/** A frozen layer that an appliance needs; `parent`: only while that one is there. */
+interface Need {
+  layer: string;
+  parent: string | null;
+  parentCreated: string | null;
+}
+
+function needsOf(row: CatalogRow): Need[] {
+  const { own, common } = frozenNeeds(row);
+  const { parent } = row.family;
+  return [
+    ...own.map((layer) => ({ layer, parent: null, parentCreated: null })),
+    ...common.map((layer) => ({ layer, parent: parent!.name, parentCreated: parent!.createdAt })),
+  ];
+}
 
 type Raw = {
   name: string;
@@ -114,6 +139,8 @@ export function openCatalog(root: string): Catalog {
   const sql = {
     getMeta: db.prepare("SELECT value FROM meta WHERE key = 'stamp'"),
     setMeta: db.prepare("INSERT OR REPLACE INTO meta VALUES ('stamp', ?)"),
+    getWhole: db.prepare("SELECT value FROM meta WHERE key = 'whole'"),
+    setWhole: db.prepare("INSERT OR REPLACE INTO meta VALUES ('whole', ?)"),
     put: db.prepare(
       `INSERT OR REPLACE INTO appliances (${columns}, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ),
@@ -126,6 +153,12 @@ export function openCatalog(root: string): Catalog {
     nextEnd: db.prepare('SELECT min(expires) AS at FROM appliances WHERE expires > ?'),
     own: db.prepare(`SELECT ${columns} FROM appliances WHERE own = 1 ORDER BY name`),
     count: db.prepare('SELECT count(*) AS n FROM appliances'),
+    need: db.prepare('INSERT OR REPLACE INTO needs VALUES (?, ?, ?, ?)'),
+    letGo: db.prepare('DELETE FROM needs WHERE layer = ? AND name = ?'),
+    asParent: db.prepare('SELECT layer FROM needs WHERE parent = ?'),
+    needed: db.prepare(`SELECT 1 FROM needs WHERE layer = ? AND (parent IS NULL OR EXISTS (
+      SELECT 1 FROM appliances AS a WHERE a.name = needs.parent
+        AND coalesce(a.family ->> 'createdAt' = needs.parent_created, 1))) LIMIT 1`),
     byTemplate: db.prepare('SELECT template, count(*) AS n FROM appliances GROUP BY template'),
   };
 
@@ -141,7 +174,36 @@ export function openCatalog(root: string): Catalog {
     }
   }
 
+  const letGo = new Set<string>();
+
+  function get(name: string): CatalogRow | null {
+    const raw = sql.get.get(name) as Raw | undefined;
+    return raw === undefined ? null : toRow(raw);
+  }
+
+  function setNeeds(name: string, before: CatalogRow | null, now: CatalogRow | null): void {
+    const key = ({ layer, parent, parentCreated }: Need): string => `${layer} ${parent} ${parentCreated}`;
+    const needed = now === null ? [] : needsOf(now);
+    const had = new Set<string>();
+    const layers = new Set(needed.map(({ layer }) => layer));
+    for (const need of before === null ? [] : needsOf(before)) {
+      had.add(key(need));
+      if (layers.has(need.layer)) continue;
+      sql.letGo.run(need.layer, name);
+      letGo.add(need.layer);
+    }
+    for (const need of needed)
+      if (!had.has(key(need))) sql.need.run(need.layer, name, need.parent, need.parentCreated);
+  }
+
+  function remove(name: string): void {
+    setNeeds(name, get(name), null);
+    for (const { layer } of sql.asParent.all(name) as { layer: string }[]) letGo.add(layer);
+    sql.remove.run(name);
+  }
+
   function insert(row: CatalogRow): void {
+    setNeeds(row.name, get(row.name), row);
     const frozen = row.frozen.length === 0 ? null : row.frozen.join(' ');
     const { name, mac, template, own, generation, heldBack, family } = row;
     sql.put.run(
@@ -160,16 +222,21 @@ export function openCatalog(root: string): Catalog {
   return {
     isFresh: () => (sql.getMeta.get() as { value: string } | undefined)?.value === stamp(),
     put: (rows) => transaction(() => rows.forEach(insert)),
-    remove: (names) => transaction(() => names.forEach((name) => void sql.remove.run(name))),
-    rebuild: (rows) =>
+    remove: (names) => transaction(() => names.forEach(remove)),
+    rebuild: (rows, isWhole) =>
       transaction(() => {
-        db.exec('DELETE FROM appliances');
+        db.exec('DELETE FROM appliances; DELETE FROM needs');
         for (const row of rows) insert(row);
+        sql.setWhole.run(isWhole ? '1' : '0');
       }),
-    get(name) {
-      const raw = sql.get.get(name) as Raw | undefined;
-      return raw === undefined ? null : toRow(raw);
+    isWhole: () => (sql.getWhole.get() as { value: string } | undefined)?.value === '1',
+    needsFrozen: (layer) => sql.needed.get(layer) !== undefined,
+    takeLetGo() {
+      const taken = [...letGo];
+      letGo.clear();
+      return taken;
     },
+    get,
     nameOfMac: (mac) => (sql.byMac.get(mac) as { name: string } | undefined)?.name ?? null,
     all: () => (sql.all.all() as Raw[]).map(toRow),
     ofTemplate: (template) => (sql.ofTemplate.all(template) as Raw[]).map(toRow),

@@ -2,7 +2,7 @@
 import { parseUnitId, StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import type { SolvedUnit } from '../../resolver/contract.ts';
-import type { DiffEntry, VlfsSpec } from '../../vlfs/contract.ts';
+import type { Differences, VlfsSpec } from '../../vlfs/contract.ts';
 import { diffAside, diffPairAside, ownerAside, resetAside, revertAside } from '../../vlfs/index.ts';
 import { setFrozenList } from '../clone/frozen-list.ts';
 import { type FleetContext, unitsInUse } from '../context.ts';
@@ -24,19 +24,19 @@ import { applianceDirs } from './private-files.ts';
 export async function diffAppliance(
   context: FleetContext,
   options: { name: string; other?: string; path?: string },
-): Promise<{ entries: DiffEntry[] }> {
+): Promise<Differences> {
   const path = options.path ?? '/';
   const { snapshot } = splitPlace(options.name);
   if (options.other !== undefined || snapshot !== null) {
     // A snapshot alone is compared with what its appliance is now.
     const other = options.other ?? splitPlace(options.name).name;
     const specs = [await placeSpec(context, options.name), await placeSpec(context, other)] as const;
-    return { entries: await diffPairAside(...specs, path) };
+    return diffPairAside(...specs, path);
   }
   const spec = await shownSpec(context, applianceRow(context, options.name));
-  const entries = await diffAside(spec, path);
-  if (entries.length === 0) await refuseUnknown(spec, [path]);
-  return { entries };
+  const found = await diffAside(spec, path);
+  if (found.entries.length === 0) await refuseUnknown(spec, [path]);
+  return found;
 }
 
 /** What an appliance, or a snapshot of one, shows. */

@@ -2,11 +2,11 @@
  * The first half of a clone: the source's private layer becomes a frozen layer of the source, and nothing that one can see changes. The layer is there and listed,
  * empty, before (on the disk, too); then it changes places with the private one. A kill anywhere leaves the source as it is, with one frozen layer more at most.
  */
-import { mkdirSync } from 'node:fs';
+import { lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
-import { copyRootAttributes, freezeOffline } from '../../vlfs/index.ts';
+import { copyRootAttributes, freezeOffline, NEW_ROOT, rootFactsOf } from '../../vlfs/index.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { applianceDirs } from '../appliances/private-files.ts';
 import { type FleetContext, operationId } from '../context.ts';
@@ -66,8 +66,8 @@ async function freezeOnce(
 ): Promise<Frozen & { isExact: boolean }> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
-  if ([privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0))
-    return { source: row, id: null, isExact: true };
+  const isEmpty = [privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0);
+  if (isEmpty && hasRootOfNewest(context, row)) return { source: row, id: null, isExact: true };
   const id = operationId();
   const dir = frozenDir(paths, id);
   mkdirSync(dir, { mode: 0o700 });
@@ -93,4 +93,14 @@ async function freezeOnce(
   }
   context.onStep('frozen');
   return { source, id, isExact };
+}
+
+/** Whether the root of an appliance is what its newest frozen layer says; without one, that of a new appliance. */
+function hasRootOfNewest({ paths }: FleetContext, { name, frozen: [newest] }: CatalogRow): boolean {
+  const { privateDir } = applianceDirs(paths, name);
+  const facts = rootFactsOf(privateDir);
+  if (newest === undefined) return facts === NEW_ROOT;
+  const before = join(frozenDir(paths, newest), 'private');
+  const changedAt = (dir: string): bigint => lstatSync(dir, { bigint: true }).mtimeNs;
+  return rootFactsOf(before) === facts && changedAt(before) === changedAt(privateDir);
 }

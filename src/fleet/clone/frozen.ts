@@ -5,9 +5,8 @@
 import { join } from 'node:path';
 import type { LevelSpec, StackSpec } from '../../vlfs/contract.ts';
 import type { FleetContext } from '../context.ts';
-import { frozenNeeds } from '../family/record.ts';
 import { mountedDirs } from '../gc/references.ts';
-import { namesIn, readJsonIfThere } from '../state/files.ts';
+import { isThere, namesIn, readJsonIfThere } from '../state/files.ts';
 import type { FleetPaths } from '../state/paths.ts';
 import { stackOfLevels } from '../templates/compose.ts';
 
@@ -45,6 +44,22 @@ export function mergedFrom(dir: string): readonly FrozenId[] | null {
   return ids;
 }
 
+/** The layers that a frozen layer stands for, newest first, none of which was merged itself. */
+export function leavesOf(paths: FleetPaths, id: FrozenId): readonly FrozenId[] {
+  const dir = frozenDir(paths, id);
+  const of = mergedFrom(dir);
+  if (of === null) return [id];
+  const before = leaves.get(dir);
+  if (before !== undefined) return before;
+  const noted = frozenList(readJsonIfThere(join(dir, MERGED_FILE))?.['leaves']) ?? [];
+  const found = noted.length > 0 ? noted : of;
+  if (leaves.size >= MOST_KNOWN) leaves.clear();
+  leaves.set(dir, found);
+  return found;
+}
+
+const leaves = new Map<string, readonly FrozenId[]>();
+
 function frozenLevel(paths: FleetPaths, id: FrozenId): LevelSpec {
   const dir = frozenDir(paths, id);
   const merged = mergedFrom(dir);
@@ -65,17 +80,15 @@ export function withFrozen(paths: FleetPaths, stack: StackSpec, frozen: readonly
 }
 
 /**
- * Frozen layers that nobody lists or shows. Under the commit lock. Empty when an appliance's state cannot be read: then it is not known what it
- * needs.
+ * Frozen layers that nobody lists or shows. `among`: only these are looked at, which costs the same however many appliances there are; else all. Under the commit lock. Empty when
+ * an appliance's state cannot be read: then it is not known what it needs.
  */
-export function unusedFrozen(context: FleetContext): FrozenId[] {
+export function unusedFrozen(context: FleetContext, among?: readonly FrozenId[]): FrozenId[] {
   const { paths, catalog } = context;
-  const there = namesIn(paths.frozen).filter((name) => ID.test(name));
-  if (there.length === 0) return [];
-  const rows = catalog.all();
-  const byName = new Map(rows.map((row) => [row.name, row]));
-  if (namesIn(paths.appliances).some((name) => !name.startsWith('.') && !byName.has(name))) return [];
-  const used = new Set(rows.flatMap((row) => frozenNeeds(row, (name) => byName.get(name) ?? null)));
+  if (!catalog.isWhole()) return [];
+  const there = among?.filter((id) => isThere(frozenDir(paths, id))) ?? namesIn(paths.frozen);
+  const unused = [...new Set(there)].filter((id) => ID.test(id) && !catalog.needsFrozen(id));
+  if (unused.length === 0) return [];
   const shown = mountedDirs(context.root);
-  return there.filter((id) => !used.has(id) && !shown.has(frozenDir(paths, id)));
+  return unused.filter((id) => !shown.has(frozenDir(paths, id)));
 }

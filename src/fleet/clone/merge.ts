@@ -14,7 +14,7 @@ import type { CloneMode } from '../contract.ts';
 import { isThere, namesIn, readJsonIfThere, replaceFile, syncFileSystemAside } from '../state/files.ts';
 import { COMMIT } from '../state/locks.ts';
 import { inState } from '../state/paths.ts';
-import { type FrozenId, frozenDir, MERGED_FILE, mergedFrom } from './frozen.ts';
+import { type FrozenId, frozenDir, leavesOf, MERGED_FILE, mergedFrom } from './frozen.ts';
 import { alikeForPolicy, beginsWith, exchange, type Merged } from './merge-exchange.ts';
 import type { MergeAnswer, MergeWork } from './merge-worker.ts';
 import { discardStaged, dropUnusedFrozen } from './trash.ts';
@@ -189,7 +189,8 @@ async function build(context: FleetContext, of: readonly FrozenId[], progress: P
       context.onStep('merge-layer');
       progress({ phase: 'merge frozen layers', done, total });
     });
-    writeFileSync(join(to, MERGED_FILE), `${JSON.stringify({ of })}\n`);
+    const leaves = of.flatMap((one) => leavesOf(paths, one));
+    writeFileSync(join(to, MERGED_FILE), `${JSON.stringify({ of, leaves })}\n`);
     context.onStep('merge-built');
     await syncFileSystemAside(to);
   } catch (error) {

@@ -9,18 +9,34 @@ import type { FleetContext } from '../context.ts';
 import type { Garbage, GcRun } from '../gc/trash.ts';
 import { takeAway } from '../gc/trash.ts';
 import type { GcJob } from '../gc/worker.ts';
-import { namesIn } from '../state/files.ts';
+import { isThere, namesIn } from '../state/files.ts';
 import { COMMIT } from '../state/locks.ts';
-import { unusedFrozen } from './frozen.ts';
+import { type FrozenId, frozenDir, unusedFrozen } from './frozen.ts';
 
 const TRASH = /^\.trash-/;
 /** A merge that was not done. */
 const STAGED = /^\.tmp-[0-9a-f]{12}$/;
 
-/** Takes unused frozen layers away and begins to delete them. Under the commit lock. */
-export function dropUnusedFrozen(context: FleetContext): void {
+/** Ceased to be needed, but shown by a mount when that was looked at. */
+const shownStill = new WeakMap<FleetContext, Set<FrozenId>>();
+
+/**
+ * Takes away the frozen layers that ceased to be needed, and `more` that never were, and begins to delete them: what it costs does not depend on how many appliances
+ * there are. Under the commit lock.
+ */
+export function dropUnusedFrozen(context: FleetContext, more: readonly FrozenId[] = []): void {
+  const still = shownStill.get(context) ?? [];
+  const among = new Set([...context.catalog.takeLetGo(), ...still, ...more]);
+  if (among.size === 0) return;
+  const unused = unusedFrozen(context, [...among]);
+  takeAside(context, unused);
+  const left = [...among].filter((id) => !unused.includes(id) && !context.catalog.needsFrozen(id));
+  shownStill.set(context, new Set(left.filter((id) => isThere(frozenDir(context.paths, id)))));
+}
+
+function takeAside(context: FleetContext, ids: readonly FrozenId[]): void {
   const { frozen } = context.paths;
-  for (const id of unusedFrozen(context)) {
+  for (const id of ids) {
     context.onStep('frozen-aside');
     renameSync(join(frozen, id), join(frozen, `.trash-${id}`));
   }
@@ -34,7 +50,7 @@ export function dropLeftFrozen(context: FleetContext): Promise<void> {
   if (names.length === 0) return Promise.resolve();
   for (const name of names.filter((one) => STAGED.test(one)))
     renameSync(join(frozen, name), join(frozen, `.trash-${name.slice(1)}`));
-  return context.locks.with([COMMIT], () => dropUnusedFrozen(context));
+  return context.locks.with([COMMIT], () => takeAside(context, unusedFrozen(context)));
 }
 
 /** A merged layer that nobody took, by its name beside the others: it may be large, so a thread deletes it. */

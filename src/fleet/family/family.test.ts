@@ -89,19 +89,6 @@ test('a snapshot is kept, compared, gone back to, and deleted', async () => {
   assert.deepEqual(frozen(), []);
 });
 
-test('a mounted appliance is not gone back with, and nothing is merged into it; it says what to do', async () => {
-  await create('m');
-  await create('n');
-  await w.fleet.snapshot({ name: 'm', snapshot: 's' });
-  await w.fleet.mount({ name: 'm', dir: join(w.dir, 'mnt') });
-  await w.fleet.snapshot({ name: 'm', snapshot: 'mounted' });
-  const busy = { code: 'BUSY', hint: 'first: strata umount m' };
-  await assert.rejects(w.fleet.restore({ name: 'm', snapshot: 's' }), busy);
-  await assert.rejects(w.fleet.merge({ name: 'n', into: 'm' }, noProgress), busy);
-  await w.fleet.umount({ target: 'm' });
-  await w.fleet.delete(['m', 'n']);
-});
-
 test('a clone is merged into its parent, again and again', async () => {
   await create('p', { 'srv/base': 'base' });
   await w.fleet.clone({ source: 'p', name: 'c' }, noProgress);

@@ -1,64 +1,100 @@
 /**
- * Merging an appliance into another one, three-way. Both are frozen first, which changes nothing that one can see; so the child may be mounted. Then the changes are brought
- * into a fresh private layer beside everything, and one record of the journal puts it in the place of the parent's, which is empty, and notes the child's frozen layers as what
- * both have in common from now on. Killed anywhere, the merge is done wholly or not.
+ * Merging an appliance into another one, three-way. Both are frozen first, which changes nothing that one can see; so both may be mounted and busy. Then the changes are brought beside
+ * everything into a layer for the parent as it was at that instant; and in one step this becomes the parent's newest frozen layer, and the clone notes what both have in
+ * common from now on. What the parent's programs have changed meanwhile at the same places makes it begin again. Killed anywhere, the merge is done wholly or not.
  */
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { StrataError } from '../../base/index.ts';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { asStrataError, StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import type { MergeChoice, MergeConflict, VlfsSpec } from '../../vlfs/contract.ts';
 import {
+  ADOPT_FILE,
+  type AdoptFacts,
   copyRootAttributes,
   countAside,
-  forgetUsage,
   type MergeInput,
   type MergeOutcome,
   mergeAside,
   readLimits,
+  rootFactsOf,
 } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { applianceDirs } from '../appliances/private-files.ts';
 import { servedBy } from '../clone/clone.ts';
 import { freezeSource } from '../clone/freeze-source.ts';
-import type { FrozenId } from '../clone/frozen.ts';
-import { dropUnusedFrozen } from '../clone/trash.ts';
+import { type FrozenId, frozenDir } from '../clone/frozen.ts';
+import { discardStaged, dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
 import { refuseLingering } from '../mounts/mount-list.ts';
-import { policyRecord } from '../policy/record.ts';
-import { removeTree, syncDirectory, syncFileSystemAside } from '../state/files.ts';
+import { ownFrozenSteps, policyRecord } from '../policy/record.ts';
+import { refuseSealed } from '../sealed/settle.ts';
+import { syncFileSystemAside } from '../state/files.ts';
+import type { JournalStep } from '../state/journal.ts';
 import { COMMIT } from '../state/locks.ts';
 import { inState } from '../state/paths.ts';
 import { vlfsSpec } from '../templates/follow.ts';
 import { elapsed } from '../templates/templates.ts';
-import { commitRows } from './change.ts';
+import { baseOf, cloneOf, withMerge } from './base.ts';
+import { commitExchange } from './exchange.ts';
 import { viewSpec } from './places.ts';
-import { parentOf } from './record.ts';
-import { makeQuiet, replacePrivate } from './replace-private.ts';
+import { makeQuiet } from './quiet.ts';
+import { stateStep } from './record.ts';
 
 type MergeOptions = Parameters<Fleet['merge']>[0];
 type Merged = Awaited<ReturnType<Fleet['merge']>>;
+
+/** So often it begins again when programs change what is merged. */
+const TRIES = 4;
 
 export async function mergeAppliances(context: FleetContext, o: MergeOptions): Promise<Merged> {
   const started = performance.now();
   const { name, into } = o;
   for (const one of [name, into]) applianceRow(context, one);
   if (name === into) throw new StrataError('USAGE', 'an appliance cannot be merged into itself');
-  const plane = await servedBy(context, name);
-  await refuseLingering(context, plane === null ? [name, into] : [into]);
+  await refuseLingering(context, [name, into]);
   return context.locks.with([applianceLock(name), applianceLock(into)], async () => {
     refuseMoreThanPolicy(context, name, into);
-    if (plane === null) await makeQuiet(context, applianceRow(context, name));
-    await makeQuiet(context, applianceRow(context, into));
+    const planes: Planes = { child: await servedBy(context, name), parent: await servedBy(context, into) };
+    for (const [one, plane] of [
+      [name, planes.child],
+      [into, planes.parent],
+    ] as const) {
+      if (plane === null) await makeQuiet(context, applianceRow(context, one));
+      else refuseSealed(context, one);
+    }
     if (o.dryRun === true) {
-      const outcome = await mergeAside({ ...sidesOf(context, o), target: null, choice: choiceOf(o) });
+      const input = { ...sidesOf(context, o), target: null, choice: choiceOf(o) };
+      const { facts: _, ...outcome } = await mergeAside(input);
       return { name, into, merged: false, ...outcome, elapsed_ms: elapsed(started) };
     }
-    const outcome = await mergeFrozen(context, o, await freezeBoth(context, o, plane));
+    const outcome = await mergeUntilDone(context, o, planes);
     return { name, into, merged: true, ...outcome, elapsed_ms: elapsed(started) };
   });
+}
+
+/** strata-fs, where it serves them. */
+interface Planes {
+  child: DataPlane | null;
+  parent: DataPlane | null;
+}
+
+async function mergeUntilDone(context: FleetContext, o: MergeOptions, planes: Planes): Promise<Outcome> {
+  for (let tries = 1; ; tries++) {
+    const pair = await freezeBoth(context, o, planes);
+    try {
+      return await mergeFrozen(context, o, pair);
+    } catch (thrown) {
+      const error = asStrataError(thrown);
+      if (error.code !== 'BUSY' || planes.parent === null) throw error;
+      if (tries < TRIES) continue;
+      throw new StrataError('BUSY', `${error.message}, ${TRIES} times`, {
+        hint: `let the programs in ${o.into} rest for a moment, or unmount it: strata umount ${o.into}`,
+      });
+    }
+  }
 }
 
 /** What a policy keeps from an appliance must not come to it as something of its own: DENIED when the other is under fewer rules. */
@@ -79,19 +115,21 @@ function choiceOf({ prefer, ours, theirs }: MergeOptions): MergeChoice {
   return { prefer: prefer ?? null, ours: ours ?? [], theirs: theirs ?? [] };
 }
 
-/** What is compared: both as they are (`frozen`: the child as its frozen layers have it), and what they were when they were alike. */
+/** What is compared: both as they are (`pair`: as their frozen layers have them), and what they were when they were alike. */
 function sidesOf(
   context: FleetContext,
   { name, into }: MergeOptions,
-  frozen = false,
+  pair: Pair | null = null,
 ): Pick<MergeInput, 'child' | 'childBase' | 'parent' | 'parentBase'> {
   const child = applianceRow(context, name);
   const parent = applianceRow(context, into);
-  const base = baseOf(context, child, parent);
+  const base = pair?.base ?? baseOf(context, child, parent);
+  const shown = (row: CatalogRow): VlfsSpec =>
+    pair === null ? vlfsSpec(context, row) : viewSpec(context, row, row.frozen);
   return {
-    child: frozen ? viewSpec(context, child, child.frozen) : vlfsSpec(context, child),
+    child: shown(child),
     childBase: viewSpec(context, child, base),
-    parent: vlfsSpec(context, parent),
+    parent: shown(parent),
     parentBase: viewSpec(context, parent, base),
   };
 }
@@ -99,35 +137,77 @@ function sidesOf(
 interface Pair {
   child: CatalogRow;
   parent: CatalogRow;
+  base: FrozenId[];
 }
 
-/** Both at one instant each; nothing that one can see changes. `plane`: it serves the child. */
-function freezeBoth(context: FleetContext, o: MergeOptions, plane: DataPlane | null): Promise<Pair> {
-  return context.locks.with([COMMIT], async () => ({
-    child: (await freezeSource(context, applianceRow(context, o.name), plane)).source,
-    parent: (await freezeSource(context, applianceRow(context, o.into), null)).source,
-  }));
+/** Both at one instant each; nothing that one can see changes. */
+function freezeBoth(context: FleetContext, o: MergeOptions, planes: Planes): Promise<Pair> {
+  return context.locks.with([COMMIT], async () => {
+    const child = (await freezeSource(context, applianceRow(context, o.name), planes.child)).source;
+    const parent = (await freezeSource(context, applianceRow(context, o.into), planes.parent)).source;
+    return { child, parent, base: baseOf(context, child, parent) };
+  });
 }
 
-async function mergeFrozen(context: FleetContext, o: MergeOptions, pair: Pair): Promise<MergeOutcome> {
+type Outcome = Omit<MergeOutcome, 'facts'>;
+
+async function mergeFrozen(context: FleetContext, o: MergeOptions, pair: Pair): Promise<Outcome> {
   const { child, parent } = pair;
-  const stage = join(context.paths.appliances, `.tmp-${operationId()}`);
+  const id = operationId();
+  const stage = join(context.paths.frozen, `.tmp-${id}`);
   const target = stageTarget(context, parent, stage);
+  const root = rootFactsOf(target.privateDir);
   let isRecorded = false;
   try {
-    const outcome = await mergeAside({ ...sidesOf(context, o, true), target, choice: choiceOf(o) });
+    const { facts, ...outcome } = await mergeAside({
+      ...sidesOf(context, o, pair),
+      target,
+      choice: choiceOf(o),
+    });
     const left = outcome.conflicts.filter(({ taken }) => taken === null);
     if (left.length > 0) throw conflictError(child, parent, outcome.conflicts, left);
     await refuseTooMuch(context, parent, target);
-    removeTree(join(stage, 'work'));
+    writeFileSync(join(stage, ADOPT_FILE), JSON.stringify({ ...facts, root } satisfies AdoptFacts));
     await syncFileSystemAside(stage);
-    isRecorded = true;
-    await commit(context, pair, stage);
+    await context.locks.with([COMMIT], async () => {
+      context.onStep('merge-staged');
+      isRecorded = true;
+      await commit(context, pair, { stage, id });
+    });
     return outcome;
   } catch (error) {
     // What the journal has recorded is needed when it is completed; the next opening removes what is left.
-    if (!isRecorded) removeTree(stage);
+    if (!isRecorded) discardStaged(context, basename(stage));
     throw error;
+  }
+}
+
+/** The layer is the parent's newest, and the clone notes the merge. */
+async function commit(
+  context: FleetContext,
+  { child, parent, base }: Pair,
+  { stage, id }: { stage: string; id: FrozenId },
+): Promise<void> {
+  const { paths } = context;
+  const before = applianceRow(context, parent.name);
+  const now: CatalogRow = { ...before, frozen: [id, ...before.frozen] };
+  const clone = cloneOf(context, child, parent);
+  const rows: [CatalogRow, ...CatalogRow[]] = [now, applianceRow(context, child.name)];
+  const keep = rows.some(({ family }) => family.snapshots.length > 0);
+  const into = clone?.name === parent.name ? 'clone' : 'parent';
+  for (const [i, row] of rows.entries()) {
+    if (row.name !== clone?.name) continue;
+    rows[i] = { ...row, family: withMerge(row.family, { into, layer: id, base: child.frozen }, base, keep) };
+  }
+  const steps: JournalStep[] = [
+    { do: 'rename', from: inState(paths, stage), to: inState(paths, frozenDir(paths, id)) },
+    ...ownFrozenSteps(paths, parent.name, id),
+    ...rows.map((row) => stateStep(paths, row)),
+  ];
+  try {
+    await commitExchange(context, 'merge', { rows, steps, before, fresh: null });
+  } finally {
+    dropUnusedFrozen(context, [id]);
   }
 }
 
@@ -160,52 +240,12 @@ async function refuseTooMuch(context: FleetContext, parent: CatalogRow, target: 
   });
 }
 
-/** The frozen layers that both showed when they were alike: noted of clone and parent, else those at the end of both lists. */
-function baseOf(context: FleetContext, one: CatalogRow, other: CatalogRow): FrozenId[] {
-  const clone = cloneOf(context, one, other);
-  if (clone !== null && clone.family.base !== null) return clone.family.base;
-  let count = 0;
-  while (count < Math.min(one.frozen.length, other.frozen.length)) {
-    if (one.frozen.at(-1 - count) !== other.frozen.at(-1 - count)) break;
-    count++;
-  }
-  return one.frozen.slice(one.frozen.length - count);
-}
-
-/** Which of two is the clone of the other. */
-function cloneOf(context: FleetContext, one: CatalogRow, other: CatalogRow): CatalogRow | null {
-  const get = (name: string): CatalogRow | null => context.catalog.get(name);
-  if (parentOf(one, get)?.name === other.name) return one;
-  return parentOf(other, get)?.name === one.name ? other : null;
-}
-
-/** The parent with a fresh private layer. */
+/** The parent as it was frozen, with a fresh private layer. */
 function stageTarget(context: FleetContext, parent: CatalogRow, stage: string): VlfsSpec {
   const { privateDir } = applianceDirs(context.paths, parent.name);
-  for (const part of ['private', 'whiteouts']) mkdirSync(join(stage, part), { recursive: true, mode: 0o755 });
+  mkdirSync(stage, { mode: 0o700 });
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(stage, part), { mode: 0o755 });
   copyRootAttributes(privateDir, join(stage, 'private'));
   const { denialsFile: _, ...shown } = vlfsSpec(context, parent);
   return { ...shown, privateDir: join(stage, 'private'), whiteoutsDir: join(stage, 'whiteouts') };
-}
-
-/** The fresh private layer takes the place of the parent's, which is empty. */
-function commit(context: FleetContext, { child, parent }: Pair, stage: string): Promise<void> {
-  const { paths } = context;
-  return context.locks.with([COMMIT], async () => {
-    const before = join(stage, 'before');
-    mkdirSync(before, { mode: 0o700 });
-    const steps = replacePrivate(context, parent.name, { from: stage, to: before });
-    steps.push({ do: 'remove', path: inState(paths, stage) });
-    const clone = cloneOf(context, child, parent);
-    const rows = [parent, child]
-      .map(({ name }) => applianceRow(context, name))
-      .map((row) =>
-        row.name === clone?.name ? { ...row, family: { ...row.family, base: child.frozen } } : row,
-      );
-    syncDirectory(stage);
-    context.onStep('merge-staged');
-    forgetUsage(applianceDirs(paths, parent.name).privateDir);
-    await commitRows(context, 'merge', rows, steps);
-    dropUnusedFrozen(context);
-  });
 }

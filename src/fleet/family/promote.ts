@@ -9,8 +9,9 @@ import type { FrozenId } from '../clone/frozen.ts';
 import type { FleetContext } from '../context.ts';
 import type { Fleet } from '../contract.ts';
 import { COMMIT } from '../state/locks.ts';
+import { baseOf } from './base.ts';
 import { commitRows } from './change.ts';
-import { parentOf } from './record.ts';
+import { type Merge, parentOf } from './record.ts';
 
 export async function promoteAppliance(context: FleetContext, name: string): ReturnType<Fleet['promote']> {
   const first = parentFor(context, applianceRow(context, name));
@@ -20,12 +21,18 @@ export async function promoteAppliance(context: FleetContext, name: string): Ret
     if (parent.name !== first.name)
       throw new StrataError('BUSY', `the family of ${name} has just changed`, { hint: 'try again' });
     const { family } = clone;
-    const base = olderBase(family.base, parent.family.base);
+    const base = olderBase(context, clone, parent);
+    const merges = family.merges.map((merge): Merge => ({ ...merge, into: turned[merge.into] }));
     const rows: CatalogRow[] = [
-      { ...clone, family: { ...family, parent: parent.family.parent, base } },
+      { ...clone, family: { ...family, parent: parent.family.parent, base, merges: [] } },
       {
         ...parent,
-        family: { ...parent.family, parent: { name, createdAt: family.createdAt }, base: family.base },
+        family: {
+          ...parent.family,
+          parent: { name, createdAt: family.createdAt },
+          base: family.base,
+          merges,
+        },
       },
     ];
     await commitRows(context, 'promote', rows);
@@ -37,11 +44,17 @@ export async function promoteAppliance(context: FleetContext, name: string): Ret
   });
 }
 
+const turned = { clone: 'parent', parent: 'clone' } as const;
+
 /**
  * What a clone has in common with its parent's parent: the older of two bases in the same line. The parent may have been merged since the clone was made, and of that
  * the clone knows nothing. Null: it cannot be told, and merges go by the lists of layers.
  */
-function olderBase(one: FrozenId[] | null, other: FrozenId[] | null): FrozenId[] | null {
+function olderBase(context: FleetContext, clone: CatalogRow, parent: CatalogRow): FrozenId[] | null {
+  const head = parentOf(parent, (one) => context.catalog.get(one));
+  const one = clone.family.base === null ? null : baseOf(context, clone, parent);
+  const other =
+    parent.family.base === null || head === null ? parent.family.base : baseOf(context, parent, head);
   if (one === null || other === null) return null;
   const [older, newer] = one.length < other.length ? [one, other] : [other, one];
   const added = newer.length - older.length;

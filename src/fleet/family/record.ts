@@ -24,11 +24,22 @@ export interface Parent {
   createdAt: string | null;
 }
 
+/** A merge between clone and parent, as the clone notes it. */
+export interface Merge {
+  into: 'clone' | 'parent';
+  /** The frozen layer that the target got. */
+  layer: FrozenId;
+  /** What the source was, as frozen layers. */
+  base: FrozenId[];
+}
+
 export interface Family {
   createdAt: string;
   parent: Parent | null;
-  /** Frozen layers that clone and parent both showed when they parted, or were last merged; null: not known. */
+  /** Frozen layers that clone and parent both showed when they parted; null: not known. See base.ts. */
   base: FrozenId[] | null;
+  /** Oldest first. */
+  merges: Merge[];
   /** Oldest first. */
   snapshots: Snapshot[];
   /** When `strata expire` deletes it. */
@@ -43,7 +54,7 @@ const EPOCH = new Date(0).toISOString();
 
 /** What a state.json says; null when that is damaged. */
 export function familyOf(state: ApplianceState): Family | null {
-  const { createdAt = EPOCH, parent, parentCreatedAt, base, expires, snapshots = [] } = state;
+  const { createdAt = EPOCH, parent, parentCreatedAt, base, expires, merges = [], snapshots = [] } = state;
   const common = base === undefined ? null : frozenList(base);
   const isGood =
     isDate(createdAt) &&
@@ -51,6 +62,8 @@ export function familyOf(state: ApplianceState): Family | null {
     (parentCreatedAt === undefined || isDate(parentCreatedAt)) &&
     (base === undefined || common !== null) &&
     (expires === undefined || isDate(expires)) &&
+    Array.isArray(merges) &&
+    merges.every(isMerge) &&
     Array.isArray(snapshots) &&
     snapshots.every(
       (one) => typeof one?.name === 'string' && isDate(one.createdAt) && frozenList(one.frozen) !== null,
@@ -60,9 +73,17 @@ export function familyOf(state: ApplianceState): Family | null {
     createdAt,
     parent: parent === undefined ? null : { name: parent, createdAt: parentCreatedAt ?? null },
     base: common,
+    merges: merges.map(({ into, layer, base: then }) => ({ into, layer, base: then })),
     snapshots: snapshots.map(({ name, createdAt: at, frozen }) => ({ name, createdAt: at, frozen })),
     expires: expires ?? null,
   };
+}
+
+function isMerge(one: Partial<Merge> | null): boolean {
+  const isInto = one?.into === 'clone' || one?.into === 'parent';
+  return (
+    isInto && frozenList([one.layer]) !== null && one.base !== undefined && frozenList(one.base) !== null
+  );
 }
 
 /** The appliance that this one was cloned from; null: it was no clone, or the parent is deleted. */
@@ -74,11 +95,12 @@ export function parentOf(row: CatalogRow, get: (name: string) => CatalogRow | nu
   return found.family.createdAt === parent.createdAt ? found : null;
 }
 
-/** Every frozen layer that an appliance needs: those it shows, those of its snapshots, and while its parent is there what both had. */
-export function frozenNeeds(row: CatalogRow, get: (name: string) => CatalogRow | null): FrozenId[] {
-  const { snapshots, base } = row.family;
-  const common = base !== null && base.length > 0 && parentOf(row, get) !== null ? base : [];
-  return [...row.frozen, ...snapshots.flatMap(({ frozen }) => frozen), ...common];
+/** Every frozen layer that an appliance needs. `common`: those that it needs for merges, while its parent is there. */
+export function frozenNeeds({ frozen, family }: CatalogRow): { own: FrozenId[]; common: FrozenId[] } {
+  const { snapshots, base, merges, parent } = family;
+  const own = new Set([...frozen, ...snapshots.flatMap((one) => one.frozen)]);
+  const common = new Set(parent === null ? [] : [...(base ?? []), ...merges.flatMap((one) => one.base)]);
+  return { own: [...own], common: [...common].filter((id) => !own.has(id)) };
 }
 
 /** The snapshot of this name. Throws NOT_FOUND. */
@@ -112,6 +134,7 @@ export function stateStep(paths: FleetPaths, row: CatalogRow): JournalStep {
     parent: _p,
     parentCreatedAt: _c,
     base: _b,
+    merges: _m,
     snapshots: _s,
     expires: _e,
     ...rest
@@ -126,12 +149,13 @@ export function stateStep(paths: FleetPaths, row: CatalogRow): JournalStep {
 
 /** As state.json holds them: what is empty is not there. */
 export function stateFields(family: Family, frozen: FrozenId[]): Partial<ApplianceState> {
-  const { parent, base, snapshots, expires } = family;
+  const { parent, base, merges, snapshots, expires } = family;
   return {
     ...(frozen.length > 0 ? { frozen } : {}),
     ...(parent === null ? {} : { parent: parent.name }),
     ...(parent === null || parent.createdAt === null ? {} : { parentCreatedAt: parent.createdAt }),
     ...(base === null ? {} : { base }),
+    ...(merges.length > 0 ? { merges } : {}),
     ...(snapshots.length > 0 ? { snapshots } : {}),
     ...(expires === null ? {} : { expires }),
   };

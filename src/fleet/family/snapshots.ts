@@ -5,9 +5,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkObjectName, LIMITS, StrataError } from '../../base/index.ts';
-import { copyRootAttributes, forgetUsage } from '../../vlfs/index.ts';
+import { copyRootAttributes } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow, deleteAppliances } from '../appliances/appliances.ts';
-import { applianceDirs } from '../appliances/private-files.ts';
 import { servedBy } from '../clone/clone.ts';
 import { freezeSource } from '../clone/freeze-source.ts';
 import { frozenDir } from '../clone/frozen.ts';
@@ -15,12 +14,13 @@ import { dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';
 import { refuseLingering } from '../mounts/mount-list.ts';
+import { refuseSealed } from '../sealed/settle.ts';
 import { syncDirectory } from '../state/files.ts';
 import { COMMIT } from '../state/locks.ts';
-import { inState } from '../state/paths.ts';
 import { commitRows } from './change.ts';
-import { type Snapshot, snapshotOf, splitPlace } from './record.ts';
-import { makeQuiet, replacePrivate } from './replace-private.ts';
+import { commitExchange, freshOf } from './exchange.ts';
+import { makeQuiet } from './quiet.ts';
+import { type Snapshot, snapshotOf, splitPlace, stateStep } from './record.ts';
 
 /** What an appliance is now, under a name; mounted or not. */
 export async function takeSnapshot(
@@ -55,8 +55,8 @@ export async function takeSnapshot(
 }
 
 /**
- * Makes an appliance what it was at a snapshot. What it wrote since is deleted, unless another snapshot or a clone has it; its snapshots stay. Programs may hold what would go,
- * so it must be unmounted.
+ * Makes an appliance what it was at a snapshot, mounted or not. What it wrote since is deleted, unless another snapshot or a clone has it; its snapshots stay. Programs keep the files that
+ * they have open, as after a reset.
  */
 export async function restoreSnapshot(
   context: FleetContext,
@@ -65,29 +65,30 @@ export async function restoreSnapshot(
   snapshotOf(applianceRow(context, o.name), o.snapshot);
   await refuseLingering(context, [o.name]);
   return context.locks.with([applianceLock(o.name)], async () => {
-    await makeQuiet(context, applianceRow(context, o.name));
+    if ((await servedBy(context, o.name)) === null) await makeQuiet(context, applianceRow(context, o.name));
+    else refuseSealed(context, o.name);
     return context.locks.with([COMMIT], async () => {
-      const row = applianceRow(context, o.name);
-      const { frozen, createdAt } = snapshotOf(row, o.snapshot);
+      const before = applianceRow(context, o.name);
+      const { frozen, createdAt } = snapshotOf(before, o.snapshot);
       const { paths } = context;
-      const { privateDir } = applianceDirs(paths, row.name);
-      // What is left when this fails goes at the next opening; what the journal has recorded needs it.
+      // A frozen layer that nobody lists, so it is deleted as those are.
       const id = operationId();
-      const stage = join(paths.appliances, `.tmp-${id}`);
-      for (const part of ['private', 'whiteouts'])
-        mkdirSync(join(stage, part), { recursive: true, mode: 0o755 });
-      const root = frozen.length > 0 ? join(frozenDir(paths, frozen[0]!), 'private') : privateDir;
-      copyRootAttributes(root, join(stage, 'private'));
-      // A frozen layer that nobody lists: it is deleted as those are.
-      mkdirSync(frozenDir(paths, id), { mode: 0o700 });
-      for (const dir of [stage, paths.frozen]) syncDirectory(dir);
+      const { from, to } = freshOf(paths, id);
+      for (const dir of [to, from]) mkdirSync(dir, { mode: 0o700 });
+      for (const part of ['private', 'whiteouts']) mkdirSync(join(from, part), { mode: 0o755 });
+      const root = frozen[0];
+      if (root !== undefined)
+        copyRootAttributes(join(frozenDir(paths, root), 'private'), join(from, 'private'));
+      for (const dir of [from, to, paths.frozen]) syncDirectory(dir);
       context.onStep('restore-staged');
-      forgetUsage(privateDir);
-      const steps = replacePrivate(context, row.name, { from: stage, to: frozenDir(paths, id) });
-      steps.push({ do: 'remove', path: inState(paths, stage) });
-      await commitRows(context, 'restore', [{ ...row, frozen }], steps);
-      dropUnusedFrozen(context);
-      return { name: row.name, snapshot: o.snapshot, created_at: createdAt };
+      const now = { ...before, frozen };
+      const steps = [stateStep(paths, now)];
+      try {
+        await commitExchange(context, 'restore', { rows: [now], steps, before, fresh: id });
+      } finally {
+        dropUnusedFrozen(context, [id]);
+      }
+      return { name: before.name, snapshot: o.snapshot, created_at: createdAt };
     });
   });
 }

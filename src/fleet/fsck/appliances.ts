@@ -246,7 +246,7 @@ function describe(row: CatalogRow | null): string {
   ].join('');
 }
 
-const NO_FAMILY = { parent: null, base: null, snapshots: [], expires: null };
+const NO_FAMILY = { parent: null, base: null, merges: [], snapshots: [], expires: null };
 
 /** The catalog shows what the files show. Appliances whose state cannot be read are reported for themselves. */
 async function checkCatalog(run: FsckRun): Promise<void> {
@@ -264,7 +264,7 @@ async function checkCatalog(run: FsckRun): Promise<void> {
         object: 'catalog.sqlite',
         problem: `it says of appliance ${name}: ${describe(context.catalog.get(name))}; the files say: ${describe(rowOf(run, name))}`,
         remedy: 'strata fsck --repair rebuilds it',
-        repair: () => context.locks.with([COMMIT], () => context.catalog.rebuild(rows(run))),
+        repair: () => context.locks.with([COMMIT], () => rebuild(run)),
       })),
   );
 }
@@ -279,6 +279,13 @@ function differs(run: FsckRun, name: string): boolean {
   const row = rowOf(run, name);
   if (row === null && isThere(join(run.context.paths.appliances, name))) return false;
   return describe(row) !== describe(run.context.catalog.get(name));
+}
+
+function rebuild(run: FsckRun): void {
+  const { context } = run;
+  const found = rows(run);
+  const names = namesIn(context.paths.appliances).filter((name) => !name.startsWith('.'));
+  context.catalog.rebuild(found, found.length >= names.length);
 }
 
 /** Of the files; what cannot be read stays as the catalog has it. */

@@ -3,7 +3,7 @@
  * older generations that those refer to. Collected without a lock, in short turns; what commands have committed since is looked at under the
  * lock (`changedSince`). When something that stays cannot be read, its needs are unknown, and nothing may go.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { asStrataError, type UnitId } from '../../base/index.ts';
 import { basesOf } from '../../vlfs/index.ts';
@@ -169,40 +169,78 @@ export function mountedDirs(root: string): Set<string> {
   const dirs = new Set<string>();
   const stacks = new Set<string>();
   for (const record of mountRecords(root)) if (record.stack !== null) stacks.add(record.stack);
-  for (const name of stacks) {
-    try {
-      const stack = JSON.parse(readFileSync(join(root, 'run/stacks', name), 'utf8')) as {
-        levels: { treeDir: string }[];
-      };
-      for (const { treeDir } of stack.levels) dirs.add(dirname(treeDir));
-    } catch {
-      // A mount without its stack shows what its appliance's definition says, which stays anyway.
-    }
-  }
+  for (const name of stacks) for (const dir of dirsOfStack(join(root, 'run/stacks', name))) dirs.add(dir);
   return dirs;
 }
 
+/** A stack's file is named by what it holds. */
+const knownStacks = new Map<string, readonly string[]>();
+const MOST_STACKS = 16_384;
+
+function dirsOfStack(file: string): readonly string[] {
+  const known = knownStacks.get(file);
+  if (known !== undefined) return known;
+  try {
+    const stack = JSON.parse(readFileSync(file, 'utf8')) as { levels: { treeDir: string }[] };
+    const dirs = [...new Set(stack.levels.map(({ treeDir }) => dirname(treeDir)))];
+    if (knownStacks.size >= MOST_STACKS) knownStacks.clear();
+    knownStacks.set(file, dirs);
+    return dirs;
+  } catch {
+    // A mount without its stack shows what its appliance's definition says, which stays anyway.
+    return [];
+  }
+}
+
+export interface MountRecord {
+  id: string;
+  mountpoint: string;
+  stack: string | null;
+}
+
+/** What was read of a record, and of which state of its file. Each change makes another file. */
+interface KnownRecord {
+  ino: number;
+  ctimeMs: number;
+  record: MountRecord | null;
+}
+
+const knownRecords = new Map<string, Map<string, KnownRecord>>();
+
 /** What strata-fs remembers of its mounts: appliance, mountpoint, file name of the stack. */
-export function mountRecords(root: string): { id: string; mountpoint: string; stack: string | null }[] {
+export function mountRecords(root: string): MountRecord[] {
   const dir = join(root, 'run/mounts');
-  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  const found: { id: string; mountpoint: string; stack: string | null }[] = [];
+  const before = knownRecords.get(dir);
+  const now = new Map<string, KnownRecord>();
   for (const name of namesIn(dir)) {
     if (!name.endsWith('.json')) continue;
-    try {
-      const record = readJsonIfThere(join(dir, name)) as {
-        boot?: string;
-        id?: string;
-        mountpoint?: string;
-        vlfs?: { stack?: string };
-      } | null;
-      if (record?.boot !== boot || typeof record.id !== 'string') continue;
-      const stack = record.vlfs?.stack;
-      const isName = typeof stack === 'string' && /^[0-9a-f]+\.json$/.test(stack);
-      found.push({ id: record.id, mountpoint: String(record.mountpoint), stack: isName ? stack : null });
-    } catch {
-      // strata-fs drops what it cannot read, too.
-    }
+    const file = statSync(join(dir, name), { throwIfNoEntry: false });
+    if (file === undefined) continue;
+    const { ino, ctimeMs } = file;
+    const known = before?.get(name);
+    const isKnown = known?.ino === ino && known.ctimeMs === ctimeMs;
+    now.set(name, isKnown ? known : { ino, ctimeMs, record: readRecord(join(dir, name)) });
   }
-  return found;
+  knownRecords.set(dir, now);
+  return [...now.values()].flatMap(({ record }) => record ?? []);
+}
+
+const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+
+function readRecord(file: string): MountRecord | null {
+  try {
+    const record = readJsonIfThere(file) as {
+      boot?: string;
+      id?: string;
+      mountpoint?: string;
+      vlfs?: { stack?: string };
+    } | null;
+    if (record?.boot !== boot || typeof record.id !== 'string') return null;
+    const stack = record.vlfs?.stack;
+    const isName = typeof stack === 'string' && /^[0-9a-f]+\.json$/.test(stack);
+    return { id: record.id, mountpoint: String(record.mountpoint), stack: isName ? stack : null };
+  } catch {
+    // strata-fs drops what it cannot read, too.
+    return null;
+  }
 }

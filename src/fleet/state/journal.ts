@@ -51,7 +51,12 @@ export type JournalStep =
 export type FollowUp =
   | { kind: 'follow'; template: string; from: number; to: number }
   /** A merged frozen layer took the place of others in a mounted appliance. */
-  | { kind: 'merged'; name: string; before: string[] };
+  | { kind: 'merged'; name: string; before: string[] }
+  /**
+   * The appliance shows other frozen layers, in one step with what belongs to them: `fresh`, a directory of frozen/ with a fresh private layer, or else the newest layer, which was
+   * merged beside. `before`: its layers until then.
+   */
+  | { kind: 'exchange'; name: string; before: string[]; fresh: string | null };
 
 export interface JournalRecord {
   format: 1;

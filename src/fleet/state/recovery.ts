@@ -10,6 +10,7 @@ import { spreadChildren } from '../appliances/placement.ts';
 import { settleExchange } from '../clone/merge-exchange.ts';
 import { cleanupConfigure } from '../configure/index.ts';
 import type { FleetContext } from '../context.ts';
+import { settleFollowUp } from '../family/exchange.ts';
 import { endStaleRuns } from '../mounts/runs.ts';
 import { followTemplate, reconcileMounts } from '../templates/follow.ts';
 import { currentGeneration, listGenerations, readDefinition } from '../templates/generations.ts';
@@ -101,7 +102,9 @@ function dropUncommitted(context: FleetContext, owner: string): void {
 
 /** Fills the catalog from the files. */
 export function rebuildCatalog(context: FleetContext, notes: string[] = []): void {
-  context.catalog.rebuild(rowsOnDisk(context, notes));
+  const rows = [...rowsOnDisk(context, notes)];
+  const names = namesIn(context.paths.appliances).filter((name) => !name.startsWith('.'));
+  context.catalog.rebuild(rows, rows.length === names.length);
 }
 
 /** After memory is filled: what the rolled-forward commands still owe the appliances; then the mounts. */
@@ -112,6 +115,7 @@ export async function settleMounts(
 ): Promise<void> {
   for (const followUp of followUps) {
     if (followUp.kind === 'merged') await settleExchange(context, followUp);
+    else if (followUp.kind === 'exchange') await settleFollowUp(context, followUp, notes);
     else if (context.templates.has(followUp.template))
       await followTemplate(context, followUp.template, followUp.from);
   }

@@ -7,10 +7,11 @@
  * answered last before (1) are expired once more: a revalidation may have put its answer in place after (3). From (4) on nobody gets an old name.
  * Listings that the kernel keeps of directories that change are dropped with the names.
  */
-import { asStrataError } from '../../base/index.ts';
+import { asStrataError, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type {
   ChangeWork,
+  FreshPrivate,
   PrivateFile,
   RelayerWork,
   SlowJob,
@@ -23,6 +24,7 @@ import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../tr
 import type { LoopFailure } from './messages.ts';
 import {
   closeAside,
+  expireAttributes,
   finishIfIdle,
   goOnWithRequests,
   holdRequests,
@@ -212,6 +214,7 @@ export function changeMount<T>(
     let work: ChangeWork<T> | null = null;
     const end = (value: T | undefined, failure: LoopFailure | null): void => {
       if (m.closing.length > 0) closeAside(ctx, m, null);
+      if (m.moved.length > 0) expireAttributes(m);
       let names: StaleName[] = [];
       try {
         if (m.vlfs.takeStaleNames === undefined) dropAllNames(m);
@@ -237,6 +240,26 @@ export function changeMount<T>(
       }
       return true;
     });
+  });
+}
+
+/** Exchanges the stack with what belongs to it; its programs wait meanwhile. */
+export function exchangeMount(
+  ctx: ServeContext,
+  m: ServedMount,
+  { stack, fresh }: { stack: StackSpec; fresh: FreshPrivate | null },
+  done: (value: undefined, failure: LoopFailure | null) => void,
+): void {
+  const begin = (): ChangeWork<void> => {
+    if (m.vlfs.beginExchange === undefined)
+      throw new StrataError('UNSUPPORTED', `${m.id} cannot be exchanged`);
+    m.ledger?.setNextStack(stackName(stack.key));
+    return m.vlfs.beginExchange(stack, fresh);
+  };
+  changeMount(ctx, m, begin, (_, failure) => {
+    if (failure === null) m.stackKey = stack.key;
+    m.ledger?.setStack(stackName(m.stackKey));
+    done(undefined, failure);
   });
 }
 

@@ -16,7 +16,7 @@ import { createFuseBuffers } from '../server/buffers.ts';
 import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
-import { changeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
+import { changeMount, exchangeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
 import { freezeMount } from './freeze-mount.ts';
 import { holdSyncs, letGo } from './hold-syncs.ts';
 import { createLongWork } from './long-work.ts';
@@ -324,6 +324,9 @@ function execute(seq: number, command: LoopCommand): void {
       changeMount(ctx, mount, () => mount.vlfs.beginReset(command.keep), answer);
       break;
     }
+    case 'exchange':
+      exchangeMount(ctx, served(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
+      break;
     case 'quarantine':
       setQuarantine?.(command.digests);
       for (const { vlfs } of [...byId.values(), ...opened.values()]) {

@@ -1,7 +1,7 @@
 /** Messages between the main thread of strata-fs and its serving threads. Every command has one answer with the same seq. */
 import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../../base/index.ts';
-import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { FreshPrivate, PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { Features } from '../server/init.ts';
 import type { WriteBarrier } from './freeze-mount.ts';
 import type { FormerMount } from './take-over.ts';
@@ -31,6 +31,7 @@ export type LoopCommand =
   | { kind: 'let-go'; id: string }
   | { kind: 'revert'; id: string; paths: string[] }
   | { kind: 'reset'; id: string; keep: string[] }
+  | { kind: 'exchange'; id: string; stack: string; fresh: FreshPrivate | null }
   /** Content that no VLFS shows from now on; and each reads anew whether it is checked at open. */
   | { kind: 'quarantine'; digests: string[] }
   | { kind: 'status' }

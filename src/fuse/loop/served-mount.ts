@@ -249,7 +249,8 @@ export function noteFeatures(m: ServedMount): void {
   ledger.setFuse({ fd: m.fd, fuseMinor: features.fuseMinor, features: featureBits(features) });
 }
 
-function expireAttributes(m: ServedMount): void {
+/** Tells the kernel which attributes changed behind its back. */
+export function expireAttributes(m: ServedMount): void {
   for (const node of m.moved) {
     const message = invalInodeMessage(node, false);
     sys.write(m.fd, message, message.length);

@@ -8,6 +8,7 @@ import type { Ledger, Revival } from '../../vlfs/index.ts';
 type Optional =
   | 'beginRelayer'
   | 'beginFreeze'
+  | 'beginExchange'
   | 'takeStaleNames'
   | 'takeListed'
   | 'takePrunable'

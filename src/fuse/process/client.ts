@@ -28,6 +28,7 @@ import {
   errorFromWire,
   packMount,
   packRelayer,
+  type WireExchange,
   type WireFreeze,
   type WireReply,
 } from './wire.ts';
@@ -142,6 +143,10 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
     },
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
+    exchange: ({ id, stack, fresh }) => {
+      const params: WireExchange = { id, stack: stack.key, fresh };
+      return callWithStacks<void>('exchange', params, [stack]);
+    },
     readScanState: () => call<void>('readScanState', {}),
     status: () => call<DataPlaneStatus>('status', {}),
     find: (what) => call<FoundMounts>('find', what),

@@ -6,7 +6,7 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nameFromText, StrataError } from '../../base/index.ts';
-import type { CacheMode, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
+import type { CacheMode, FreshPrivate, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { FoundMounts, MountInfo, MountRequest } from '../contract.ts';
 import type { FreezeOutcome, WriteBarrier } from '../loop/freeze-mount.ts';
 import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
@@ -51,6 +51,7 @@ export interface MountTable {
   letGo(id: string): Promise<boolean>;
   revert(id: string, paths: string[]): Promise<string[]>;
   reset(id: string, keep: string[]): Promise<void>;
+  exchange(change: { id: string; stack: StackSpec; fresh: FreshPrivate | null }): Promise<void>;
   status(): Promise<{
     mounts: MountInfo[];
     lingering: string[];
@@ -281,6 +282,20 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
     letGo: (id) => inTurn(id, () => letGo(id)),
     revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),
+    exchange: ({ id, stack, fresh }) =>
+      inTurn(id, async () => {
+        const found = served(id);
+        const { thread, mountpoints } = found;
+        const paths = mountpoints.map(({ path }) => path);
+        const undo = records.restack(new Map([[id, stack]]), paths);
+        try {
+          await thread.send<void>({ kind: 'exchange', id, stack: thread.give(stack), fresh });
+          found.stackKey = stack.key;
+        } catch (error) {
+          undo(new Set([id]));
+          throw error;
+        }
+      }),
     async status() {
       const all = (await Promise.all(threads.all().map(statusOf))).flat();
       const counts = new Map(all.map((one) => [one.id, one]));

@@ -16,6 +16,7 @@ import {
   createLineReader,
   encodeLine,
   unpackRelayer,
+  type WireExchange,
   type WireFreeze,
   type WireMount,
   type WireRelayer,
@@ -139,6 +140,8 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
       mounts.freeze({ id, stack: records.stacks.ofKey(stack), dir }, barrier),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),
     reset: (p: { id: string; keep: string[] }) => mounts.reset(p.id, p.keep),
+    exchange: ({ id, stack, fresh }: WireExchange) =>
+      mounts.exchange({ id, stack: records.stacks.ofKey(stack), fresh }),
     readScanState,
     find: async (p: { id: string; mountpoint?: string }) => ({ pid: process.pid, ...mounts.find(p) }),
     shutdown: (p: { force: boolean }) => shutdown(p.force),

@@ -4,7 +4,7 @@
  * shared by many changes, so a relayer carries each once, in a table.
  */
 import { ERROR_CODES, type ErrorCode, LIMITS, StrataError } from '../../base/index.ts';
-import type { PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
+import type { FreshPrivate, PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import type { MountRequest } from '../contract.ts';
 import type { WriteBarrier } from '../loop/freeze-mount.ts';
 
@@ -69,6 +69,13 @@ export interface WireFreeze {
   stack: string;
   dir: string;
   barrier: WriteBarrier | null;
+}
+
+/** `stack`: by its key. */
+export interface WireExchange {
+  id: string;
+  stack: string;
+  fresh: FreshPrivate | null;
 }
 
 export interface RelayerChange {

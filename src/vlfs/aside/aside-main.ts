@@ -2,10 +2,16 @@
 import { parentPort } from 'node:worker_threads';
 import { asStrataError, nameFromText } from '../../base/index.ts';
 import { AT_FDCWD, close } from '../../sys/index.ts';
-import { diffVlfs } from '../changes/diff.ts';
-import { diffPair } from '../compare/diff-pair.ts';
+import { diffOne, diffPair } from '../compare/diff-pair.ts';
 import { mergeVlfs } from '../merge/merge.ts';
-import { privateUsage, pruneWhiteouts, resetOffline, revertOffline, whoOwns } from '../offline.ts';
+import {
+  exchangeOffline,
+  privateUsage,
+  pruneWhiteouts,
+  resetOffline,
+  revertOffline,
+  whoOwns,
+} from '../offline.ts';
 import { spaceOf } from '../private-layer/space.ts';
 import { countUsage } from '../quota/count-offline.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
@@ -14,7 +20,7 @@ import type { AsideJob } from './aside.ts';
 function run(job: AsideJob): unknown {
   switch (job.kind) {
     case 'diff':
-      return diffVlfs(job.spec, job.path);
+      return diffOne(job.spec, job.path);
     case 'diff-pair':
       return diffPair(job.spec, job.other, job.path);
     case 'owner':
@@ -34,6 +40,8 @@ function run(job: AsideJob): unknown {
       return revertOffline(job.spec, job.paths);
     case 'reset':
       return resetOffline(job.spec, job.keep);
+    case 'exchange':
+      return exchangeOffline(job.spec, job.stack, job.fresh);
     case 'merge':
       return mergeVlfs(job.input);
   }

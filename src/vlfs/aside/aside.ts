@@ -4,7 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, StrataError } from '../../base/index.ts';
-import type { DiffEntry, VlfsSpec } from '../contract.ts';
+import type { Differences, FreshPrivate, StackSpec, VlfsSpec } from '../contract.ts';
 import type { MergeInput, MergeOutcome } from '../merge/merge.ts';
 import type { PathOwner, PrivateUsage } from '../offline.ts';
 import type { Space } from '../private-layer/space.ts';
@@ -21,6 +21,7 @@ export type AsideJob =
   | { kind: 'count'; spec: VlfsSpec }
   | { kind: 'revert'; spec: VlfsSpec; paths: string[] }
   | { kind: 'reset'; spec: VlfsSpec; keep: string[] }
+  | { kind: 'exchange'; spec: VlfsSpec; stack: StackSpec; fresh: FreshPrivate | null }
   | { kind: 'merge'; input: MergeInput };
 
 interface Answer {
@@ -45,13 +46,13 @@ const busy = new Set<string>();
 let threads = 0;
 
 /** Changes of an appliance; as diffVlfs. */
-export function diffAside(spec: VlfsSpec, path: string): Promise<DiffEntry[]> {
-  return run({ kind: 'diff', spec, path }) as Promise<DiffEntry[]>;
+export function diffAside(spec: VlfsSpec, path: string): Promise<Differences> {
+  return run({ kind: 'diff', spec, path }) as Promise<Differences>;
 }
 
 /** As diffPair. */
-export function diffPairAside(left: VlfsSpec, right: VlfsSpec, path: string): Promise<DiffEntry[]> {
-  return run({ kind: 'diff-pair', spec: left, other: right, path }) as Promise<DiffEntry[]>;
+export function diffPairAside(left: VlfsSpec, right: VlfsSpec, path: string): Promise<Differences> {
+  return run({ kind: 'diff-pair', spec: left, other: right, path }) as Promise<Differences>;
 }
 
 /** As whoOwns. */
@@ -94,6 +95,15 @@ export async function resetAside(spec: VlfsSpec, keep: string[]): Promise<void> 
   await run({ kind: 'reset', spec, keep });
 }
 
+/** As exchangeOffline. */
+export async function exchangeAside(
+  spec: VlfsSpec,
+  stack: StackSpec,
+  fresh: FreshPrivate | null,
+): Promise<void> {
+  await run({ kind: 'exchange', spec, stack, fresh });
+}
+
 /** As mergeVlfs. */
 export function mergeAside(input: MergeInput): Promise<MergeOutcome> {
   return run({ kind: 'merge', input }) as Promise<MergeOutcome>;
@@ -102,7 +112,7 @@ export function mergeAside(input: MergeInput): Promise<MergeOutcome> {
 /** The private layer or directory that a job works on. */
 function placeOf(job: AsideJob): string {
   if ('spec' in job) return job.spec.privateDir;
-  if (job.kind === 'merge') return job.input.parent.privateDir;
+  if (job.kind === 'merge') return (job.input.target ?? job.input.parent).privateDir;
   return 'dir' in job ? job.dir : job.dirs[0]!;
 }
 

@@ -64,8 +64,8 @@ interface Found {
   baseUpdated: boolean;
 }
 
-/** The changes of an appliance at and below `path` (default: all), ordered by path. Throws when its private layer or stack cannot be read. */
-export function diffVlfs(spec: VlfsSpec, path = '/'): DiffEntry[] {
+/** The changes of an appliance at and below `path` (default: all), ordered by path; `beyond` is told of paths that are too long. Throws when its private layer or stack cannot be read. */
+export function diffVlfs(spec: VlfsSpec, path = '/', beyond: (path: string) => void = () => {}): DiffEntry[] {
   const core = openCore(spec, { inspect: true });
   try {
     const parts = splitPath(path);
@@ -73,7 +73,7 @@ export function diffVlfs(spec: VlfsSpec, path = '/'): DiffEntry[] {
     const found = new Map<string, Found>();
     const within = (at: string): boolean =>
       prefix === '' || at === prefix || at.startsWith(`${prefix}/`) || prefix.startsWith(`${at}/`);
-    walk(core, found, within);
+    walk({ core, found, within, beyond });
     addHidden(core, found);
     return [...found.values()]
       .filter((entry) => prefix === '' || entry.path === prefix || entry.path.startsWith(`${prefix}/`))
@@ -96,10 +96,18 @@ function owner(core: Core, refs: readonly Reference[]): string | null {
 const stat = newStat();
 
 /** Everything that the private layer and frozen ones hold. What no path leads to, because it would be too long, is left out: its directory is there. */
-function walk(core: Core, found: Map<string, Found>, within: (path: string) => boolean): void {
-  const pending: Place[] = [{ node: core.root, path: '' }];
+function walk(walking: Walk): void {
+  const pending: Place[] = [{ node: walking.core.root, path: '' }];
   for (let next = pending.pop(); next !== undefined; next = pending.pop())
-    addChildren(core, next, found, within, pending);
+    addChildren(walking, next, pending);
+}
+
+interface Walk {
+  core: Core;
+  found: Map<string, Found>;
+  within(path: string): boolean;
+  /** Told of names whose paths are too long (LIMITS.pathBytes). */
+  beyond(path: string): void;
 }
 
 interface Place {
@@ -137,13 +145,7 @@ export function sourcesOf(core: Core, node: Node): Source[] {
   return sources.filter(({ fd }) => fd >= 0);
 }
 
-function addChildren(
-  core: Core,
-  { node, path }: Place,
-  found: Map<string, Found>,
-  within: (path: string) => boolean,
-  pending: Place[],
-): void {
+function addChildren({ core, found, within, beyond }: Walk, { node, path }: Place, pending: Place[]): void {
   const sources = sourcesOf(core, node);
   const seen = new Set<string>();
   try {
@@ -151,8 +153,12 @@ function addChildren(
       const entries = readDirectory(fd);
       for (const { name, type } of typeof entries === 'number' ? [] : entries) {
         const at = path === '' ? name : `${path}/${name}`;
-        if (seen.has(name) || at.length > LIMITS.pathBytes || !within(at) || isNameHidden(name)) continue;
+        if (seen.has(name) || !within(at) || isNameHidden(name)) continue;
         seen.add(name);
+        if (at.length > LIMITS.pathBytes) {
+          beyond(at);
+          continue;
+        }
         const shared = candidatesAt(node, name);
         if (isWhiteoutEntry(fd, name, type)) {
           if (shared.length > 0)

@@ -137,13 +137,24 @@ function placeReset(
 
 /** The open VLFS goes over to the new directories. */
 function* reopen(core: Core): Steps<void> {
-  close(core.rootFd);
-  if (core.whiteoutsFd >= 0) close(core.whiteoutsFd);
-  core.rootFd = openPrivateDir(core.privateDir);
-  core.whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
+  openPrivateAnew(core);
   core.hidden = loadAllHidden(core.whiteoutsDir, core.stack);
   core.moved = null;
   core.generation++;
+  yield* detachGone(core);
+}
+
+/** Another directory is the private layer now. */
+export function openPrivateAnew(core: Core): void {
+  close(core.rootFd);
+  for (const fd of [core.whiteoutsFd, core.changedSetFd]) if (fd >= 0) close(fd);
+  core.changedSetFd = -1;
+  core.rootFd = openPrivateDir(core.privateDir);
+  core.whiteoutsFd = openDirectory(AT_FDCWD, nameFromText(core.whiteoutsDir));
+}
+
+/** Private files that are not there any more lose their names; who has them open keeps them. */
+export function* detachGone(core: Core): Steps<void> {
   let looked = 0;
   for (const node of core.nodes.values()) {
     if (++looked % A_STEP === 0) yield;

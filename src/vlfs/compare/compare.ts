@@ -19,7 +19,7 @@ import { isSameFile, type Likeness, likeness } from './same-object.ts';
 
 export type Change = 'added' | 'deleted' | Exclude<Likeness, 'same'>;
 
-/** One difference. The nodes are valid during the visit only. */
+/** One difference; the root is ''. The nodes are valid during the visit only. */
 export interface Difference {
   path: string;
   name: string;
@@ -38,6 +38,8 @@ export interface CompareOptions {
   /** Tells of files that look alike but are not the same inode, too. */
   all?: boolean;
   visit(difference: Difference): void;
+  /** Told of names whose paths are too long for any program (LIMITS.pathBytes); neither they nor what is below is looked at. */
+  beyond?(path: string): void;
 }
 
 interface Pair {
@@ -48,6 +50,11 @@ interface Pair {
 
 /** Visits every difference from `left` to `right`. Below an added directory all is told, a deleted one is told alone. */
 export function compare(left: Core, right: Core, options: CompareOptions): void {
+  if ((options.within ?? '') === '') {
+    const change = likeness(left, left.root, right, right.root);
+    const roots = { left: left.root, right: right.root, leftParent: null, rightParent: null };
+    if (change !== 'same') options.visit({ path: '', name: '', change, ...roots });
+  }
   comparePair(left, right, { path: '', left: left.root, right: right.root }, options);
 }
 
@@ -100,10 +107,12 @@ function compareChildren(walk: Walk, { path, left, right }: Pair): void {
   for (const name of names) {
     if (!own.has(name) && showSameFile(walk, left, right, name)) continue;
     const at = path === '' ? name : `${path}/${name}`;
-    if (at.length > LIMITS.pathBytes || !isWithin(walk.options.within ?? '', at)) continue;
+    if (!isWithin(walk.options.within ?? '', at)) continue;
     const a = left === null ? null : childOf(walk.left, left, name);
     const b = right === null ? null : childOf(walk.right, right, name);
-    compareOne(walk, { path: at, name, leftParent: left, rightParent: right, left: a, right: b });
+    if (at.length <= LIMITS.pathBytes)
+      compareOne(walk, { path: at, name, leftParent: left, rightParent: right, left: a, right: b });
+    else if (a !== null || b !== null) walk.options.beyond?.(at);
     if (a !== null) releaseIfUnused(walk.left, a);
     if (b !== null) releaseIfUnused(walk.right, b);
   }

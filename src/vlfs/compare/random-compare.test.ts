@@ -85,7 +85,7 @@ test('the differences of any two relatives are those of all that they show', asy
       const shown = sides.map(seen);
       for (const [i, left] of sides.entries())
         for (const [j, right] of sides.entries()) {
-          const found = diffPair(left, right).map(({ path, change }) => `${path} ${change}`);
+          const found = diffPair(left, right).entries.map(({ path, change }) => `${path} ${change}`);
           assert.deepEqual(found.sort(), plainDiff(shown[i]!, shown[j]!), `${i} to ${j}`);
         }
     };
@@ -114,7 +114,7 @@ test(
     const stack = openStack(source.stack);
     try {
       assert.deepEqual(
-        diffPair(source, clone).map(({ path, change }) => `${path} ${change}`),
+        diffPair(source, clone).entries.map(({ path, change }) => `${path} ${change}`),
         ['/dir7/sub/file changed', '/dir9/sub/file deleted'],
       );
       // The root, and the two directories on the way.
@@ -128,11 +128,11 @@ test(
     execFileSync('cp', ['-al', layer.treeDir, treeDir]);
     const merged = stackOf([{ ...layer, id: 'frozen/merged', treeDir }, ...below]);
     assert.deepEqual(
-      diffPair({ ...source, name: 'c', stack: merged }, clone).map(({ path }) => path),
+      diffPair({ ...source, name: 'c', stack: merged }, clone).entries.map(({ path }) => path),
       ['/dir7/sub/file', '/dir9/sub/file'],
     );
     assert.deepEqual(
-      diffPair(source, clone, '/dir9').map(({ path }) => path),
+      diffPair(source, clone, '/dir9').entries.map(({ path }) => path),
       ['/dir9/sub/file'],
     );
   }),

@@ -59,7 +59,7 @@ const MOST_TURN_BYTES = 1 << 20;
 const TURN_MS = 1;
 const LEAST_TRIES = 2;
 /** A change always changes the change time (multigrain timestamps); before, it has steps of some milliseconds, and tells nothing of a file that may be written. */
-const FINE_TIMES = isSince(6, 13);
+export const FINE_TIMES = isSince(6, 13);
 
 function isSince(major: number, minor: number): boolean {
   const [a = 0, b = 0] = release().split('.').map(Number);

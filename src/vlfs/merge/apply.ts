@@ -179,6 +179,10 @@ async function bringRest(applying: Applying, path: string): Promise<void> {
 /** Makes a path what the child has there. */
 async function put(applying: Applying, path: string, change: Change): Promise<void> {
   const { sides, core } = applying;
+  if (path === '') {
+    giveAttributes(applying, path, sides.child.root);
+    return;
+  }
   const source = endOf(sides.child, path);
   const theirs = nodeAt(sides.child, source.parent, source.name);
   if (typeof theirs === 'number') return;
@@ -315,11 +319,7 @@ async function fill(
 
 /** Owner, mode, extended attributes and times of the child's object, to what stands at the path in the private layer. */
 function giveAttributes({ sides, core }: Applying, path: string, theirs: Node): void {
-  const { parent, name } = endOf(core, path);
-  const node = nodeAt(core, parent, name) as Node;
-  if (node.kind === S_IFDIR) must(privateDirectory(core, node), path);
-  const fd = privateDirectory(core, parent);
-  must(fd, path);
+  const { node, fd, name } = placeToChange(core, path);
   const attr = attrOf(sides.child, theirs);
   if (attr === null) throw systemFailure(-2, `read ${nameToText(path as never)}`);
   const wanted = listxattr(sides.child, theirs);
@@ -334,6 +334,17 @@ function giveAttributes({ sides, core }: Applying, path: string, theirs: Node): 
   // What new objects in it inherit may be another now.
   node.generation = -1;
   must(refresh(core, node), path);
+}
+
+/** The object at a path of the private layer, by an open directory and a name in it. */
+function placeToChange(core: Core, path: string): { node: Node; fd: number; name: string } {
+  if (path === '') return { node: core.root, fd: core.rootFd, name: '.' };
+  const { parent, name } = endOf(core, path);
+  const node = nodeAt(core, parent, name) as Node;
+  if (node.kind === S_IFDIR) must(privateDirectory(core, node), path);
+  const fd = privateDirectory(core, parent);
+  must(fd, path);
+  return { node, fd, name };
 }
 
 function setDirectoryTimes({ sides, core }: Applying, path: string): void {

@@ -5,6 +5,7 @@
 import { nameToText } from '../../base/index.ts';
 import type { DiffEntry, MergeChoice, MergeConflict, VlfsSpec } from '../contract.ts';
 import type { Core } from '../core.ts';
+import type { AdoptFacts } from '../exchange/adopt.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { splitPath } from '../split-path.ts';
 import { applyMerge } from './apply.ts';
@@ -25,6 +26,8 @@ export interface MergeOutcome {
   /** What the parent gets, by path. */
   changes: Pick<DiffEntry, 'path' | 'change'>[];
   conflicts: MergeConflict[];
+  /** For a layer that comes under a private one later. */
+  facts: Omit<AdoptFacts, 'root'>;
 }
 
 /** Does nothing to the target when a conflict is left. Throws when a side cannot be read, or the target not be written. */
@@ -44,7 +47,8 @@ export async function mergeVlfs(input: MergeInput): Promise<MergeOutcome> {
     };
     const { prefer, ours, theirs } = input.choice;
     const inside = (paths: string[]): string[] => paths.map((path) => splitPath(path).join('/'));
-    const plan = planMerge(sides, { prefer, ours: inside(ours), theirs: inside(theirs) });
+    const choice = { prefer, ours: inside(ours), theirs: inside(theirs) };
+    const plan = planMerge(sides, choice);
     const isOpen = plan.conflicts.some(({ taken }) => taken === null);
     if (!isOpen && input.target !== null) await apply(sides, input.target, plan);
     const printed = (path: string): string => `/${nameToText(path as never)}`;
@@ -55,6 +59,7 @@ export async function mergeVlfs(input: MergeInput): Promise<MergeOutcome> {
     return {
       changes: changes.sort((a, b) => (a.path < b.path ? -1 : 1)),
       conflicts: plan.conflicts.map((conflict) => ({ ...conflict, path: printed(conflict.path) })),
+      facts: { removes: [...plan.removes], choice },
     };
   } finally {
     for (const core of opened) closeCore(core);

@@ -1,8 +1,8 @@
 /**
  * What a three-way merge does: the changes of the child since the base, each held against what the parent has there now and had then. Nothing is changed here. All paths are
- * latin1 without a leading slash; '' is no path of a plan.
+ * latin1 without a leading slash; '' is the root, of which only owner, mode and attributes can change.
  */
-import { compareNames } from '../../base/index.ts';
+import { compareNames, LIMITS, nameToText, StrataError } from '../../base/index.ts';
 import { S_IFDIR } from '../../sys/index.ts';
 import { type Change, compare, type Difference } from '../compare/compare.ts';
 import { diskInode, likeness } from '../compare/same-object.ts';
@@ -45,10 +45,18 @@ interface Changes {
   /** Where only times are others. */
   times: Set<string>;
   inodes: Map<string, string>;
+  /** A path that is too long to be merged; null: there is none. */
+  beyond: string | null;
 }
 
 function changesOf(base: Core, now: Core): Changes {
-  const changes: Changes = { at: new Map(), above: new Set(), times: new Set(), inodes: new Map() };
+  const changes: Changes = {
+    at: new Map(),
+    above: new Set(),
+    times: new Set(),
+    inodes: new Map(),
+    beyond: null,
+  };
   const visit = ({ path, change, left, right }: Difference): void => {
     if (right !== null && right.kind !== S_IFDIR) {
       const inode = diskInode(now, right);
@@ -62,7 +70,11 @@ function changesOf(base: Core, now: Core): Changes {
     changes.at.set(path, change);
     if (change !== 'deleted') for (const above of pathsAbove(path)) changes.above.add(above);
   };
-  compare(base, now, { all: true, visit });
+  const beyond = (path: string): void => {
+    changes.beyond ??= path;
+    for (const above of pathsAbove(path)) changes.above.add(above);
+  };
+  compare(base, now, { all: true, visit, beyond });
   return changes;
 }
 
@@ -75,6 +87,7 @@ export function pathsAbove(path: string): string[] {
 
 /** Runs `use` with the node at a path, or null. */
 export function withNode<T>(core: Core, path: string, use: (node: Node | null) => T): T {
+  if (path === '') return use(core.root);
   const parts = path.split('/');
   const name = parts.pop()!;
   const parent = directoryByPath(core, parts);
@@ -88,8 +101,10 @@ export function withNode<T>(core: Core, path: string, use: (node: Node | null) =
   }
 }
 
+/** Throws LIMIT when the child has changed something whose path is longer than any program can name. */
 export function planMerge(sides: Sides, choice: MergeChoice): Plan {
   const child = changesOf(sides.childBase, sides.child);
+  if (child.beyond !== null) throw tooLong(child.beyond);
   const parent = changesOf(sides.parentBase, sides.parent);
   const plan: Plan = { puts: new Map(), removes: new Set(), conflicts: [], inodes: child.inodes };
   const planning: Planning = { sides, choice, child, parent, plan, closed: new Set() };
@@ -97,6 +112,16 @@ export function planMerge(sides: Sides, choice: MergeChoice): Plan {
   for (const path of child.times) if (staysAsItWas(planning, path)) plan.puts.set(path, 'metadata');
   addLinks(planning);
   return plan;
+}
+
+/** The directory in which it is cannot be named either in a message. */
+function tooLong(path: string): StrataError {
+  const text = nameToText(path as never);
+  const shown = `/${text.slice(0, 120)}...${text.slice(-60)}`;
+  const most = LIMITS.pathBytes.toLocaleString('en');
+  return new StrataError('LIMIT', `${shown} is longer than ${most} bytes, so it cannot be merged`, {
+    hint: 'move or remove that directory in the child (cd into it step by step), then merge again',
+  });
 }
 
 interface Planning {
@@ -131,7 +156,7 @@ function take(plan: Plan, path: string, change: Change): void {
 }
 
 /** The most exact word on a path. */
-function chosen({ prefer, ours, theirs }: MergeChoice, path: string): 'ours' | 'theirs' | null {
+export function chosen({ prefer, ours, theirs }: MergeChoice, path: string): 'ours' | 'theirs' | null {
   const depth = (paths: readonly string[]): number =>
     Math.max(
       -1,

@@ -31,7 +31,7 @@ import { finished, type Steps } from '../steps.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 
 /** Names by the directory that holds them. */
-type Names = Map<Node, Set<string>>;
+export type Names = Map<Node, Set<string>>;
 
 function add(names: Names, directory: Node, name: string): void {
   const known = names.get(directory);
@@ -42,7 +42,8 @@ function add(names: Names, directory: Node, name: string): void {
 /** Nodes, names and contributors that are looked at between two steps. */
 const A_STEP = 256;
 
-function* listSteps(names: Names): Steps<StaleName[]> {
+/** The names as the kernel is told them. */
+export function* listNames(names: Names): Steps<StaleName[]> {
   const list: StaleName[] = [];
   for (const [directory, ofIt] of names) {
     for (const name of ofIt) {
@@ -100,7 +101,7 @@ export function* staleNames(
   }
   for (const file of privateFiles) addPath(core, names, file.path);
   for (const directory of names.keys()) unchanged.delete(directory.id);
-  return { names: yield* listSteps(names), unchanged };
+  return { names: yield* listNames(names), unchanged };
 }
 
 /** What will be merged at a directory, without the appliance's whiteouts and opaque marks: at least what it will show. */
@@ -241,7 +242,7 @@ export function* namesOfPaths(core: Core, paths: readonly string[]): Steps<Stale
     const node = knownAt(core, splitPath(path));
     if (node !== null) yield* addShared(core, names, node);
   }
-  return yield* listSteps(names);
+  return yield* listNames(names);
 }
 
 function* addShared(core: Core, names: Names, node: Node): Steps<void> {
@@ -262,16 +263,17 @@ function* addNames(names: Names, directory: Node, of: Iterable<string>): Steps<v
  * shared now, which it may know to be absent.
  */
 export function everyName(core: Core): StaleName[] {
-  return finished(everyNameSteps(core));
+  const names: Names = new Map();
+  finished(addEveryName(core, names));
+  return finished(listNames(names));
 }
 
-function* everyNameSteps(core: Core): Steps<StaleName[]> {
-  const names: Names = new Map();
+/** The same in steps, gathered. */
+export function* addEveryName(core: Core, names: Names): Steps<void> {
   for (const directory of knownDirectories(core)) {
     yield* addNames(names, directory, directory.children!.keys());
     yield* addShared(core, names, directory);
   }
-  return yield* listSteps(names);
 }
 
 /** Before a reset: every name that the private layer or a whiteout decides, in directories that the kernel knows. */
@@ -295,14 +297,14 @@ export function* privateNames(core: Core): Steps<{ names: StaleName[]; closed: N
     for (const ref of directory.merged.contributors)
       for (const name of hidden.get(ref) ?? []) add(names, directory, name);
   }
-  return { names: yield* listSteps(names), closed };
+  return { names: yield* listNames(names), closed };
 }
 
 /** After a reset: what directories show that hid it before. */
 export function* uncoveredNames(core: Core, closed: readonly Node[]): Steps<StaleName[]> {
   const names: Names = new Map();
   for (const directory of closed) yield* addShared(core, names, directory);
-  return yield* listSteps(names);
+  return yield* listNames(names);
 }
 
 /** The names that whiteouts of the appliance hide, by the directory of the layer that has them. */

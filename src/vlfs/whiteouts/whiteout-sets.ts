@@ -89,13 +89,7 @@ interface Marks {
 
 /** The set of one unit in a whiteouts/ directory, or undefined when it is empty. */
 function loadSet(whiteoutsFd: number, unit: Unit): Marks | undefined {
-  let fd = openDirectory(whiteoutsFd, '.');
-  for (const part of unit.setDir.split('/')) {
-    if (fd < 0) return undefined;
-    const next = openDirectory(fd, part);
-    close(fd);
-    fd = next;
-  }
+  const fd = openDirectoryAt(whiteoutsFd, unit.setDir);
   if (fd < 0) return undefined;
   const found: Marks = { hidden: new Set(), opened: new Set() };
   readSet(fd, unit.index, 0, found.hidden, found.opened);
@@ -141,6 +135,45 @@ export function eachSet(
   if (fd < 0) return;
   descend(fd, '');
   close(fd);
+}
+
+/** The paths of all marks in a whiteouts/ directory, in the terms of the units that they hide something of. */
+export function* eachMark(
+  whiteoutsFd: number,
+  levelOfSet: ReadonlyMap<string, number>,
+): Generator<string, void, undefined> {
+  const sets: string[] = [];
+  eachSet(whiteoutsFd, levelOfSet, (setDir, level) => {
+    if (level >= 0) sets.push(setDir);
+  });
+  for (const setDir of sets) {
+    const pending = [''];
+    for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+      const fd = openDirectoryAt(whiteoutsFd, `${setDir}/${path}`);
+      if (fd < 0) continue;
+      const isMark = path !== '' && [OPAQUE, OPENED].some((mark) => typeof fgetxattr(fd, mark) !== 'number');
+      const found = children(fd);
+      close(fd);
+      if (isMark) yield path;
+      for (const { name, type } of found) {
+        const at = path === '' ? name : `${path}/${name}`;
+        if (type === DT_DIR) pending.push(at);
+        else yield at;
+      }
+    }
+  }
+}
+
+/** Opens the directory at a path, part by part; a negative errno when there is none. */
+function openDirectoryAt(dirfd: number, path: string): number {
+  let fd = openDirectory(dirfd, '.');
+  for (const part of path.split('/')) {
+    if (fd < 0 || part === '') continue;
+    const next = openDirectory(fd, part);
+    close(fd);
+    fd = next;
+  }
+  return fd;
 }
 
 /** Everything a whiteouts/ directory hides in a stack's units. The cost is that of the whiteouts, not of the levels. */
