@@ -21,8 +21,9 @@ import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { openBelow } from '../freeze/open-files.ts';
 import { chosen } from '../merge/plan.ts';
+import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
-import { hasRedirects, OPAQUE, REDIRECT } from '../stack/merged-directory.ts';
+import { OPAQUE, REDIRECT } from '../stack/merged-directory.ts';
 import type { Stack } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
 import { eachMark, openDirectory, WHOLE } from '../whiteouts/whiteout-sets.ts';
@@ -126,10 +127,12 @@ function* lookAtMarks(look: Look, dir: string): Steps<void> {
   try {
     // Then the layer's own marks would not count.
     if (statAt(fd, WHOLE, stat) === 0 && hasEntries(join(dir, 'whiteouts'))) throw changed('');
-    const isMoved = core.hasRedirects || hasRedirects(core.stack);
     for (const path of eachMark(fd, core.stack.levelOfSet)) {
       yield;
-      if (isMoved || (isTouched(look, path) && !isForced(look, path))) throw changed(path);
+      for (const place of placesOfLayerPath(core, path)) {
+        const at = place.join('/');
+        if (isTouched(look, at) && !isForced(look, at)) throw changed(at);
+      }
     }
   } finally {
     close(fd);
