@@ -109,7 +109,7 @@ function mayBeWritten(core: Core, node: Node | undefined): boolean {
   const backing = node?.backing ?? null;
   if (node === undefined || backing === null || backing.shared || backing.fd < 0) return false;
   const cached = backing.cached || !core.passthrough;
-  if (isMappedAbove({ node, cached, fd: backing.fd, names: [] })) return true;
+  if (isMappedAbove({ node, cached })) return true;
   if (!FINE_TIMES && !cached && node.writers > 0) return true;
   return node.mappers > 0 && dirtyPages(backing.fd) !== 0;
 }

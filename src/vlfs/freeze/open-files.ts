@@ -56,7 +56,7 @@ function isAt(core: Core, node: Node, parent: Node, name: string): boolean {
 }
 
 /** What a program stores through a mapping of the mount's own page cache is not seen here before it is written back. */
-export function isMappedAbove({ node, cached }: OpenFile): boolean {
+export function isMappedAbove({ node, cached }: Pick<OpenFile, 'node' | 'cached'>): boolean {
   return cached && node.mappers > 0;
 }
 
