@@ -112,7 +112,9 @@ export function strataRoot(prefix: string, dir?: string): StrataRoot {
       }
       killDataPlane(root, { keepMounts: false });
       for (const point of mountsBelow(root)) await sh(`umount -l '${point}'`);
-      if (mountsBelow(root).length === 0) rmSync(root, { recursive: true, force: true });
+      // What was killed may just be ending a write.
+      if (mountsBelow(root).length === 0)
+        rmSync(root, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     },
   };
 }
