@@ -108,7 +108,7 @@ test('a loop device ends with the process that made it, killed or not', async ()
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const [said] = (await once(child.stdout, 'data')) as [Buffer];
-  const backing = said.toString().trim().replace('loop/dev/', '/sys/block/') + '/loop/backing_file';
+  const backing = `${said.toString().trim().replace('loop/dev/', '/sys/block/')}/loop/backing_file`;
   assert.equal(readFileSync(backing, 'utf8').trim(), file);
   child.kill('SIGKILL');
   await once(child, 'exit');
