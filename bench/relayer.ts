@@ -14,6 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { startDataPlane } from '../src/fuse/index.ts';
 import { writeTreeIndex } from '../src/layer/index.ts';
+import { shortenTurns } from '../src/sys/index.ts';
 import type { LevelSpec, StackSpec } from '../src/vlfs/contract.ts';
 import { machineLine, median, type Target, targetLines, writeSection } from './support/report.ts';
 import { cleanUp } from './support/vlfs-peers.ts';
@@ -110,6 +111,8 @@ function probe(client: string, mnt: string, ready: () => void): Promise<Probed> 
   });
 }
 
+// As stratad does, in whose place this process is.
+shortenTurns();
 const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-relayer-'));
 let stop: (() => Promise<void>) | null = null;
 try {

@@ -4,11 +4,14 @@
  */
 import { parseArgs } from 'node:util';
 import { asStrataError } from '../base/index.ts';
+import { shortenTurns } from '../sys/index.ts';
 import { DEFAULT_ROOT } from './contract.ts';
 import { REAL_PARTS } from './real-parts.ts';
 import { serve } from './serve.ts';
 
 process.title = 'stratad';
+// Programs in appliances are not to wait for it.
+shortenTurns();
 const { values } = parseArgs({ options: { root: { type: 'string', default: DEFAULT_ROOT } } });
 try {
   await serve({ root: values.root, parts: REAL_PARTS });

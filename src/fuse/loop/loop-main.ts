@@ -47,17 +47,15 @@ import { askAgain, continueServer, type FormerMount, type FormerState, readForme
 const COMMANDS = 0;
 const RESULTS = 1;
 const FIRST_TAG = 2;
-/** Of the processor, when others want it too; the shortest there are. */
-const TURN_US = 100;
 /** Requests of one mount before the others get their turn. */
 const BUDGET = 64;
 /** Useful looks at one mount before the others get their turn. */
 const LOOKS = 16;
 /**
  * The event loop turns so often while there is work, and once after it. What waits for it are unmapping and other ends of memory that was collected, and
- * tasks of V8: without it each mount leaves something behind.
+ * tasks of V8: without it each mount leaves something behind, and collections of all objects take longer at a time.
  */
-const EVENT_LOOP_MS = 1000;
+const EVENT_LOOP_MS = 100;
 
 const data = workerData as LoopData;
 const { openVlfs, holdStack, setQuarantine } = (await import(data.vlfsModule)) as {
@@ -464,8 +462,6 @@ function look(mount: ServedMount, spinMs: number): number {
   return LOOKS;
 }
 
-// Others' programs wait for us, and what they wait for is short.
-sys.shortenTurns(TURN_US);
 sys.epollAdd(epoll, data.commandFd, sys.EPOLLIN, COMMANDS);
 sys.epollAdd(epoll, data.doneFd, sys.EPOLLIN, RESULTS);
 try {

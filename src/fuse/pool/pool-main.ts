@@ -3,7 +3,7 @@
  * the result back and rings that thread's eventfd.
  */
 import { type MessagePort, parentPort } from 'node:worker_threads';
-import { E, eventfdSignal, shortenTurns } from '../../sys/index.ts';
+import { E, eventfdSignal } from '../../sys/index.ts';
 import { type PoolJob, runPoolJob } from './jobs.ts';
 
 export interface PoolRequest {
@@ -34,10 +34,6 @@ async function serve(port: MessagePort, doneFd: number, { jobNo, job }: PoolRequ
   eventfdSignal(doneFd);
 }
 
-/** Of the processor, as the serving threads: programs that were answered get it sooner while many notifies are written or much is copied. */
-const TURN_US = 100;
-
-shortenTurns(TURN_US);
 // Loaded: the next one may be.
 parentPort?.postMessage(null);
 parentPort?.on('message', ({ port, doneFd }: PoolAttach) => {

@@ -1,6 +1,9 @@
-/** What strata-fs asks of the system for itself: many open files, to be killed last when memory runs out, and no more than others where quotas are. */
+/**
+ * What strata-fs asks of the system for itself: many open files, to be killed last when memory runs out, short turns on the processor, and no more than others where
+ * quotas are.
+ */
 import { writeFileSync } from 'node:fs';
-import { obeyQuotas, raiseOpenFiles } from '../../sys/index.ts';
+import { obeyQuotas, raiseOpenFiles, shortenTurns } from '../../sys/index.ts';
 
 const OPEN_FILES = 1 << 20;
 const ENOUGH_FILES = 65536;
@@ -9,6 +12,8 @@ const OOM_SCORE = -900;
 
 /** What could not be had is told to `log`. */
 export function protect(log: (line: string) => void): void {
+  // Others' programs wait for the serving threads, and beside them for whoever else has the processor.
+  shortenTurns();
   const limit = raiseOpenFiles(OPEN_FILES);
   if (limit < ENOUGH_FILES) log(`open files are limited to ${limit}`);
   try {
