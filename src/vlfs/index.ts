@@ -66,6 +66,7 @@ export {
   revertOffline,
   whoOwns,
 } from './offline.ts';
+export { type Preparation, prepareVlfs } from './open-core.ts';
 export type { Denial, Suppressed } from './policy/denials.ts';
 export { markObjects } from './policy/mark.ts';
 export { MARK_XATTR, USER_MARK, WAS_XATTR } from './policy/marks.ts';
@@ -88,13 +89,7 @@ export {
 export { absorbSealed } from './sealed/absorb.ts';
 export type { SealedOptions } from './sealed/contract.ts';
 export { isPrivateInUse, mountSealed, prepareSealed, releaseSealedImages } from './sealed/mount.ts';
+export type { HiddenEntries } from './stack/merged-directory.ts';
 export { type LevelFile, whereShown } from './stack/shown.ts';
-export {
-  closeIdleStacks,
-  closeStack,
-  holdStack,
-  openStack,
-  type Stack,
-  type StackHold,
-} from './stack/stack.ts';
+export { closeIdleStacks, closeStack, openStack, type Stack } from './stack/stack.ts';
 export { openVlfs, type Vlfs, type VlfsOptions, type VlfsStats } from './vlfs.ts';

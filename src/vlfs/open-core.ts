@@ -25,9 +25,10 @@ import { openPrivateDir } from './private-layer/private-layer.ts';
 import { giveUpUnfinished } from './private-layer/unfinished.ts';
 import { RELAYER_FILES, removeTree, workDirOf } from './private-layer/work-dir.ts';
 import { closeQuota } from './quota/quota.ts';
-import { closeStack, hasFrozenLayers, openStack } from './stack/stack.ts';
-import { finished } from './steps.ts';
-import { loadAllHidden, openDirectory } from './whiteouts/whiteout-sets.ts';
+import type { HiddenEntries } from './stack/merged-directory.ts';
+import { closeStack, hasFrozenLayers, openStack, openStackSteps, type Stack } from './stack/stack.ts';
+import { advance, finished, type Steps } from './steps.ts';
+import { loadAllHidden, loadAllHiddenSteps, openDirectory } from './whiteouts/whiteout-sets.ts';
 
 /**
  * Passthrough shares a layer's pages between all mounts, but registering the file costs system calls, the kernel asks for its attributes again after
@@ -56,8 +57,43 @@ export interface OpenOptions {
   mostNodes?: number;
   /** A relayer was decided by a process that is taken over: its files stay (relayer.ts, finishRelayer). */
   keepRelayer?: boolean;
+  /** What it hides, when that was read just now (prepareVlfs). */
+  hidden?: HiddenEntries;
   /** Only look: nothing is finished or cleaned, because another process may have the VLFS open. */
   inspect?: boolean;
+}
+
+/** What takes long at an opening, done in steps; who opens the VLFS next finds it done. */
+export interface Preparation {
+  /** Goes on until `untilMs` (performance.now()). What the VLFS hides, when all is done, else null. Throws as openStack. */
+  step(untilMs: number): HiddenEntries | null;
+  /** Gives back what is held. */
+  release(): void;
+}
+
+/** Nobody else may have the VLFS open. */
+export function prepareVlfs(spec: VlfsSpec): Preparation {
+  let stack: Stack | null = null;
+  function* prepare(): Steps<HiddenEntries> {
+    stack = yield* openStackSteps(spec.stack, spec.unitsStamp);
+    finishReset(spec.privateDir, spec.whiteoutsDir, workDirOf(spec.privateDir));
+    return yield* loadAllHiddenSteps(spec.whiteoutsDir, stack);
+  }
+  const steps = prepare();
+  let hidden: HiddenEntries | null = null;
+  return {
+    step(untilMs) {
+      if (hidden !== null) return hidden;
+      const went = advance(steps, untilMs);
+      if (went !== 'more' && 'result' in went) hidden = went.result;
+      return hidden;
+    },
+    release() {
+      steps.return(null as never);
+      if (stack !== null) closeStack(stack);
+      stack = null;
+    },
+  };
 }
 
 /** Opens a VLFS. Throws when the private layer or a level of the stack cannot be opened. */
@@ -83,7 +119,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     readOnly: spec.readOnly || options.inspect === true,
     stack,
     generation: 1,
-    hidden: loadAllHidden(spec.whiteoutsDir, stack),
+    hidden: options.hidden ?? loadAllHidden(spec.whiteoutsDir, stack),
     nodes: new Map(),
     mostNodes: options.mostNodes ?? nodeCapacity(),
     pruneNext: null,

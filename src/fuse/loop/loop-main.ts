@@ -9,7 +9,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { createLedger, type LedgerContent, type StackHold } from '../../vlfs/index.ts';
+import { createLedger, type HiddenEntries, type LedgerContent, type Preparation } from '../../vlfs/index.ts';
 import { closeLedgerMemory, createLedgerMemory } from '../ledger-memory.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
 import { createFuseBuffers } from '../server/buffers.ts';
@@ -58,9 +58,9 @@ const LOOKS = 16;
 const EVENT_LOOP_MS = 100;
 
 const data = workerData as LoopData;
-const { openVlfs, holdStack, setQuarantine } = (await import(data.vlfsModule)) as {
+const { openVlfs, prepareVlfs, setQuarantine } = (await import(data.vlfsModule)) as {
   openVlfs: OpenServedVlfs;
-  holdStack?: (spec: StackSpec, unitsStamp?: string) => StackHold;
+  prepareVlfs?: (spec: VlfsSpec) => Preparation;
   setQuarantine?: (digests: readonly string[]) => void;
 };
 setQuarantine?.(data.quarantine);
@@ -115,9 +115,18 @@ function stackNamed(name: string): StackSpec {
   return stack;
 }
 
-function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
+function refuseSecond(id: string): void {
   if (byId.has(id) || opened.has(id))
     throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
+}
+
+function open(
+  id: string,
+  spec: VlfsSpec,
+  before: { former?: FormerState; hidden?: HiddenEntries | undefined },
+): Opened {
+  refuseSecond(id);
+  const { former, hidden } = before;
   const moved: number[] = [];
   const closing: number[] = [];
   const store = createLedgerMemory();
@@ -130,7 +139,8 @@ function open(id: string, spec: VlfsSpec, former: FormerState | null): Opened {
       onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
       onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
       ...(ledger === null ? {} : { ledger }),
-      ...(former === null ? {} : { revive: former }),
+      ...(former === undefined ? {} : { revive: former }),
+      ...(hidden === undefined ? {} : { hidden }),
     });
     if (vlfs.everyName === undefined) ledger?.clear();
     const { stack, ...rest } = spec;
@@ -151,22 +161,24 @@ function close(found: Opened): void {
 /** The VLFS whose stack is being opened: one after the other, because the next ones mostly have the same. */
 let opening: VlfsSpec | null = null;
 
-/** Opens the stack between requests of the mounts that are served, and then the VLFS. */
+/** Opens the stack and reads what the VLFS hides between requests of the mounts that are served, and then opens it. */
 function openBetween(id: string, spec: VlfsSpec, done: (failure: LoopFailure | null) => void): void {
-  let hold: StackHold | undefined;
+  let prepared: Preparation | undefined;
   ctx.later((untilMs) => {
     if (opening !== null && opening !== spec) return false;
     opening = spec;
     let failure: LoopFailure | null = null;
     try {
-      hold ??= holdStack?.(spec.stack, spec.unitsStamp);
-      if (hold?.step(untilMs) === false) return false;
-      opened.set(id, open(id, spec, null));
+      refuseSecond(id);
+      prepared ??= prepareVlfs?.(spec);
+      const hidden = prepared?.step(untilMs);
+      if (hidden === null) return false;
+      opened.set(id, open(id, spec, { hidden }));
     } catch (error) {
       failure = failureOf(error);
     }
     opening = null;
-    hold?.release();
+    prepared?.release();
     done(failure);
     return true;
   });
@@ -192,7 +204,7 @@ function takeOver(given: FormerMount, pidfd: number): number {
   const former = readFormer(given, pidfd);
   if (former === null) throw new StrataError('BAD_FORMAT', 'its ledger cannot be read');
   const { content } = former;
-  const found = open(given.id, given.spec, former);
+  const found = open(given.id, given.spec, { former });
   const mount = createServedMount(ctx, { id: given.id, fd: given.fuseFd, ...found });
   if (continueServer(mount, content)) noteFeatures(mount);
   else found.ledger?.setFuse({ fd: given.fuseFd, fuseMinor: 0, features: 0 });

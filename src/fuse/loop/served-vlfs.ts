@@ -3,7 +3,7 @@
  * costs the mounts that lie inside.
  */
 import type { StaleName, VfsOperations, VlfsControl, VlfsSpec } from '../../vlfs/contract.ts';
-import type { Ledger, Revival } from '../../vlfs/index.ts';
+import type { HiddenEntries, Ledger, Revival } from '../../vlfs/index.ts';
 
 type Optional =
   | 'beginRelayer'
@@ -40,5 +40,7 @@ export type OpenServedVlfs = (
     onFault(operation: string, error: unknown): void;
     ledger?: Ledger;
     revive?: Revival;
+    /** What it hides, as prepareVlfs read it. */
+    hidden?: HiddenEntries;
   },
 ) => ServedVlfs;

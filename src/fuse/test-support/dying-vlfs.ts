@@ -5,9 +5,9 @@
  */
 import { readFileSync, rmSync } from 'node:fs';
 import type { FreezeWork, RelayerWork } from '../../vlfs/contract.ts';
-import { holdStack, openVlfs as openReal, type Vlfs, type VlfsOptions } from '../../vlfs/index.ts';
+import { openVlfs as openReal, prepareVlfs, type Vlfs, type VlfsOptions } from '../../vlfs/index.ts';
 
-export { holdStack };
+export { prepareVlfs };
 
 const file = process.env['STRATA_TEST_DYING'] ?? '';
 

@@ -3,19 +3,20 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { writeTreeIndex } from '../../layer/index.ts';
-import { sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
-import { closeIdleStacks, closeStack, holdStack, openStack } from './stack.ts';
+import { prepareVlfs } from '../open-core.ts';
+import { sandboxed } from '../test-support/vlfs.test-support.ts';
+import { closeIdleStacks, closeStack, openStack } from './stack.ts';
 
 test(
   'an idle stack whose index changed is opened anew, unless its owner says that nothing changed',
   sandboxed(async (box) => {
     const unit = await box.unit('a', '1', { 'usr/one': '1' });
-    const spec = stackOf([unit]);
+    const spec = box.spec('a', [unit]);
     /** Whether the stack has usr/two, after it was held as a mount holds it. */
     const hasTwo = (stamp?: string): boolean => {
-      const hold = holdStack(spec, stamp);
-      while (!hold.step(performance.now() + 1));
-      const stack = openStack(spec);
+      const hold = prepareVlfs(stamp === undefined ? spec : { ...spec, unitsStamp: stamp });
+      while (hold.step(performance.now() + 1) === null);
+      const stack = openStack(spec.stack);
       const { index } = stack.units[0]!;
       closeStack(stack);
       hold.release();

@@ -11,7 +11,7 @@ import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../../s
 import type { LevelSpec, StackSpec } from '../contract.ts';
 import { unitInoBase } from '../nodes/inode-numbers.ts';
 import { createStackPolicy, type StackPolicy } from '../policy/stack-policy.ts';
-import { advance, finished, type Steps } from '../steps.ts';
+import { finished, type Steps } from '../steps.ts';
 import { loadBlockedEntries } from '../whiteouts/whiteout-sets.ts';
 import { type FrozenIndex, openFrozenIndex } from './frozen-index.ts';
 import { type MergedDirectory, newMergedDirectory, reference } from './merged-directory.ts';
@@ -108,29 +108,6 @@ export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
   } finally {
     if (stack === null) for (const unit of opened) releaseUnit(unit);
   }
-}
-
-/** A stack that is opened in steps, and then held for whoever opens it next. */
-export interface StackHold {
-  /** Goes on until `untilMs` (performance.now()); true when the stack is open. Throws as openStack. */
-  step(untilMs: number): boolean;
-  release(): void;
-}
-
-export function holdStack(spec: StackSpec, stamp?: string): StackHold {
-  const steps = openStackSteps(spec, stamp);
-  let held: Stack | null = null;
-  return {
-    step(untilMs) {
-      const went = advance(steps, untilMs);
-      if (went !== 'more' && 'result' in went) held = went.result;
-      return held !== null;
-    },
-    release() {
-      if (held !== null) closeStack(held);
-      held = null;
-    },
-  };
 }
 
 /** Gives a stack back. The last user's stack stays open until some others have become idle too. */

@@ -8,6 +8,7 @@ import type { TreeIndex } from '../../layer/contract.ts';
 import {
   AT_FDCWD,
   close,
+  type DirectoryEntry,
   DT_CHR,
   DT_DIR,
   fgetxattr,
@@ -18,6 +19,7 @@ import {
   O_RDONLY,
   openat,
   readDirectory,
+  readSomeEntries,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
@@ -26,6 +28,7 @@ import {
 import type { LevelSpec } from '../contract.ts';
 import { type HiddenEntries, isOpaque, OPAQUE } from '../stack/merged-directory.ts';
 import type { Stack, Unit } from '../stack/stack.ts';
+import { finished, type Steps } from '../steps.ts';
 
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 const stat = newStat();
@@ -35,11 +38,16 @@ export function openDirectory(dirfd: number, name: string): number {
   return openat(dirfd, name, DIRECTORY);
 }
 
+type Child = Pick<DirectoryEntry, 'name' | 'type'>;
+
 /** Directories and whiteouts in an open directory; -errno gives none. */
-function children(fd: number): { name: string; type: number }[] {
+function children(fd: number): Child[] {
   const entries = readDirectory(fd);
-  if (typeof entries === 'number') return [];
-  const found = [];
+  return typeof entries === 'number' ? [] : directoriesAndMarks(fd, entries);
+}
+
+function directoriesAndMarks(fd: number, entries: readonly DirectoryEntry[]): Child[] {
+  const found: Child[] = [];
   for (const { name, type } of entries) {
     if (type === DT_DIR) found.push({ name, type });
     else if (type === DT_CHR || type === 0) {
@@ -52,27 +60,43 @@ function children(fd: number): { name: string; type: number }[] {
   return found;
 }
 
-/** Entries of `index` that the set in the open directory `fd` hides. */
-function readSet(
-  fd: number,
-  index: TreeIndex,
-  directory: number,
-  into: Set<number>,
-  opened: Set<number>,
-): void {
-  for (const { name, type } of children(fd)) {
-    const entry = index.child(directory, name as never);
-    if (entry < 0) continue;
-    if (type === DT_CHR) {
-      into.add(entry);
-      continue;
+/** About 250 entries. */
+const A_STEP_BYTES = 8192;
+
+/** A directory of a set that is being read: the entry of the unit that it stands for, and its children that were read and not looked at. */
+interface Reading {
+  fd: number;
+  entry: number;
+  some: Child[];
+}
+
+/** Entries of `index` that the set in the open directory `fd` hides; closes it. A set may be as deep, and a directory as large, as an appliance made them. */
+function* readSet(fd: number, index: TreeIndex, { hidden, opened }: Marks): Steps<void> {
+  const path: Reading[] = [{ fd, entry: 0, some: [] }];
+  try {
+    for (let at = path.at(-1); at !== undefined; at = path.at(-1)) {
+      const child = at.some.pop();
+      if (child === undefined) {
+        const entries: DirectoryEntry[] = [];
+        if (readSomeEntries(at.fd, entries, A_STEP_BYTES) <= 0) close(path.pop()!.fd);
+        else at.some = directoriesAndMarks(at.fd, entries);
+        yield;
+        continue;
+      }
+      const entry = index.child(at.entry, child.name as never);
+      if (entry < 0) continue;
+      if (child.type === DT_CHR) {
+        hidden.add(entry);
+        continue;
+      }
+      const sub = openDirectory(at.fd, child.name);
+      if (sub < 0) continue;
+      if (isOpaqueFd(sub)) hidden.add(entry);
+      else if (typeof fgetxattr(sub, OPENED) !== 'number') opened.add(entry);
+      path.push({ fd: sub, entry, some: [] });
     }
-    const sub = openDirectory(fd, name);
-    if (sub < 0) continue;
-    if (isOpaqueFd(sub)) into.add(entry);
-    else if (typeof fgetxattr(sub, OPENED) !== 'number') opened.add(entry);
-    readSet(sub, index, entry, into, opened);
-    close(sub);
+  } finally {
+    for (const { fd: open } of path) close(open);
   }
 }
 
@@ -88,12 +112,11 @@ interface Marks {
 }
 
 /** The set of one unit in a whiteouts/ directory, or undefined when it is empty. */
-function loadSet(whiteoutsFd: number, unit: Unit): Marks | undefined {
+function* loadSet(whiteoutsFd: number, unit: Unit): Steps<Marks | undefined> {
   const fd = openDirectoryAt(whiteoutsFd, unit.setDir);
   if (fd < 0) return undefined;
   const found: Marks = { hidden: new Set(), opened: new Set() };
-  readSet(fd, unit.index, 0, found.hidden, found.opened);
-  close(fd);
+  yield* readSet(fd, unit.index, found);
   return found.hidden.size + found.opened.size > 0 ? found : undefined;
 }
 
@@ -184,7 +207,7 @@ export function loadHidden(
 ): HiddenEntries {
   const hidden = nothingHidden();
   eachSet(whiteoutsFd, levelOfSet, (_, level) => {
-    if (level >= 0) addMarks(hidden, level, loadSet(whiteoutsFd, units[level]!));
+    if (level >= 0) addMarks(hidden, level, finished(loadSet(whiteoutsFd, units[level]!)));
   });
   return hidden;
 }
@@ -234,15 +257,30 @@ export function openWhiteouts(whiteoutsDir: string, levels: readonly LevelSpec[]
 export function loadAllHidden(
   whiteoutsDir: string,
   stack: Pick<Stack, 'spec' | 'units' | 'levelOfSet'>,
-  only: (unit: Unit) => boolean = () => true,
+  only?: (unit: Unit) => boolean,
 ): HiddenEntries {
+  return finished(loadAllHiddenSteps(whiteoutsDir, stack, only));
+}
+
+/** The same in steps. */
+export function* loadAllHiddenSteps(
+  whiteoutsDir: string,
+  stack: Pick<Stack, 'spec' | 'units' | 'levelOfSet'>,
+  only: (unit: Unit) => boolean = () => true,
+): Steps<HiddenEntries> {
   const hidden = nothingHidden();
-  for (const fd of openWhiteouts(whiteoutsDir, stack.spec.levels)) {
-    eachSet(fd, stack.levelOfSet, (_, level) => {
-      const unit = stack.units[level];
-      if (unit !== undefined && only(unit)) addMarks(hidden, level, loadSet(fd, unit));
-    });
-    close(fd);
+  const open = openWhiteouts(whiteoutsDir, stack.spec.levels);
+  try {
+    for (const fd of open) {
+      const levels: number[] = [];
+      eachSet(fd, stack.levelOfSet, (_, level) => {
+        const unit = stack.units[level];
+        if (unit !== undefined && only(unit)) levels.push(level);
+      });
+      for (const level of levels) addMarks(hidden, level, yield* loadSet(fd, stack.units[level]!));
+    }
+  } finally {
+    for (const fd of open) close(fd);
   }
   return hidden;
 }

@@ -4,6 +4,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { pruneWhiteouts } from '../index.ts';
+import { prepareVlfs } from '../open-core.ts';
 import { Client, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 
 test(
@@ -120,5 +121,30 @@ test(
       assert.equal(c.read('moved/f'), 'two', name);
       c.close();
     }
+  }),
+);
+
+test(
+  'what an appliance hides is read in short steps before its opening',
+  sandboxed(async (box) => {
+    const names = Array.from({ length: 3000 }, (_, i) => `d${i % 3}/f${i}`);
+    const spec = box.spec('many', [
+      await box.unit('a', '1', Object.fromEntries(names.map((name) => [name, 'x']))),
+    ]);
+    const first = new Client(spec);
+    for (const name of names.slice(5)) first.unlink(name);
+    const shown = first.tree();
+    first.close();
+    const prepared = prepareVlfs(spec);
+    let steps = 1;
+    let hidden = prepared.step(0);
+    for (; hidden === null; steps++) hidden = prepared.step(0);
+    assert.ok(steps > 10, `${steps}`);
+    assert.equal(hidden.count, names.length - 5);
+    const c = new Client(spec, { hidden });
+    prepared.release();
+    assert.deepEqual(c.tree(), shown);
+    c.close();
+    assert.deepEqual(c.faults, []);
   }),
 );
