@@ -15,6 +15,7 @@ function fakeWorld() {
     unmount: async () => {},
     relayer: async () => {},
     freeze: async () => true,
+    follow: async () => {},
     revert: async () => [String(pid)],
     reset: async () => {},
     exchange: async () => {},

@@ -121,6 +121,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
       relayer: (changes) => again((plane) => plane.relayer(changes)),
       // Not again: it may have been done, and doing it twice would undo it.
       freeze: async (change) => (await open()).plane.freeze(change),
+      follow: (id) => again((plane) => plane.follow(id)),
       // What the first time reverted already is not named by the second.
       revert: (id, paths) => again((plane) => plane.revert(id, paths)),
       reset: (id, keep) => again((plane) => plane.reset(id, keep)),

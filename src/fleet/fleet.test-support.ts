@@ -68,6 +68,7 @@ export function fakePlane(): FakePlane {
       exchangeOffline({ ...vlfs, stack: shown.get(id) ?? vlfs.stack }, stack, fresh);
       show(id, stack);
     },
+    follow: async () => {},
     revert: async (_, paths) => paths,
     reset: async () => {},
     readScanState: async () => {},

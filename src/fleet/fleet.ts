@@ -5,6 +5,7 @@ import { createAppliances, listAppliances, showAppliance } from './appliances/ap
 import { openCatalog } from './appliances/catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './appliances/changes.ts';
 import { cloneAppliance } from './clone/clone.ts';
+import { finishAllFrozen } from './clone/finish-frozen.ts';
 import { unusedFrozen } from './clone/frozen.ts';
 import { mergeAfterClone, resumeMerges, stopMerges } from './clone/merge.ts';
 import { dropLeftFrozen } from './clone/trash.ts';
@@ -100,6 +101,7 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   loadDefinitions(context, notes);
   await settleMounts(context, followUps, notes);
   finish();
+  await finishAllFrozen(context, notes);
   resumeQuarantine(context, notes);
   // What nobody lists is deleted: only the files may say so.
   if (unusedFrozen(context).length > 0) rebuildCatalog(context, notes);

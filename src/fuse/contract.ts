@@ -59,6 +59,8 @@ export interface DataPlane {
    * of one instant, because of what a program stored through a mapping meanwhile.
    */
   freeze(change: { id: string; stack: StackSpec; dir: string }): Promise<boolean>;
+  /** Waits until all is in the frozen layer of the last freeze: nobody may read it before. Throws NOT_FOUND when the VLFS is not served. */
+  follow(id: string): Promise<void>;
   /** Shows the shared originals again. Returns what was reverted. */
   revert(id: string, paths: string[]): Promise<string[]>;
   /** A fresh private layer, keeping the given paths. */

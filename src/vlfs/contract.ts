@@ -32,6 +32,8 @@ export type SlowJob = { then: 'retry' | 'reply' } & (
   | { kind: 'truncate'; fd: number; sizeBytes: number; done?: (errno: number) => void }
   /** Not for the pool: work of the VLFS's own thread between requests. Goes on until `untilMs` (performance.now()); null: there is more to do, else the result. */
   | { kind: 'steps'; advance(untilMs: number): number | null }
+  /** Not for the pool: ends when all copies that follow a freeze are made. */
+  | { kind: 'follow' }
   /** Lets a scanner judge the content, as `file` says; 0 is clean. `digest`: of shared content, by its index. */
   | { kind: 'scan'; fd: number; digest: Digest | null; file: string; done?: (errno: number) => void }
   /** Copies pieces (offset, length, offset, length ...) of a file to the same places of another; `clone`: the whole file by FICLONE, if that succeeds. */
@@ -287,6 +289,8 @@ export interface FreezeWork {
    * the mount's page cache holds no change of these nodes that was not written back.
    */
   commit(held: ReadonlySet<number>): { mapped: number[] } | 'wait' | ChangedFile[];
+  /** After commit() and once ready: begins to copy the contents that follow; to be stepped until it is ready again. The frozen layer must not be read before. */
+  follow(): void;
   /** Before commit(): gives up. */
   abort(): void;
 }

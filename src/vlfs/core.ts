@@ -6,6 +6,7 @@ import type { Stat } from '../sys/index.ts';
 import type { ScanOnOpen } from './checks/scan-on-open.ts';
 import type { Attr, SlowJob } from './contract.ts';
 import type { Partial } from './delta/partial-file.ts';
+import type { Following } from './freeze/follow.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { MovedDirectory } from './nodes/moved-directories.ts';
 import { countNodes } from './nodes/shares.ts';
@@ -161,6 +162,8 @@ export interface Core {
   filling: number;
   /** The private layer is about to be frozen: nothing is begun in the background. */
   freezing: boolean;
+  /** Files that are copied after a freeze, or null. */
+  following: Following | null;
   posixAcl: boolean;
   /** Contents are judged before they are opened; null: they are not. */
   scanOnOpen: ScanOnOpen | null;

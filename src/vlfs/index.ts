@@ -37,6 +37,7 @@ export { isMarkOfPartial, PARTIAL_XATTR, writeBases } from './delta/partial-form
 export { ADOPT_FILE, type AdoptFacts } from './exchange/adopt.ts';
 export { emptyRoot, NEW_ROOT, rootFactsOf } from './exchange/root-facts.ts';
 export { markOf as settlingFile } from './freeze/finish.ts';
+export { finishFollowing, followingDir } from './freeze/follow.ts';
 export { OPEN_MODE } from './ledger/layout.ts';
 export { createLedger, type Ledger, type LedgerMemory } from './ledger/ledger.ts';
 export { type LedgerContent, readLedger, readLedgerHeader } from './ledger/read-ledger.ts';

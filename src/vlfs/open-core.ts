@@ -155,6 +155,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     fills: [],
     filling: 0,
     freezing: false,
+    following: null,
     posixAcl: false,
     scanOnOpen: options.inspect === true ? null : readScanOnOpen(spec.privateDir),
     quota: null,

@@ -203,7 +203,9 @@ function operationsOf(core: Core): Operations {
     },
     unlink(caller, parentId, name) {
       const parent = directory(parentId);
-      return typeof parent === 'number' ? parent : movedKnown(core, caller) || unlink(core, parent, name);
+      return typeof parent === 'number'
+        ? parent
+        : movedKnown(core, caller) || unlink(core, caller, parent, name);
     },
     rmdir(caller, parentId, name) {
       const parent = directory(parentId);

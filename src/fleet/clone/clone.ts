@@ -40,7 +40,7 @@ import { inState } from '../state/paths.ts';
 import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
 import type { Definition } from '../templates/generations.ts';
 import { elapsed } from '../templates/templates.ts';
-import { type Frozen, freezeUnsettled } from './freeze-source.ts';
+import { type Frozen, freezeUnsettled, settleFreeze } from './freeze-source.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { copyOwnGeneration } from './own-layers.ts';
 
@@ -149,7 +149,7 @@ async function cloneNow(
     const { mac, template, frozen } = staged.target;
     done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
   } finally {
-    sync = await context.journal.settle();
+    sync = await settleFreeze(context, o.source, snapshot === null ? plane : null);
   }
   return sync;
 }

@@ -13,6 +13,7 @@ import { type FleetContext, operationId } from '../context.ts';
 import { ownFrozenSteps } from '../policy/record.ts';
 import { keepOrder, namesIn } from '../state/files.ts';
 import { applianceStack, vlfsSpec } from '../templates/follow.ts';
+import { finishFrozen } from './finish-frozen.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { frozenListStep, setFrozenList } from './frozen-list.ts';
 
@@ -38,11 +39,27 @@ export async function freezeSource(
   try {
     return await freezeUnsettled(context, row, plane);
   } finally {
-    await context.journal.settle();
+    await settleFreeze(context, row.name, plane);
   }
 }
 
-/** As freezeSource; the journal is to be settled before the commit lock is released. */
+/** After freezeUnsettled: the frozen layer is whole, and the journal empty. Gives what waits until all is on the disk. */
+export async function settleFreeze(
+  context: FleetContext,
+  name: string,
+  plane: DataPlane | null,
+): Promise<() => Promise<void>> {
+  let failure: unknown = null;
+  if (plane !== null)
+    await finishFrozen(context, name, plane).catch((error: unknown) => {
+      failure = error;
+    });
+  const sync = await context.journal.settle();
+  if (failure !== null) throw failure;
+  return sync;
+}
+
+/** As freezeSource; `settleFreeze` is to be called before the locks are released, and before anybody reads the new layer. */
 export async function freezeUnsettled(
   context: FleetContext,
   row: CatalogRow,

@@ -14,6 +14,7 @@ import type { CloneMode } from '../contract.ts';
 import { isThere, namesIn, readJsonIfThere, replaceFile, syncFileSystemAside } from '../state/files.ts';
 import { COMMIT } from '../state/locks.ts';
 import { inState } from '../state/paths.ts';
+import { isUnfinished } from './finish-frozen.ts';
 import { type FrozenId, frozenDir, leavesOf, MERGED_FILE, mergedFrom } from './frozen.ts';
 import { alikeForPolicy, beginsWith, exchange, type Merged } from './merge-exchange.ts';
 import type { MergeAnswer, MergeWork } from './merge-worker.ts';
@@ -159,7 +160,8 @@ function candidatesOf(context: FleetContext, name: string): Promise<FrozenId[]> 
     if (row === null || row.frozen.length < 2) return [];
     const alike = row.frozen.slice(0, alikeForPolicy(context, row));
     // A kill left open files in it, which the appliance's next process takes out.
-    const isSettled = (id: FrozenId): boolean => !isThere(settlingFile(frozenDir(context.paths, id)));
+    const isSettled = (id: FrozenId): boolean =>
+      !isThere(settlingFile(frozenDir(context.paths, id))) && !isUnfinished(context, id);
     return alike.every(isSettled) ? alike : [];
   });
 }

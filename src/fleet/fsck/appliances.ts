@@ -6,6 +6,7 @@ import { quotaFile, readLimits } from '../../vlfs/index.ts';
 import type { ApplianceState } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { normalizeMac } from '../appliances/macs.ts';
+import { isUnfinished } from '../clone/finish-frozen.ts';
 import { frozenDir, frozenList } from '../clone/frozen.ts';
 import { familyOf } from '../family/record.ts';
 import { baseDir, baseOf } from '../import/base.ts';
@@ -100,6 +101,11 @@ function checkAppliance(run: FsckRun, name: string): Finding[] {
   const isMissing = (id: string): boolean => !isDirectory(join(frozenDir(paths, id), 'private'));
   for (const id of (frozenList(state.frozen) ?? []).filter(isMissing))
     add(`its frozen layer ${id} is missing`, 'restore it from a backup; what it held is not shown');
+  for (const id of (frozenList(state.frozen) ?? []).filter((one) => isUnfinished(context, one)))
+    add(
+      `its frozen layer ${id} has files of which the content is missing (frozen/${id}/following)`,
+      'strata daemon restart tries to copy it again',
+    );
   for (const { name: snapshot, frozen } of state.snapshots ?? [])
     for (const id of frozen.filter(isMissing))
       add(

@@ -38,7 +38,7 @@ export function freezeMount(
   done: (outcome: FreezeOutcome, failure: LoopFailure | null) => void,
 ): void {
   inTurn(m, (next) => {
-    const finish = (
+    const answer = (
       failure: LoopFailure | null,
       changed: ChangedFile[] = [],
       mapped: number[] = [],
@@ -46,6 +46,9 @@ export function freezeMount(
       if (mapped.length === 0) letGo(ctx, m);
       m.ledger?.setStack(stackName(m.stackKey));
       done({ changed, mapped }, failure);
+    };
+    const finish = (failure: LoopFailure | null, changed: ChangedFile[] = []): void => {
+      answer(failure, changed);
       next();
     };
     if (m.vlfs.beginFreeze === undefined) {
@@ -86,7 +89,15 @@ export function freezeMount(
           if (mapped.length === 0) letGo(ctx, m);
           m.stackKey = stack.key;
           m.ledger?.setStack(stackName(stack.key));
-          step((late) => finish(late, [], mapped));
+          step((late) => {
+            answer(late, [], mapped);
+            work.follow();
+            step((failed) => {
+              m.followFailure = failed;
+              for (const goOn of m.following.splice(0)) goOn();
+              next();
+            });
+          });
           return;
         }
         const late = performance.now() >= until;
@@ -99,6 +110,19 @@ export function freezeMount(
         finish(failure, outcome === 'wait' ? [] : outcome);
       });
     attempt();
+  });
+}
+
+/** `done` when all copies that follow the last freeze are made, or gets why they were not. */
+export function awaitFollowing(
+  m: ServedMount,
+  done: (value: undefined, failure: LoopFailure | null) => void,
+): void {
+  inTurn(m, (next) => {
+    const failure = m.followFailure;
+    m.followFailure = null;
+    done(undefined, failure);
+    next();
   });
 }
 

@@ -17,7 +17,7 @@ import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
 import { changeMount, exchangeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
-import { freezeMount } from './freeze-mount.ts';
+import { awaitFollowing, freezeMount } from './freeze-mount.ts';
 import { holdSyncs, letGo } from './hold-syncs.ts';
 import { createLongWork } from './long-work.ts';
 import type {
@@ -323,6 +323,9 @@ function execute(seq: number, command: LoopCommand): void {
       break;
     case 'freeze':
       freezeMount(ctx, served(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
+      break;
+    case 'follow':
+      awaitFollowing(served(command.id), answer);
       break;
     case 'revert': {
       const mount = served(command.id);

@@ -27,6 +27,8 @@ export type LoopCommand =
    * were copied; none: it is done.
    */
   | { kind: 'freeze'; id: string; stack: string; dir: string; barrier: WriteBarrier | null }
+  /** Answers when all copies that follow the last freeze are made. */
+  | { kind: 'follow'; id: string }
   /** Ends a hold for which no freeze came. */
   | { kind: 'let-go'; id: string }
   | { kind: 'revert'; id: string; paths: string[] }

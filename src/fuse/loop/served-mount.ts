@@ -18,6 +18,7 @@ import { createBackingDevice } from '../transport/device.ts';
 import { invalInodeMessage } from '../transport/notify.ts';
 import { type Hold, isHeld, noteOpener } from './hold-syncs.ts';
 import { isJournaled, RESENT } from './journaled.ts';
+import type { LoopFailure } from './messages.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
 
 /** What one mount may take of the thread before the others get their turn, however costly its requests are. */
@@ -55,6 +56,10 @@ export interface ServedMount {
   readonly waitingChanges: (() => void)[];
   /** Syncs are held for a freeze, or null. */
   hold: Hold | null;
+  /** Go on when all copies that follow a freeze are made. */
+  readonly following: (() => void)[];
+  /** Why they were not; null: they were. */
+  followFailure: LoopFailure | null;
   /** Requests that wait for a job, by the job. */
   readonly waiting: Map<SlowJob, Buffer[]>;
   /** Nodes whose attributes the VLFS changed behind the kernel's back; filled by it during a request. */
@@ -105,6 +110,8 @@ export function createServedMount(
     changing: false,
     waitingChanges: [],
     hold: null,
+    following: [],
+    followFailure: null,
     waiting: new Map(),
   };
 }
@@ -282,6 +289,10 @@ function defer(ctx: ServeContext, m: ServedMount, length: number): void {
 
 /** Runs a job between requests, or in the pool. */
 function run(ctx: ServeContext, m: ServedMount, job: SlowJob, ended: (result: number) => void): void {
+  if (job.kind === 'follow') {
+    m.following.push(() => ended(0));
+    return;
+  }
   if (job.kind === 'steps') {
     ctx.later((untilMs) => {
       const result = m.held ? null : advance(ctx, m, job, untilMs);

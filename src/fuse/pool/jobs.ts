@@ -7,7 +7,7 @@ import type { SlowJob } from '../../vlfs/contract.ts';
 
 /** A job as it travels to a pool thread: without callbacks. */
 export type PoolJob =
-  | Exclude<SlowJob, { kind: 'steps' }>
+  | Exclude<SlowJob, { kind: 'steps' | 'follow' }>
   /** What no name leads to is freed by its last descriptor: that may take as long as deleting a large file. */
   | { kind: 'close'; fds: number[] }
   /** Writes notify messages, each of which begins with its length, to a FUSE descriptor. */

@@ -141,6 +141,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
         },
       });
     },
+    follow: (id) => call<void>('follow', { id }),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),
     exchange: ({ id, stack, fresh }) => {

@@ -47,6 +47,8 @@ export interface MountTable {
     change: { id: string; stack: StackSpec; dir: string },
     barrier: WriteBarrier | null,
   ): Promise<FreezeOutcome>;
+  /** Waits until the frozen layer of the last freeze is whole. */
+  follow(id: string): Promise<void>;
   /** Ends a hold. True: what a mapping changed was written back meanwhile. */
   letGo(id: string): Promise<boolean>;
   revert(id: string, paths: string[]): Promise<string[]>;
@@ -279,6 +281,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         if (outcome.mapped.length > 0) letGoLater(id);
         return outcome;
       }),
+    follow: async (id) => served(id).thread.send<void>({ kind: 'follow', id }),
     letGo: (id) => inTurn(id, () => letGo(id)),
     revert: (id, paths) => inTurn(id, () => served(id).thread.send<string[]>({ kind: 'revert', id, paths })),
     reset: (id, keep) => inTurn(id, () => served(id).thread.send<void>({ kind: 'reset', id, keep })),

@@ -134,6 +134,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     },
     unmount: (p: { mountpoint: string; force: boolean }) => mounts.unmount(p.mountpoint, p.force),
     relayer: async (p: WireRelayer) => mounts.relayer(unpackRelayer(p, records.stacks.ofKey)),
+    follow: (p: { id: string }) => mounts.follow(p.id),
     letGo: (p: { id: string }) => mounts.letGo(p.id),
     hold: (p: { id: string; nodes: number[] }) => mounts.hold(p.id, p.nodes),
     freeze: ({ id, stack, dir, barrier }: WireFreeze) =>

@@ -6,13 +6,10 @@
 import { release } from 'node:os';
 import {
   close,
-  copyFileRange,
   dup,
-  E,
   fchmod,
   fchown,
   fgetxattr,
-  ficlone,
   flistxattr,
   fsetxattr,
   fstat,
@@ -26,22 +23,20 @@ import {
   O_NOFOLLOW,
   O_RDWR,
   openat,
-  pread,
-  pwrite,
   SEEK_DATA,
-  SEEK_HOLE,
   type Stat,
   splitXattrList,
   startWriteback,
   storedPages,
   unlinkat,
 } from '../../sys/index.ts';
-import type { SlowJob } from '../contract.ts';
-import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
 import { systemFailure } from '../failure.ts';
 import { temporaryName, workFd } from '../private-layer/work-dir.ts';
 import type { Steps } from '../steps.ts';
+import { copyContent } from './copy-content.ts';
+import { mayFollow, reserve } from './follow.ts';
+import { inPool } from './in-pool.ts';
 import { type OpenFile, openFiles } from './open-files.ts';
 
 export interface Copy {
@@ -49,7 +44,10 @@ export interface Copy {
   fd: number;
   /** Its name in the work directory. */
   temporary: string;
+  /** What the file is at the instant. */
   before: Stat;
+  /** Its content comes after the turn. */
+  follows: boolean;
 }
 
 /** Bytes that are copied in the turn, of the smallest files; the others are copied by the pool, before it. Files may grow in between. */
@@ -74,7 +72,8 @@ export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
   const seen = new Set<Node>();
   // What is open is asked again after each round: programs open and close files meanwhile.
   for (;;) {
-    const round = tooMuch(openFiles(core)).filter(({ node }) => !seen.has(node));
+    const files = openFiles(core).filter((file) => !mayFollow(core, file));
+    const round = tooMuch(files).filter(({ node }) => !seen.has(node));
     if (round.length === 0) return;
     for (const file of round) {
       seen.add(file.node);
@@ -123,22 +122,6 @@ function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
   }
 }
 
-/** Runs a job in the pool; throws when it fails. */
-export function* inPool(work: (done: (errno: number) => void) => PoolWork): Steps<void> {
-  let result = 0;
-  const job = work((errno) => {
-    result = errno;
-  });
-  yield slowJob('reply', job);
-  must(result);
-}
-
-type PoolWork = SlowJob extends infer Job
-  ? Job extends { kind: 'fsync' | 'copy-data' | 'write-out' }
-    ? Omit<Job, 'then'>
-    : never
-  : never;
-
 export interface Taken {
   copies: Copy[];
   /** They changed meanwhile: then there are no copies. */
@@ -168,9 +151,10 @@ export function takeCopies(
         large.push(Object.assign(known, { file }));
         continue;
       }
-      bytes += sizeOf(file);
+      const follows = mayFollow(core, file);
+      if (!follows) bytes += sizeOf(file);
       if (bytes > MOST_TURN_BYTES) return none([], true);
-      made.push(newCopy(core, file));
+      made.push(newCopy(core, file, follows));
     }
     const changes = (copy: Copy): boolean => hasChanged(copy, held);
     const until = performance.now() + TURN_MS;
@@ -201,10 +185,10 @@ export function dropCopies(core: Core, copies: readonly Copy[]): void {
   }
 }
 
-function newCopy(core: Core, file: OpenFile): Copy {
+function newCopy(core: Core, file: OpenFile, follows = false): Copy {
   const temporary = temporaryName(core);
   const fd = openat(must(workFd(core)), temporary, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0o600);
-  return { file, fd: must(fd), temporary, before: newStat() };
+  return { file, fd: must(fd), temporary, before: newStat(), follows };
 }
 
 /** From here on a change shows. */
@@ -235,7 +219,8 @@ function hasChanged({ file: { fd, node, cached }, before }: Copy, held = NOBODY)
 
 function fill(copy: Copy): void {
   must(ftruncate(copy.fd, 0));
-  must(copyContent(copy.file.fd, copy.fd, copy.before.size));
+  if (copy.follows) must(reserve(copy.fd, copy.before.size));
+  else must(copyContent(copy.file.fd, copy.fd, copy.before.size));
   attributes(copy);
 }
 
@@ -249,38 +234,6 @@ function attributes({ file: { fd: from }, fd: to, before }: Copy): void {
   }
   must(fchmod(to, before.mode & 0o7777));
   must(futimens(to, before.atimeSec, before.atimeNsec, before.mtimeSec, before.mtimeNsec));
-}
-
-/** Shares blocks where the file system can; holes stay holes. 0 or a negative errno. */
-function copyContent(from: number, to: number, size: number): number {
-  if (size === 0) return 0;
-  if (ficlone(to, from) === 0) return ftruncate(to, size);
-  for (let at = 0; at < size; ) {
-    const data = lseek(from, at, SEEK_DATA);
-    if (data === -E.NXIO) break;
-    const begin = data < 0 ? at : data;
-    const hole = data < 0 ? size : lseek(from, begin, SEEK_HOLE);
-    const end = Math.min(hole < 0 ? size : hole, size);
-    if (begin >= size) break;
-    const copied = copyPart(from, to, begin, end - begin);
-    if (copied <= 0) return copied === 0 ? ftruncate(to, size) : copied;
-    at = begin + copied;
-  }
-  return ftruncate(to, size);
-}
-
-const chunk = Buffer.allocUnsafeSlow(256 * 1024);
-
-function copyPart(from: number, to: number, offset: number, size: number): number {
-  const copied = copyFileRange(from, offset, to, offset, size);
-  if (copied >= 0 || copied === -E.NOSPC || copied === -E.DQUOT || copied === -E.IO) return copied;
-  const got = pread(from, chunk, Math.min(chunk.length, size), offset);
-  for (let done = 0; done < got; ) {
-    const put = pwrite(to, chunk.subarray(done, got), got - done, offset + done);
-    if (put < 0) return put;
-    done += put;
-  }
-  return got;
 }
 
 function must(result: number): number {

@@ -23,6 +23,7 @@ import { pathOf } from '../nodes/nodes.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { finished } from '../steps.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
+import { finishFollowing } from './follow.ts';
 import { openBelow, pathsOf } from './open-files.ts';
 
 /** The mark of a freeze under way, in the directory of the frozen layer. */
@@ -36,9 +37,13 @@ const stat = newStat();
 export function finishFreeze(core: Core): void {
   const level = core.stack.spec.levels.find(({ kind }) => kind === 'frozen');
   if (level === undefined || core.readOnly) return;
-  const mark = markOf(dirname(level.treeDir));
-  if (!existsSync(mark)) return;
-  const root = openDirectory(AT_FDCWD, nameFromText(level.treeDir));
+  const dir = dirname(level.treeDir);
+  if (existsSync(markOf(dir))) moveOut(core, level.treeDir, markOf(dir));
+  finishFollowing(dir, core.privateDir);
+}
+
+function moveOut(core: Core, treeDir: string, mark: string): void {
+  const root = openDirectory(AT_FDCWD, nameFromText(treeDir));
   if (root < 0) return;
   try {
     moveOpenFiles(core, root);
@@ -47,7 +52,7 @@ export function finishFreeze(core: Core): void {
     for (const parts of linked.size === 0 ? [] : finished(pathsOf(root, linked))) {
       const name = parts.at(-1)!;
       const parent = directoryByPath(core, parts.slice(0, -1));
-      if (parent !== null) moveOut(core, root, parts.slice(0, -1), parent, name);
+      if (parent !== null) moveOne(core, root, parts.slice(0, -1), parent, name);
     }
   } finally {
     close(root);
@@ -70,12 +75,12 @@ function moveOpenFiles(core: Core, root: number): void {
       const fd = path === null ? -1 : openBelow(root, parts);
       const isThere = fd >= 0 && statAt(fd, name, stat) === 0 && stat.ino === node.privIno;
       if (fd >= 0) close(fd);
-      if (isThere) moveOut(core, root, parts, parent, name);
+      if (isThere) moveOne(core, root, parts, parent, name);
     }
   }
 }
 
-function moveOut(core: Core, root: number, parts: readonly string[], parent: Node, name: string): void {
+function moveOne(core: Core, root: number, parts: readonly string[], parent: Node, name: string): void {
   const from = openBelow(root, parts);
   const to = from < 0 ? from : privateDirectory(core, parent);
   if (to >= 0) renameat2(from, name, to, name, RENAME_NOREPLACE);

@@ -41,8 +41,18 @@ import type { HiddenEntries } from '../stack/merged-directory.ts';
 import { closeStack, openStackSteps, type Stack } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
 import { loadAllHidden, openDirectory } from '../whiteouts/whiteout-sets.ts';
-import { type Ahead, type Copy, copyAhead, dropCopies, inPool, takeCopies } from './copies.ts';
+import { type Ahead, type Copy, copyAhead, dropCopies, takeCopies } from './copies.ts';
 import { markOf } from './finish.ts';
+import {
+  dropFollowers,
+  type Follower,
+  follow,
+  followersOf,
+  followingOf,
+  forgetFollowers,
+  noteFollowers,
+} from './follow.ts';
+import { inPool } from './in-pool.ts';
 import { isMappedAbove, nameOpenFiles, openFiles, unnamedLinks } from './open-files.ts';
 
 /**
@@ -51,6 +61,7 @@ import { isMappedAbove, nameOpenFiles, openFiles, unnamedLinks } from './open-fi
  */
 export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWork {
   let next: Stack | null = null;
+  let followers: Follower[] = [];
   const ahead: Ahead = new Map();
   let steps: Steps<void> = prepare();
   core.freezing = true;
@@ -88,16 +99,25 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       if (missing) return again('wait');
       if (changed.length > 0) return again(changed.map(({ node: { id, ino } }) => ({ node: id, ino })));
       try {
-        exchange(core, next!, dir, copies);
+        followers = followersOf(copies);
+        exchange(core, { next: next!, dir, copies, followers });
       } catch (error) {
+        dropFollowers(followers);
         dropCopies(core, copies);
         throw error;
       }
       next = null;
+      core.following = followingOf(followers);
       end();
       core.quota?.count?.startAnew();
-      steps = syncCopies(dir, copies);
+      steps = syncCopies(
+        dir,
+        copies.filter(({ follows }) => !follows),
+      );
       return { mapped: mapped.map(({ node }) => node.id) };
+    },
+    follow() {
+      if (followers.length > 0) steps = follow(core, dir, followers);
     },
     abort() {
       steps.return();
@@ -127,7 +147,10 @@ interface Place {
 }
 
 /** The change itself, in one turn. Throws with everything as it was. */
-function exchange(core: Core, next: Stack, dir: string, copies: readonly Copy[]): void {
+function exchange(
+  core: Core,
+  { next, dir, copies, followers }: { next: Stack; dir: string; copies: Copy[]; followers: Follower[] },
+): void {
   const undo: (() => void)[] = [];
   const frozen = { private: join(dir, 'private'), whiteouts: join(dir, 'whiteouts') };
   const places = copies.map((copy): Place => ({ copy, fds: [] }));
@@ -143,6 +166,9 @@ function exchange(core: Core, next: Stack, dir: string, copies: readonly Copy[])
     step(core, 'freeze: decided');
     close(must(openat(AT_FDCWD, nameFromText(markOf(dir)), O_CREAT | O_CLOEXEC, 0o600)));
     step(core, 'freeze: marked');
+    undo.push(() => forgetFollowers(dir));
+    noteFollowers(dir, followers);
+    step(core, 'freeze: noted');
     swap(core.privateDir, frozen.private, undo);
     step(core, 'freeze: private');
     swap(core.whiteoutsDir, frozen.whiteouts, undo);

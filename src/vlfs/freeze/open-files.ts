@@ -9,6 +9,10 @@ import {
   DT_DIR,
   fstat,
   newStat,
+  O_APPEND,
+  O_RDONLY,
+  O_TRUNC,
+  O_WRONLY,
   readSomeEntries,
   statAt,
 } from '../../sys/index.ts';
@@ -27,8 +31,12 @@ export interface OpenFile {
   backing: Backing;
   /** The kernel keeps its content in the page cache of the mount. */
   cached: boolean;
+  /** Opens that may change what it holds now: all for writing but those that only append. */
+  changers: number;
   names: { parent: Node; name: string }[];
 }
+
+const O_ACCMODE = 3;
 
 const stat = newStat();
 
@@ -39,14 +47,23 @@ export function openFiles(core: Core): OpenFile[] {
     if (handle === null || handle.backing === null || handle.backing.shared || handle.backing.fd < 0)
       continue;
     const { node, backing } = handle;
-    if (!node.priv || node.parent === null || found.has(node)) continue;
+    const changers = mayChange(handle.flags) ? 1 : 0;
+    const other = found.get(node);
+    if (other !== undefined) other.changers += changers;
+    if (!node.priv || node.parent === null || other !== undefined) continue;
     if (fstat(backing.fd, stat) < 0 || stat.ino !== node.privIno) continue;
     const known = [{ parent: node.parent, name: node.name }, ...(node.moreNames?.values() ?? [])];
     const names = known.filter(({ parent, name }) => isAt(core, node, parent, name));
     const cached = backing.cached || !core.passthrough;
-    if (names.length > 0) found.set(node, { node, fd: backing.fd, backing, cached, names });
+    if (names.length > 0) found.set(node, { node, fd: backing.fd, backing, cached, changers, names });
   }
   return [...found.values()];
+}
+
+/** Whether by this open the content may change otherwise than by growing. The kernel opens the file itself for appending, so that stays as it is. */
+export function mayChange(flags: number): boolean {
+  if ((flags & O_ACCMODE) === O_RDONLY) return (flags & O_TRUNC) !== 0;
+  return (flags & O_ACCMODE) !== O_WRONLY || (flags & O_APPEND) === 0 || (flags & O_TRUNC) !== 0;
 }
 
 function isAt(core: Core, node: Node, parent: Node, name: string): boolean {

@@ -383,7 +383,10 @@ function removeTree(applying: Applying, path: string, parent: Node, name: string
   const { core } = applying;
   if (!isSeen(applying, path)) return false;
   if (node.kind !== S_IFDIR) {
-    must(unlink(core, parent, name), path);
+    must(
+      runHere((caller) => unlink(core, caller, parent, name)),
+      path,
+    );
     return true;
   }
   let isEmpty = true;

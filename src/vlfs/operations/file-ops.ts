@@ -36,6 +36,8 @@ import { keepFillTimes, queueFill, settled, waitForFill, wantsFill } from '../de
 import { emptyPartial, makeWritable } from '../delta/make-writable.ts';
 import type { Partial } from '../delta/partial-file.ts';
 import { fallocatePartial, isFilling, readPartial, seekPartial, writePartial } from '../delta/partial-io.ts';
+import { waitForCopy } from '../freeze/follow.ts';
+import { mayChange } from '../freeze/open-files.ts';
 import { addHandle, dropHandle, handleOf, ioFd, openBacking } from '../nodes/handles.ts';
 import { mayOpen } from '../nodes/shares.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
@@ -64,6 +66,10 @@ export function open(core: Core, caller: Caller, node: Node, flags: number, out:
   }
   if (writes) {
     if (core.readOnly) return -E.ROFS;
+    if (mayChange(flags)) {
+      const waits = waitForCopy(core, caller, node);
+      if (waits !== 0) return waits;
+    }
     const truncate = (flags & O_TRUNC) !== 0;
     const wasShared = !node.priv;
     const copied = copyUp(core, caller, node, truncate);
@@ -176,6 +182,8 @@ export function write(
 ): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const waits = waitForCopy(core, caller, handle.node);
+  if (waits !== 0) return waits;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
   const part = partialOfHandle(handle);
@@ -266,6 +274,8 @@ export function fallocate(
 ): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const waits = waitForCopy(core, caller, handle.node);
+  if (waits !== 0) return waits;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
   const part = partialOfHandle(handle);
@@ -302,6 +312,8 @@ export function copyFileRange(
   const source = handleOf(core, fhIn);
   const target = handleOf(core, fhOut);
   if (source === null || target === null || (target.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const waits = waitForCopy(core, caller, target.node);
+  if (waits !== 0) return waits;
   const fromFd = ioFd(core, fhIn, source);
   const toFd = ioFd(core, fhOut, target);
   if (fromFd < 0 || toFd < 0) return -E.BADF;

@@ -17,9 +17,10 @@ import {
   statAt,
   unlinkat,
 } from '../../sys/index.ts';
-import type { Attr } from '../contract.ts';
+import type { Attr, Caller } from '../contract.ts';
 import { closeLarge, holdLarge } from '../copy-up/large-files.ts';
 import { type Core, type Node, step } from '../core.ts';
+import { waitForCopy } from '../freeze/follow.ts';
 import { STEP } from '../ledger/layout.ts';
 import { fillAttr, newAttr, statAttr } from '../nodes/attributes.ts';
 import { forgetMoved } from '../nodes/moved-directories.ts';
@@ -33,13 +34,15 @@ import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { hide } from '../whiteouts/whiteouts.ts';
 import { checkName, nodeAt, PRIVATE, refresh, uncovered } from './lookup.ts';
 
-export function unlink(core: Core, parent: Node, name: string): number {
+export function unlink(core: Core, caller: Caller, parent: Node, name: string): number {
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(name);
   if (bad < 0) return bad;
   const node = nodeAt(core, parent, name);
   if (typeof node === 'number') return node === 0 ? removedBefore(core, parent, name) : node;
   if (node.children !== null) return -E.ISDIR;
+  const waits = waitForCopy(core, caller, node);
+  if (waits !== 0) return waits;
   const { priv } = node;
   let last: Attr | null = null;
   if (core.where !== PRIVATE) last = lastAttr(core, node);

@@ -23,6 +23,7 @@ import { closeLarge, holdLarge } from '../copy-up/large-files.ts';
 import { ORIGIN_XATTR, originOf } from '../copy-up/origin.ts';
 import { type Core, type Node, step } from '../core.ts';
 import { keepRedirect, partialOf } from '../delta/partial-file.ts';
+import { waitForCopy } from '../freeze/follow.ts';
 import { followMoved, forgetMoved, noteMoved } from '../nodes/moved-directories.ts';
 import {
   type End,
@@ -76,6 +77,10 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
   const replaced = typeof target === 'number' ? null : target;
   const allowed = check(core, source, replaced, from, to, flags);
   if (allowed !== 0 || source === replaced) return allowed;
+  if (replaced !== null && !(flags & RENAME_EXCHANGE)) {
+    const waits = waitForCopy(core, caller, replaced);
+    if (waits !== 0) return waits;
+  }
   return flags & RENAME_EXCHANGE
     ? exchange(core, caller, source, replaced!, from, to)
     : move(core, caller, source, replaced, from, to, covered);

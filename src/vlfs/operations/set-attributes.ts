@@ -33,6 +33,7 @@ import { keepFillTimes, queueFill, waitForFill, wantsFill } from '../delta/fill.
 import { emptyPartial, makeWritable } from '../delta/make-writable.ts';
 import { openBase, type Partial, partialOf } from '../delta/partial-file.ts';
 import { truncatePartial } from '../delta/partial-io.ts';
+import { waitForCopy } from '../freeze/follow.ts';
 import { fillAttr } from '../nodes/attributes.ts';
 import { handleOf } from '../nodes/handles.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
@@ -91,6 +92,8 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
     return fd < 0 ? fd : applyToFd(core, fd, change);
   }
   if (change.valid & FATTR.SIZE && node.priv) {
+    const waits = waitForCopy(core, caller, node);
+    if (waits !== 0) return waits;
     const cut = cutLarge(core, caller, node, change.size);
     if (cut !== 0) return cut;
   }

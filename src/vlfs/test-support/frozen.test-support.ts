@@ -40,6 +40,8 @@ export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSp
     if (tries === 20) throw new Error('it cannot be frozen');
   }
   ready();
+  work.follow();
+  ready();
   return next;
 }
 
