@@ -183,6 +183,27 @@ test('mappings of files that the mount itself caches, as those of appliances wit
   await end();
 });
 
+test('a clone that was acknowledged is whole, also when everything is killed before the copies followed', async () => {
+  await s.json('create', 'w', '--template', 't');
+  await mount('w');
+  const text = Buffer.alloc(24 << 20, 'a line of a log\n');
+  const log = openSync(join(view('w'), 'log'), 'a');
+  writeSync(log, text);
+  const killed = pidIn(s.root, 'strata-fs.pid');
+  await client.call('clone', { source: 'w', name: 'w1' });
+  for (const file of ['strata-fs.pid', 'stratad.pid'] as const) killNow(s.root, file);
+  writeSync(log, 'later\n');
+  await until('strata-fs is there again', () => pidIn(s.root, 'strata-fs.pid') !== killed);
+  await mount('w1');
+  assert.ok(readFileSync(join(view('w1'), 'log')).equals(text), 'what it held at the instant');
+  assert.equal(readFileSync(join(view('w'), 'log')).length, text.length + 6);
+  ftruncateSync(log, 0);
+  closeSync(log);
+  assert.ok(readFileSync(join(view('w1'), 'log')).equals(text));
+  const { problems } = await s.json('fsck');
+  assert.deepEqual(problems, []);
+});
+
 test('strata-fs and stratad are killed while clones are made: each clone is whole or not there', async (t) => {
   await s.json('create', 'v', '--template', 't');
   await mount('v');

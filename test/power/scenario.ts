@@ -49,6 +49,9 @@ export interface Life {
   writes: FileWrite[];
 }
 
+/** A file that is open, and longer than what a clone copies before it is acknowledged. */
+const LOG = 'etc/log';
+
 export const DELETED = '\0deleted';
 export const GONE = '\0gone';
 
@@ -82,11 +85,15 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
     await acknowledge({ name: args.join(' '), acknowledged: disk.position(), isLater });
   }
 
-  /** A clone, and then a sync of one file in its source, with which the clone is on the disk. */
+  /** A clone while a log is open, and then syncs in its source, with which the clone is on the disk. */
   async function cloneAndSync(source: string, name: string, file: string): Promise<void> {
+    const log = openSync(join(view(source), LOG), 'a');
     await s.json('clone', source, name);
     const acknowledged = disk.position();
+    writeSync(log, 'later\n');
     writeFileSync(join(view(source), file), `after ${name}\n`, { flush: true });
+    fsyncSync(log);
+    closeSync(log);
     const synced = disk.position();
     await acknowledge({ name: `clone ${source} ${name}`, prepares: source, acknowledged, isLater: true });
     await acknowledge({ name: `a sync in ${source}`, prepares: source, acknowledged: synced });
@@ -163,6 +170,7 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
     writeFileSync(join(view('a'), 'etc/one'), '1\n');
     writeFileSync(join(view('a'), 'etc/tool.conf'), '2\n');
     rmSync(join(view('a'), 'etc/new'));
+    writeFileSync(join(view('a'), LOG), 'line\n'.repeat(20_000));
   });
   await cloneAndSync('a', 'mounted', 'etc/synced');
   await step('reset', 'a', '--keep', '/etc/one', '--keep', '/etc/tool.conf');

@@ -47,7 +47,8 @@ const LEAST_BYTES = 32 << 10;
 
 /** What is copied after a freeze, and the job that ends with it. */
 export interface Following {
-  nodes: ReadonlySet<Node>;
+  /** How much of each is copied. */
+  nodes: ReadonlyMap<Node, number>;
   job: SlowJob;
 }
 
@@ -68,9 +69,9 @@ export function mayFollow(core: Core, { backing, cached, changers, fd }: OpenFil
   return fstat(fd, stat) === 0 && stat.size > LEAST_BYTES && keepsOrder(core.privateDir);
 }
 
-/** Before such a change: PENDING, with the job that is waited for, while its copy follows; else 0. */
-export function waitForCopy(core: Core, caller: Caller, node: Node): number {
-  if (core.following === null || !core.following.nodes.has(node)) return 0;
+/** Before such a change (of what lies at `offset` and above): PENDING, with the job that is waited for, while its copy follows; else 0. */
+export function waitForCopy(core: Core, caller: Caller, node: Node, offset = 0): number {
+  if (core.following === null || offset >= (core.following.nodes.get(node) ?? 0)) return 0;
   caller.job = core.following.job;
   return PENDING;
 }
@@ -101,7 +102,7 @@ export function dropFollowers(followers: readonly Follower[]): void {
 
 export function followingOf(followers: readonly Follower[]): Following | null {
   if (followers.length === 0) return null;
-  const nodes = new Set(followers.map(({ copy }) => copy.file.node));
+  const nodes = new Map(followers.map(({ copy }) => [copy.file.node, copy.before.size]));
   return { nodes, job: slowJob('retry', { kind: 'follow' }) };
 }
 

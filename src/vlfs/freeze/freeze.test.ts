@@ -1,17 +1,31 @@
 /** Clones of a VLFS that is open: what programs have open stays theirs, the clone has what was there at that instant, and a kill changes nothing. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { O_APPEND } from '../../sys/index.ts';
 import type { VlfsSpec } from '../contract.ts';
 import { diffVlfs } from '../index.ts';
 import { cloneOf, freezeOpen } from '../test-support/frozen.test-support.ts';
 import { Client, type Sandbox, sandboxed } from '../test-support/vlfs.test-support.ts';
+import { finishFollowing, followingDir } from './follow.ts';
 
 const MODES = [{ passthrough: false }, { passthrough: true }, { passthrough: true, partialBytes: 0 }];
 const EXACT = { cachedBytes: Number.POSITIVE_INFINITY };
 const READ = 0;
+/** Longer than what is copied in the turn of a freeze. */
+const LONG = Array.from({ length: 20_000 }, (_, n) => `${n}\n`).join('');
 /** Not for reading too: stores through mappings of what the mount itself caches cannot be told. */
 const WRITE = 1;
 
@@ -166,6 +180,80 @@ for (const options of MODES) {
   });
 }
 
+/** What a kill leaves now. Copies have other inodes: the notes of what follows are changed accordingly. */
+function copyRoot(box: Sandbox, root: string): void {
+  const parts = ['appliances', 'frozen'];
+  mkdirSync(root, { recursive: true });
+  execFileSync('cp', ['-a', ...parts.map((part) => join(box.dir, part)), root]);
+  const inodeThere = (ino: string): string => {
+    const found = execFileSync('find', [...parts, '-inum', ino], { cwd: box.dir, encoding: 'utf8' });
+    const [path] = found.split('\n').filter((one) => one !== '');
+    return path === undefined ? ino : String(statSync(join(root, path)).ino);
+  };
+  for (const id of readdirSync(join(root, 'frozen'))) {
+    const notes = join(root, 'frozen', id, 'following');
+    for (const name of existsSync(notes) ? readdirSync(notes) : []) {
+      const [live, ...rest] = readlinkSync(join(notes, name)).split(' ');
+      rmSync(join(notes, name));
+      symlinkSync([inodeThere(live!), ...rest].join(' '), join(notes, inodeThere(name)));
+    }
+  }
+}
+
+test('the copy of a file that only grows follows; what would change its beginning waits', async () => {
+  await sandboxed(async (box) => {
+    const spec = box.spec('a', [await box.unit('base', '1', { 'etc/a': 'layer a' })]);
+    const c = new Client(spec, { passthrough: true });
+    try {
+      for (const name of ['log', 'read']) c.write(name, LONG);
+      c.write('small', 'small');
+      const appender = c.open('log', WRITE | O_APPEND);
+      const reader = c.open('read', READ);
+      const times = statSync(join(spec.privateDir, 'log'));
+      freezeOpen(box, c, spec, (dir) => {
+        c.writeHandle(appender, 'later', LONG.length);
+        const more = c.open('log', WRITE | O_APPEND);
+        c.release(more);
+        const waits: (() => unknown)[] = [
+          () => c.write('log', 'cut'),
+          () => c.open('log', 2),
+          () => c.open('read', WRITE),
+          () => c.unlink('read'),
+          () => c.rename('small', 'log'),
+          () => c.truncate('log', 3),
+        ];
+        for (const change of waits) assert.throws(change, /waits for its copy/, String(change));
+        c.rename('log', 'log.1');
+        // Killed now; or a power cut took what nobody had synced, in the second copy.
+        for (const [name, length] of [
+          ['killed', LONG.length],
+          ['cut', 50_000],
+        ] as const) {
+          const root = join(box.dir, name);
+          copyRoot(box, root);
+          const privateDir = spec.privateDir.replace(box.dir, root);
+          if (name === 'cut') truncateSync(join(privateDir, 'log.1'), length);
+          const frozen = dir.replace(box.dir, root);
+          assert.equal(finishFollowing(frozen, privateDir), 0);
+          assert.equal(readFileSync(join(frozen, 'private/log'), 'latin1'), LONG.slice(0, length));
+          assert.equal(readFileSync(join(frozen, 'private/read'), 'latin1'), LONG);
+          assert.equal(existsSync(followingDir(frozen)), false);
+        }
+      });
+      const dir = join(box.dir, 'frozen', readdirSync(join(box.dir, 'frozen'))[0]!);
+      assert.equal(readFileSync(join(dir, 'private/log'), 'latin1'), LONG);
+      assert.equal(statSync(join(dir, 'private/log')).mtimeMs, times.mtimeMs);
+      assert.equal(existsSync(followingDir(dir)), false);
+      c.truncate('log.1', 0);
+      c.unlink('read');
+      for (const handle of [appender, reader]) c.release(handle);
+      assert.deepEqual(c.faults, []);
+    } finally {
+      c.close();
+    }
+  })();
+});
+
 test('whatever a kill cuts off, the source shows what it did, and no inode is in two layers', async () => {
   await sandboxed(async (box) => {
     const level = await box.unit('base', '1', { 'etc/a': 'layer a', 'etc/b': 'layer b' });
@@ -178,11 +266,12 @@ test('whatever a kill cuts off, the source shows what it did, and no inode is in
       onStep(step) {
         if (!armed) return;
         const root = join(box.dir, 'at', `${taken.length}`);
-        mkdirSync(root, { recursive: true });
-        execFileSync('cp', ['-a', join(box.dir, 'appliances'), join(box.dir, 'frozen'), root]);
+        copyRoot(box, root);
         taken.push({ step, root });
       },
     });
+    c.write('log', LONG);
+    const appender = c.open('log', WRITE | O_APPEND);
     c.mkdir('d');
     c.write('d/f', 'open');
     c.link('d/f', 'g');
@@ -195,8 +284,9 @@ test('whatever a kill cuts off, the source shows what it did, and no inode is in
     armed = true;
     const next = freezeOpen(box, c, spec);
     armed = false;
-    c.release(handle);
+    for (const one of [handle, appender]) c.release(one);
     c.close();
+    assert.ok(taken.some(({ step }) => step === 'freeze: followed'));
     assert.ok(taken.length > 6, taken.map(({ step }) => step).join());
     taken.push({ step: 'end', root: box.dir });
     for (const { step, root } of taken) {
@@ -227,6 +317,8 @@ test('whatever a kill cuts off, the source shows what it did, and no inode is in
       }
       const dir = join(root, 'frozen', readdirSync(join(root, 'frozen'))[0]!);
       assert.deepEqual(readdirSync(dir).sort(), ['private', 'whiteouts'], step);
+      const log = join(dir, 'private/log');
+      if (existsSync(log)) assert.ok(readFileSync(log, 'latin1') === LONG, step);
       if (root !== box.dir) rmSync(root, { recursive: true });
     }
   })();

@@ -182,7 +182,7 @@ export function write(
 ): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const waits = waitForCopy(core, caller, handle.node);
+  const waits = waitForCopy(core, caller, handle.node, offset);
   if (waits !== 0) return waits;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;
@@ -274,7 +274,7 @@ export function fallocate(
 ): number {
   const handle = handleOf(core, fh);
   if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const waits = waitForCopy(core, caller, handle.node);
+  const waits = waitForCopy(core, caller, handle.node, offset);
   if (waits !== 0) return waits;
   const fd = ioFd(core, fh, handle);
   if (fd < 0) return fd;

@@ -21,8 +21,13 @@ export function freeze(box: Sandbox, spec: VlfsSpec): VlfsSpec {
   return { ...spec, stack: stackOf([levelIn(dir), ...spec.stack.levels]) };
 }
 
-/** As freeze, of a VLFS that is open: as strata-fs does it between two requests. */
-export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSpec {
+/** As freeze, of a VLFS that is open: as strata-fs does it between two requests. `between`: before what follows is copied; gets the directory of the frozen layer. */
+export function freezeOpen(
+  box: Sandbox,
+  client: Client,
+  spec: VlfsSpec,
+  between: (dir: string) => void = () => {},
+): VlfsSpec {
   const dir = join(box.dir, 'frozen', `f${frozen++}`);
   for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { recursive: true });
   const next = { ...spec, stack: stackOf([levelIn(dir), ...spec.stack.levels]) };
@@ -40,6 +45,7 @@ export function freezeOpen(box: Sandbox, client: Client, spec: VlfsSpec): VlfsSp
     if (tries === 20) throw new Error('it cannot be frozen');
   }
   ready();
+  between(dir);
   work.follow();
   ready();
   return next;

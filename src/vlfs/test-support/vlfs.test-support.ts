@@ -185,6 +185,7 @@ export function runJob(job: SlowJob): number {
     job.done?.(result);
     return result;
   }
+  if (job.kind === 'follow') throw new Error('it waits for its copy');
   if (job.kind === 'write-out') {
     job.done(writeOut(job.fds));
     return 0;
