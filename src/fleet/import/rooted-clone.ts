@@ -149,7 +149,7 @@ async function stageTree(
   };
   mkdirSync(spec.privateDir, { recursive: true, mode: 0o700 });
   try {
-    return await stricter(context, { before, spec, policies, grafts: options.grafts ?? [] });
+    return await stricter(context, { before, spec: () => spec, policies, grafts: options.grafts ?? [] });
   } finally {
     removeTree(join(stage, 'none'));
   }

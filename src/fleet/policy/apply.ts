@@ -44,7 +44,7 @@ export async function applyPolicy(
       settleSealed(context, name, applianceDefinition(context, row).record),
     );
     const before = policyRecord(context.paths, name) ?? EMPTY_POLICY;
-    const spec = vlfsSpec(context, row);
+    const spec = (): VlfsSpec => vlfsSpec(context, row);
     const made = await stricter(context, { before, spec, policies, grafts: o.grafts ?? [] });
     try {
       await context.locks.with([COMMIT], async () => {
@@ -80,7 +80,7 @@ export function policiesOf(context: FleetContext, o: PolicySource): Policy[] {
  */
 export function clonePolicy(context: FleetContext, source: CatalogRow, o: PolicySource): Promise<Stricter> {
   const before = { ...(policyRecord(context.paths, source.name) ?? EMPTY_POLICY), own: [] };
-  const spec = vlfsSpec(context, source);
+  const spec = (): VlfsSpec => vlfsSpec(context, source);
   return stricter(context, { before, spec, policies: policiesOf(context, o), grafts: o.grafts ?? [] });
 }
 
@@ -98,7 +98,7 @@ export interface Stricter {
  */
 export async function stricter(
   context: FleetContext,
-  o: { before: PolicyRecord; spec: VlfsSpec; policies: Policy[]; grafts: PolicyGraft[] },
+  o: { before: PolicyRecord; spec: () => VlfsSpec; policies: Policy[]; grafts: PolicyGraft[] },
 ): Promise<Stricter> {
   const rules = [...o.before.rules];
   const known = new Set(rules.map(({ pattern }) => pattern));
@@ -115,6 +115,7 @@ export async function stricter(
   const substitutes = o.policies.some((policy) => policy.rules.some((rule) => rule.substitute !== undefined));
   if (!substitutes && o.grafts.length === 0)
     return { record: { ...o.before, rules }, steps: [], discard: () => {} };
+  const spec = o.spec();
   const id = operationId();
   const stage = join('policies', `.tmp-${id}`);
   const dir = join(context.root, stage);
@@ -125,8 +126,8 @@ export async function stricter(
   try {
     let count = 0;
     for (const policy of o.policies)
-      for (const rule of policy.rules) if (putSubstitute(dir, o.spec, policy, rule)) count++;
-    for (const graft of o.grafts) count += await putGraft(context, dir, o.spec, graft, all);
+      for (const rule of policy.rules) if (putSubstitute(dir, spec, policy, rule)) count++;
+    for (const graft of o.grafts) count += await putGraft(context, dir, spec, graft, all);
     if (count === 0) return { record: { ...o.before, rules }, steps: [], discard };
     await writeTreeIndex(join(dir, 'index'), join(dir, 'tree'), { overlay: true });
     await syncFileSystemAside(dir);

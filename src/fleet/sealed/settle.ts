@@ -67,6 +67,8 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
 
 /** Throws BUSY when the appliance is mounted by the sealed door. */
 export function refuseSealed(context: FleetContext, name: string): void {
+  // It is written before the mount. The kernel's list may be long.
+  if (!hasSealedRecord(context, name)) return;
   const sealed = sealedMounts(context.paths).find((mount) => mount.name === name);
   if (!sealed) return;
   throw new StrataError('BUSY', `appliance ${name} is mounted at ${sealed.dir} by the sealed door`, {
