@@ -1,6 +1,16 @@
 /** Families as the fleet keeps them: snapshots, merges, promotion, trees, ends. What diff and merge show and do inside is proven in src/vlfs. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -137,6 +147,85 @@ test('a clone is merged into its parent, again and again', async () => {
   assert.deepEqual(frozen(), []);
 });
 
+test('who goes back to before a merge can make it again; forth again, it is known as merged', async () => {
+  await create('p', { 'srv/base': 'base' });
+  await w.fleet.clone({ source: 'p', name: 'c' }, noProgress);
+  write('c', { 'srv/child': '1' });
+  await w.fleet.snapshot({ name: 'p', snapshot: 'before' });
+  await w.fleet.snapshot({ name: 'c', snapshot: 'first' });
+  const merge = async (name: string, into: string): Promise<string[]> =>
+    (await w.fleet.merge({ name, into }, noProgress)).changes.map(({ path, change }) => `${change} ${path}`);
+  assert.deepEqual(await merge('c', 'p'), ['added /srv/child']);
+  await w.fleet.snapshot({ name: 'p', snapshot: 'merged' });
+  assert.deepEqual(await merge('c', 'p'), []);
+  await w.fleet.restore({ name: 'p', snapshot: 'before' });
+  assert.deepEqual(await merge('c', 'p'), ['added /srv/child']);
+  assert.deepEqual(await diff('c', 'p'), []);
+  write('c', { 'srv/child': '2' });
+  assert.deepEqual(await merge('c', 'p'), ['changed /srv/child']);
+  await w.reopen();
+  await w.fleet.restore({ name: 'p', snapshot: 'merged' });
+  assert.deepEqual(await diff('p', 'c'), ['changed /srv/child']);
+  assert.deepEqual(await merge('c', 'p'), ['changed /srv/child']);
+  // Back with the child: the parent has all that the child has now, and takes nothing back.
+  await w.fleet.restore({ name: 'c', snapshot: 'first' });
+  assert.deepEqual(await merge('c', 'p'), []);
+  assert.deepEqual(await merge('p', 'c'), ['changed /srv/child']);
+  // Layers that were merged in the background count as those that they were made of.
+  await w.fleet.clone({ source: 'p', name: 'e', mode: 'sync' }, noProgress);
+  await w.fleet.restore({ name: 'p', snapshot: 'before' });
+  assert.deepEqual(await merge('c', 'p'), ['added /srv/child']);
+  await isClean();
+  await w.fleet.delete(['p', 'c', 'e']);
+  assert.deepEqual(frozen(), []);
+});
+
+test('what is marked in the parent does not come to its clone; what the clone marks may come back', async () => {
+  await create('p', { 'srv/key': 'secret', 'srv/keys/one': '1', 'srv/code': '1' });
+  const mark = (path: string): string =>
+    execFileSync('setfattr', ['-n', 'user.strata.nonclonable', '-v', 'y', path]).toString();
+  for (const path of ['srv/key', 'srv/keys']) mark(at('appliances/p/private', path));
+  await w.fleet.clone({ source: 'p', name: 'c' }, noProgress);
+  write('p', { 'srv/key': 'other', 'srv/keys/two': '2', 'srv/code': '2' });
+  for (const path of ['srv/key', 'srv/keys']) mark(at('appliances/p/private', path));
+  const merge = async (name: string, into: string): Promise<string[]> =>
+    (await w.fleet.merge({ name, into }, noProgress)).changes.map(({ path, change }) => `${change} ${path}`);
+  assert.deepEqual(await merge('p', 'c'), ['changed /srv/code']);
+  write('c', { 'srv/own': 'own' });
+  mark(at('appliances/c/private/srv/own'));
+  assert.deepEqual(await merge('c', 'p'), ['added /srv/own']);
+  await w.fleet.delete(['p', 'c']);
+});
+
+test('owner, mode and attributes of the root are a part of snapshots, differences and merges', async () => {
+  await create('p');
+  await w.fleet.clone({ source: 'p', name: 'c' }, noProgress);
+  const root = (name: string): string => at('appliances', name, 'private');
+  const modeOf = (name: string): number => statSync(root(name)).mode & 0o777;
+  chmodSync(root('c'), 0o700);
+  execFileSync('setfattr', ['-n', 'user.note', '-v', 'x', root('c')]);
+  assert.deepEqual(await diff('p', 'c'), ['metadata /']);
+  await w.fleet.snapshot({ name: 'c', snapshot: 's' });
+  chmodSync(root('c'), 0o711);
+  assert.deepEqual(await diff('c@s', 'c'), ['metadata /']);
+  await w.fleet.restore({ name: 'c', snapshot: 's' });
+  assert.equal(modeOf('c'), 0o700);
+  await w.fleet.merge({ name: 'c', into: 'p' }, noProgress);
+  assert.equal(modeOf('p'), 0o700);
+  assert.match(execFileSync('getfattr', ['-d', '--absolute-names', root('p')]).toString(), /user.note="x"/);
+  assert.deepEqual(await diff('p', 'c'), []);
+  await w.fleet.clone({ source: 'p', name: 'd' }, noProgress);
+  assert.equal(modeOf('d'), 0o700);
+  chmodSync(root('p'), 0o750);
+  chmodSync(root('c'), 0o755);
+  await assert.rejects(
+    w.fleet.merge({ name: 'c', into: 'p' }, noProgress),
+    /in conflict are \/ \(metadata\)/,
+  );
+  await isClean();
+  await w.fleet.delete(['p', 'c', 'd']);
+});
+
 test('layers that were merged in the background change nothing for diff, snapshot and merge', async () => {
   await create('k', { 'srv/a': '1', 'srv/b': '1', 'srv/c': '1' });
   await w.fleet.clone({ source: 'k', name: 'l' }, noProgress);
@@ -181,7 +270,6 @@ test('what a policy hides from the child stays in the parent', async () => {
   // The clone deletes the directory, as far as it sees it.
   const [top] = JSON.parse(readFileSync(at('appliances/s/state.json'), 'utf8')).frozen as string[];
   assert.ok(top);
-  const { execFileSync } = await import('node:child_process');
   mkdirSync(at('appliances/s/private/srv'), { recursive: true });
   execFileSync('mknod', [at('appliances/s/private/srv/app'), 'c', '0', '0']);
   assert.deepEqual(await diff('q', 's'), ['deleted /srv/app']);

@@ -120,7 +120,7 @@ function sidesOf(
   context: FleetContext,
   { name, into }: MergeOptions,
   pair: Pair | null = null,
-): Pick<MergeInput, 'child' | 'childBase' | 'parent' | 'parentBase'> {
+): Omit<MergeInput, 'target' | 'choice'> {
   const child = applianceRow(context, name);
   const parent = applianceRow(context, into);
   const base = pair?.base ?? baseOf(context, child, parent);
@@ -131,6 +131,7 @@ function sidesOf(
     childBase: viewSpec(context, child, base),
     parent: shown(parent),
     parentBase: viewSpec(context, parent, base),
+    leavesMarked: cloneOf(context, child, parent)?.name === into,
   };
 }
 

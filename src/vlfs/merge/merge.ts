@@ -20,6 +20,8 @@ export interface MergeInput {
   /** The parent with the fresh private layer; null: only tell what would be done. */
   target: VlfsSpec | null;
   choice: MergeChoice;
+  /** What the child has marked as nonclonable stays with it: the parent is a clone of it. */
+  leavesMarked?: boolean;
 }
 
 export interface MergeOutcome {
@@ -48,7 +50,7 @@ export async function mergeVlfs(input: MergeInput): Promise<MergeOutcome> {
     const { prefer, ours, theirs } = input.choice;
     const inside = (paths: string[]): string[] => paths.map((path) => splitPath(path).join('/'));
     const choice = { prefer, ours: inside(ours), theirs: inside(theirs) };
-    const plan = planMerge(sides, choice);
+    const plan = planMerge(sides, choice, input.leavesMarked);
     const isOpen = plan.conflicts.some(({ taken }) => taken === null);
     if (!isOpen && input.target !== null) await apply(sides, input.target, plan);
     const printed = (path: string): string => `/${nameToText(path as never)}`;

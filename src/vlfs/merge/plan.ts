@@ -5,12 +5,14 @@
 import { compareNames, LIMITS, nameToText, StrataError } from '../../base/index.ts';
 import { S_IFDIR } from '../../sys/index.ts';
 import { type Change, compare, type Difference } from '../compare/compare.ts';
+import { rawXattr } from '../compare/raw-xattrs.ts';
 import { diskInode, likeness } from '../compare/same-object.ts';
 import type { ConflictKind, MergeChoice } from '../contract.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { nodeAt } from '../operations/lookup.ts';
+import { MARK_XATTR, USER_MARK } from '../policy/marks.ts';
 
 /** The open VLFSs of a merge; the bases are what child and parent showed when they parted. */
 export interface Sides {
@@ -49,7 +51,8 @@ interface Changes {
   beyond: string | null;
 }
 
-function changesOf(base: Core, now: Core): Changes {
+/** `without`: what this says of an object of `now` is left out with all below. */
+function changesOf(base: Core, now: Core, without: (node: Node) => boolean = () => false): Changes {
   const changes: Changes = {
     at: new Map(),
     above: new Set(),
@@ -58,6 +61,7 @@ function changesOf(base: Core, now: Core): Changes {
     beyond: null,
   };
   const visit = ({ path, change, left, right }: Difference): void => {
+    if (right !== null && without(right)) return;
     if (right !== null && right.kind !== S_IFDIR) {
       const inode = diskInode(now, right);
       if (inode !== null) changes.inodes.set(path, inode);
@@ -76,6 +80,21 @@ function changesOf(base: Core, now: Core): Changes {
   };
   compare(base, now, { all: true, visit, beyond });
   return changes;
+}
+
+/** Whether an object is marked as nonclonable, or in a directory that is. */
+function markedIn(core: Core): (node: Node) => boolean {
+  const known = new WeakMap<Node, boolean>();
+  const isMarked = (node: Node): boolean => {
+    const before = known.get(node);
+    if (before !== undefined) return before;
+    const found =
+      [MARK_XATTR, USER_MARK].some((mark) => rawXattr(core, node, mark) !== null) ||
+      (node.parent !== null && isMarked(node.parent));
+    known.set(node, found);
+    return found;
+  };
+  return isMarked;
 }
 
 /** The directories above a path, topmost first. */
@@ -101,9 +120,10 @@ export function withNode<T>(core: Core, path: string, use: (node: Node | null) =
   }
 }
 
-/** Throws LIMIT when the child has changed something whose path is longer than any program can name. */
-export function planMerge(sides: Sides, choice: MergeChoice): Plan {
-  const child = changesOf(sides.childBase, sides.child);
+/** `leavesMarked`: what the child has marked as nonclonable stays with it. Throws LIMIT when the child has changed something whose path is longer than any program can name. */
+export function planMerge(sides: Sides, choice: MergeChoice, leavesMarked = false): Plan {
+  const marked = leavesMarked ? markedIn(sides.child) : undefined;
+  const child = changesOf(sides.childBase, sides.child, marked);
   if (child.beyond !== null) throw tooLong(child.beyond);
   const parent = changesOf(sides.parentBase, sides.parent);
   const plan: Plan = { puts: new Map(), removes: new Set(), conflicts: [], inodes: child.inodes };
