@@ -61,7 +61,7 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
     path: 'restore',
     summary: 'Make an appliance what it was at a snapshot',
     details:
-      'What it wrote since is lost, unless another snapshot or a clone has it. All its snapshots stay, later ones too. The appliance must be unmounted.',
+      'What it wrote since is lost, unless another snapshot or a clone has it. All its snapshots stay, later ones too. It may be mounted and in use: everything changes in one step, and programs keep the files that they have open, as after `strata reset`. Only a sealed mount must be unmounted first.',
     args: [name, { name: 'SNAPSHOT', description: 'one of its snapshots', kind: 'snapshot' }],
     examples: [['strata restore web-1 before-upgrade', 'back to the snapshot']],
     run: async (invocation) => {
@@ -80,7 +80,7 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
     path: 'merge',
     summary: 'Bring what a clone changed into its parent',
     details:
-      'Three-way: what the child changed since both were alike is done in the parent. What the parent changed since stays. Where both changed the same, that is a conflict: all are named, and nothing is done unless it is said whose version to take. Works between any two appliances, whichever is the clone. The parent must be unmounted; of a child that is in use, what it is at that instant is taken.',
+      'Three-way: what the child changed since both were alike is done in the parent. What the parent changed since stays. Where both changed the same, that is a conflict: all are named, and nothing is done unless it is said whose version to take. Works between any two appliances, whichever is the clone. Both may be mounted and in use: what the child is at one instant is taken, and the parent gets all of it in one step; its programs keep the files that they have open, as when files are replaced by renames. What is marked as nonclonable in a parent does not come to its clone. Conflicts: `changed` (both changed it), `added` (both made it), `type` (one is a directory, the other not), `metadata` (owner, mode, attributes), `deleted-by-child`, `deleted-by-parent` (one deleted what the other changed), `hidden` (the policy of the child hides what the parent has there).',
     args: [
       { name: 'CHILD', description: 'the appliance whose changes are taken', kind: 'appliance' },
       { name: 'PARENT', description: 'the appliance that gets them', kind: 'appliance' },
@@ -126,7 +126,9 @@ export const FAMILY_COMMANDS: CommandSpec[] = [
           for (const { path, kind, taken } of result.conflicts)
             print.line(`C  ${path}  ${kind}${taken === null ? '' : `, ${taken} taken`}`);
           const what = countOf(result.changes.length, 'change');
-          if (!result.merged)
+          if (result.changes.length === 0 && result.conflicts.length === 0)
+            print.line(`nothing to merge: ${result.into} has all that ${result.name} changed`);
+          else if (!result.merged)
             print.line(`${what}, ${countOf(result.conflicts.length, 'conflict')}; nothing was done`);
           else print.line(`${what} of ${result.name} merged into ${result.into}`);
         },

@@ -5,17 +5,8 @@
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { asStrataError, nameFromText } from '../../base/index.ts';
-import {
-  AT_FDCWD,
-  close,
-  DT_DIR,
-  O_CLOEXEC,
-  O_DIRECTORY,
-  O_NOFOLLOW,
-  O_RDONLY,
-  openat,
-  readDirectory,
-} from '../../sys/index.ts';
+import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../../sys/index.ts';
+import { walkEntries } from '../merge-layers/walk-entries.ts';
 import { type MergeJob, mergeFrozen } from './merge-frozen.ts';
 
 export type MergeWork = { count: string[] } | { merge: MergeJob };
@@ -46,25 +37,18 @@ function worthMerging(dirs: readonly string[]): number {
   return dirs.length;
 }
 
-/** Entries of a tree; one more than `most` when there are more. */
+/** Entries of a tree; one more than `most` when there are more. What cannot be read counts for nothing. */
 function countIn(dir: string, most: number): number {
-  let found = 0;
-  const walk = (fd: number): void => {
-    const entries = readDirectory(fd);
-    if (typeof entries === 'number') return;
-    found += entries.length;
-    for (const { name, type } of entries) {
-      if (found > most) return;
-      const below = type === DT_DIR ? openat(fd, name, DIRECTORY) : -1;
-      if (below < 0) continue;
-      walk(below);
-      close(below);
-    }
-  };
   const root = openat(AT_FDCWD, nameFromText(dir), DIRECTORY);
   if (root < 0) return 0;
-  walk(root);
-  close(root);
+  let found = 0;
+  try {
+    for (const _ of walkEntries(root)) if (++found > most) break;
+  } catch {
+    // The merge will say why.
+  } finally {
+    close(root);
+  }
   return found;
 }
 

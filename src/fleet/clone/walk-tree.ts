@@ -1,7 +1,8 @@
 /** Walks over trees that appliances wrote: nothing is followed, and the event loop breathes. */
 import { setImmediate as breathe } from 'node:timers/promises';
 import * as sys from '../../sys/index.ts';
-import { latin1, listDirectory, must, openDirectory } from '../merge-layers/untrusted-tree.ts';
+import { latin1, must, openDirectory } from '../merge-layers/untrusted-tree.ts';
+import { walkEntries } from '../merge-layers/walk-entries.ts';
 
 export interface TreeEntry {
   /** Valid until the next entry. */
@@ -17,27 +18,15 @@ export interface TreeEntry {
 export async function walkTree(tree: string, visit: (entry: TreeEntry) => void): Promise<void> {
   const stat = sys.newStat();
   let entries = 0;
-  const walk = async (fd: number, above: string): Promise<void> => {
-    for (const { name } of listDirectory(fd)) {
-      const path = above === '' ? name : `${above}/${name}`;
-      must(sys.statAt(fd, name, stat), `stat ${path}`);
-      const isDirectory = (stat.mode & sys.S_IFMT) === sys.S_IFDIR;
-      visit({ stat, dirfd: fd, name, path });
-      if (++entries % 512 === 0) await breathe();
-      if (!isDirectory) continue;
-      const below = openDirectory(fd, name);
-      try {
-        await walk(below, path);
-      } finally {
-        sys.close(below);
-      }
-    }
-  };
   const root = openDirectory(sys.AT_FDCWD, latin1(tree));
   try {
     must(sys.fstat(root, stat), 'stat the root of a tree');
     visit({ stat, dirfd: root, name: '.', path: '' });
-    await walk(root, '');
+    for (const { dirfd, name, path } of walkEntries(root)) {
+      must(sys.statAt(dirfd, name, stat), `stat ${path.slice(-200)}`);
+      visit({ stat, dirfd, name, path });
+      if (++entries % 512 === 0) await breathe();
+    }
   } finally {
     sys.close(root);
   }

@@ -1,5 +1,5 @@
 /**
- * The real VLFS, in a strata-fs that dies by SIGKILL at a chosen step of a relayer, a freeze, a revert or a reset. STRATA_TEST_DYING names a file with the number
+ * The real VLFS, in a strata-fs that dies by SIGKILL at a chosen step of a relayer, a freeze, a revert, a reset or an exchange. STRATA_TEST_DYING names a file with the number
  * of that step; it is removed when the process dies. Steps are what the VLFS announces before it changes something on disk, what it
  * does between requests, and the calls in which the loop learns what is to be expired.
  */
@@ -52,6 +52,11 @@ export function openVlfs(spec: Parameters<typeof openReal>[0], options: VlfsOpti
     beginReset(keep) {
       begin();
       const work = vlfs.beginReset(keep);
+      return { step: () => within(() => work.step(Number.POSITIVE_INFINITY)) };
+    },
+    beginExchange(stack, fresh) {
+      begin();
+      const work = vlfs.beginExchange(stack, fresh);
       return { step: () => within(() => work.step(Number.POSITIVE_INFINITY)) };
     },
     beginRelayer(stack, files) {
