@@ -48,6 +48,7 @@ export { privateIno } from './nodes/inode-numbers.ts';
 export {
   encodeKeptInodes,
   FORMER_NAMES,
+  type FormerGroup,
   type KeptInode,
   type KeptInodes,
   keptInodesFile,

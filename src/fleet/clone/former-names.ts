@@ -4,71 +4,86 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { LIMITS, nameToText, StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import { FORMER_NAMES, type KeptInodes, readFormerNames } from '../../vlfs/index.ts';
+import { FORMER_NAMES, type FormerGroup, type KeptInodes, readFormerNames } from '../../vlfs/index.ts';
 import { walkTree } from './walk-tree.ts';
 
 const REDIRECT = 'trusted.overlay.redirect';
-/** Places of one name that are looked for. */
-const MOST_PLACES = 256;
+/** Names that one file may have had. */
+const MOST_NAMES = 1 << 20;
 
-interface Move {
-  from: string;
-  to: string;
-}
+/** What a layer renamed: where each directory of the layers below is in it. */
+type Moves = Map<string, string[]>;
 
-/** Writes to/former.json when there are such names. `layers`: the newest first, with the tables of their inodes. */
+/** Writes to/former.json when there are such names. `layers`: the newest first, with the tables of their inodes. Throws LIMIT when a file has had more than MOST_NAMES. */
 export async function keepFormerNames(
   layers: readonly { tree: string; table: KeptInodes }[],
   to: string,
 ): Promise<void> {
   const had = new Map<number, Set<string>>();
-  const moves: Move[][] = [];
+  const moves: Moves[] = [];
   for (const [i, { tree, table }] of layers.entries()) {
-    const renamed: Move[] = [];
+    const renamed: Moves = new Map();
     const before = readFormerNames(tree);
+    const above = moves.slice(0, i).reverse();
+    const seen = new Set<readonly string[]>();
     await walkTree(tree, ({ stat, dirfd, name, path }) => {
       if ((stat.mode & sys.S_IFMT) === sys.S_IFDIR) {
         const redirect = sys.getxattrAt(dirfd, name, REDIRECT);
         const target = typeof redirect === 'number' ? '' : Buffer.from(redirect).toString('latin1');
-        if (target.startsWith('/')) renamed.push({ from: target.slice(1), to: path });
+        if (target.startsWith('/'))
+          renamed.set(target.slice(1), [...(renamed.get(target.slice(1)) ?? []), path]);
         return;
       }
       const former = before.get(path) ?? [];
       if ((table(stat.ino)?.nlink ?? stat.nlink) < 2 && former.length === 0) return;
       const names = had.get(stat.ino) ?? new Set();
       had.set(stat.ino, names);
-      for (const one of [path, ...former])
-        for (const place of placesOf(one, moves.slice(0, i))) names.add(place);
+      addPlaces(path, above, names);
+      // All names of a file have the same list.
+      if (seen.has(former)) return;
+      seen.add(former);
+      for (const one of former) addPlaces(one, above, names);
     });
     moves.push(renamed);
   }
   if (had.size === 0) return;
-  const left = new Map<number, string[]>();
+  const left = new Map<number, Set<string>>();
   await walkTree(join(to, 'private'), ({ stat, path }) => {
     if (!had.has(stat.ino)) return;
-    const names = left.get(stat.ino);
-    if (names === undefined) left.set(stat.ino, [path]);
-    else names.push(path);
+    const names = left.get(stat.ino) ?? new Set();
+    left.set(stat.ino, names.add(path));
   });
-  const former = new Map<string, string[]>();
+  const groups: FormerGroup[] = [];
   for (const [ino, names] of left) {
-    const gone = [...had.get(ino)!].filter((name) => !names.includes(name));
-    if (gone.length > 0) for (const name of names) former.set(name, gone);
+    const former = [...had.get(ino)!].filter((name) => !names.has(name));
+    if (former.length > 0) groups.push({ names: [...names], former });
   }
-  if (former.size === 0) return;
-  // A file may be called __proto__.
-  writeFileSync(join(to, FORMER_NAMES), `${JSON.stringify(Object.fromEntries(former))}\n`);
+  if (groups.length > 0) writeFileSync(join(to, FORMER_NAMES), `${JSON.stringify(groups)}\n`);
 }
 
-/** A path, and where the layers above (the newest first) show it because they renamed a directory. */
-function placesOf(path: string, above: readonly Move[][]): string[] {
-  const places = [path];
-  for (const moves of [...above].reverse()) {
-    for (const { from, to } of moves)
-      for (const place of [...places])
-        if (place.startsWith(`${from}/`) && places.length < MOST_PLACES)
-          places.push(`${to}${place.slice(from.length)}`);
+/** Adds a path, and every place at which the layers above (the oldest first) show it because they renamed a directory. */
+function addPlaces(path: string, above: readonly Moves[], to: Set<string>): void {
+  const places = new Set([path]);
+  for (const moves of above) {
+    if (moves.size === 0) continue;
+    for (const place of [...places])
+      for (let at = place.indexOf('/'); at >= 0; at = place.indexOf('/', at + 1))
+        for (const moved of moves.get(place.slice(0, at)) ?? [])
+          if (moved.length + place.length - at <= LIMITS.pathBytes) places.add(`${moved}${place.slice(at)}`);
+    if (places.size > MOST_NAMES) throw tooMany(path);
   }
-  return places;
+  for (const place of places) to.add(place);
+  if (to.size > MOST_NAMES) throw tooMany(path);
+}
+
+function tooMany(path: string): StrataError {
+  return new StrataError(
+    'LIMIT',
+    `/${nameToText(path as never)} has had more than ${MOST_NAMES} names in frozen layers`,
+    {
+      hint: 'they stay as they are, and are not merged',
+    },
+  );
 }

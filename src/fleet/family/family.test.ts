@@ -14,7 +14,8 @@ import {
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { noProgress, type StrataError } from '../../base/index.ts';
+import { nameFromText, noProgress, type StrataError } from '../../base/index.ts';
+import { AT_FDCWD, close, mkdirat, O_DIRECTORY, O_RDONLY, openat } from '../../sys/index.ts';
 import { makeWorld, type World } from '../fleet.test-support.ts';
 
 let w: World;
@@ -224,6 +225,30 @@ test('owner, mode and attributes of the root are a part of snapshots, difference
   );
   await isClean();
   await w.fleet.delete(['p', 'c', 'd']);
+});
+
+test('what no program can name is told by diff, and refused by merge', async () => {
+  await create('p', { 'srv/a': '1' });
+  await w.fleet.clone({ source: 'p', name: 'c' }, noProgress);
+  write('c', { 'srv/b': '1' });
+  let fd = openat(AT_FDCWD, nameFromText(at('appliances/c/private/srv')), O_RDONLY | O_DIRECTORY);
+  for (let depth = 0; depth < 20; depth++) {
+    mkdirat(fd, 'd'.repeat(250), 0o755);
+    const below = openat(fd, 'd'.repeat(250), O_RDONLY | O_DIRECTORY);
+    close(fd);
+    fd = below;
+  }
+  close(fd);
+  const { entries, beyond } = await w.fleet.diff({ name: 'p', other: 'c' });
+  assert.equal(entries.length, 1 + 16);
+  assert.deepEqual([beyond!.count, beyond!.first.startsWith('/srv/ddd')], [1, true]);
+  assert.equal((await w.fleet.diff({ name: 'c' })).beyond!.count, 1);
+  assert.equal((await w.fleet.diff({ name: 'p' })).beyond, undefined);
+  await assert.rejects(w.fleet.merge({ name: 'c', into: 'p' }, noProgress), {
+    code: 'LIMIT',
+    message: /^\/srv\/ddd.*\.\.\.d*\/?d* is longer than 4,095 bytes, so it cannot be merged$/,
+  });
+  await w.fleet.delete(['p', 'c']);
 });
 
 test('layers that were merged in the background change nothing for diff, snapshot and merge', async () => {

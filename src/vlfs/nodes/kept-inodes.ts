@@ -82,10 +82,17 @@ export function openKeptInodes(treeDir: string): KeptInodes | null {
   };
 }
 
-/** Beside a merged layer: names that its hard-linked files had in what it was merged from, by path. */
+/** Beside a merged layer: names that its hard-linked files had in what it was merged from, a list of groups. */
 export const FORMER_NAMES = 'former.json';
 
-/** What is kept there of the frozen layer whose tree is `treeDir`; empty for nearly every one. */
+/** One file. */
+export interface FormerGroup {
+  /** Its names in the layer. */
+  names: string[];
+  former: string[];
+}
+
+/** What is kept there of the frozen layer whose tree is `treeDir`, by name; all names of a file have the same list. Empty for nearly every layer. */
 export function readFormerNames(treeDir: string): ReadonlyMap<string, readonly string[]> {
   let text: string;
   try {
@@ -94,5 +101,8 @@ export function readFormerNames(treeDir: string): ReadonlyMap<string, readonly s
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
     throw error;
   }
-  return new Map(Object.entries(JSON.parse(text) as Record<string, string[]>));
+  const groups = JSON.parse(text) as FormerGroup[];
+  return new Map(
+    groups.flatMap(({ names, former }) => names.map((name): [string, string[]] => [name, former])),
+  );
 }
