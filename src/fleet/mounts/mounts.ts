@@ -1,6 +1,7 @@
 /** Mounting appliances: through strata-fs (door fuse) or by the kernel alone (door sealed); unmounting by name or directory. */
 import { mkdirSync, realpathSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { StrataError } from '../../base/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
 import { pruneAside } from '../../vlfs/index.ts';
@@ -189,7 +190,7 @@ export async function unmountTarget(
       });
     }
     for (const mount of wanted.reverse()) {
-      await unmountOne(context, mount, options.force ?? false);
+      await patiently(() => unmountOne(context, mount, options.force ?? false));
       unmounted.push(mount.dir);
     }
     if (wanted.some((mount) => mount.door === 'sealed')) settleNow(context, wanted[0]!.name);
@@ -203,6 +204,23 @@ function settleNow(context: FleetContext, name: string): void {
     settleSealed(context, name, applianceDefinition(context, applianceRow(context, name)).record);
   } catch (error) {
     if (!(error instanceof StrataError)) throw error;
+  }
+}
+
+/** Who copies the mount namespace (a container that begins anywhere on the machine) uses every mount for a moment. */
+const MOMENT_MS = 200;
+const MOMENT_POLL_MS = 10;
+
+/** Tries again for a moment what is BUSY. */
+async function patiently(unmount: () => Promise<void>): Promise<void> {
+  for (const until = performance.now() + MOMENT_MS; ; ) {
+    try {
+      return await unmount();
+    } catch (error) {
+      const isBusy = error instanceof StrataError && error.code === 'BUSY';
+      if (!isBusy || performance.now() > until) throw error;
+    }
+    await delay(MOMENT_POLL_MS);
   }
 }
 

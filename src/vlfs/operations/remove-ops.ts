@@ -28,7 +28,8 @@ import { detachName, forgetInode, pathOf, releaseIfUnused } from '../nodes/nodes
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { privateDirectory, touchDirectory } from '../private-layer/private-layer.ts';
 import { discard, removeTree, temporaryName, workFd } from '../private-layer/work-dir.ts';
-import { namesOf, visibleOf } from '../stack/merged-directory.ts';
+import { namesOf, type Reference, visibleOf } from '../stack/merged-directory.ts';
+import { manyMarks } from '../whiteouts/many-marks.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout } from '../whiteouts/old-places.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { hide } from '../whiteouts/whiteouts.ts';
@@ -43,6 +44,9 @@ export function unlink(core: Core, caller: Caller, parent: Node, name: string): 
   if (node.children !== null) return -E.ISDIR;
   const waits = waitForCopy(core, caller, node);
   if (waits !== 0) return waits;
+  const refs = uncovered(core, parent, name);
+  const later = manyMarks(core, caller, refs, () => stillHides(core, parent, name));
+  if (later !== 0) return later;
   const { priv } = node;
   let last: Attr | null = null;
   if (core.where !== PRIVATE) last = lastAttr(core, node);
@@ -59,7 +63,7 @@ export function unlink(core: Core, caller: Caller, parent: Node, name: string): 
     loseName(core, node, parent, name, last);
     return 0;
   }
-  const hidden = hide(core, uncovered(core, parent, name));
+  const hidden = hide(core, refs);
   if (hidden < 0) return hidden;
   if (priv) {
     const held = holdLarge(core, node, parentFd, name, last);
@@ -70,6 +74,13 @@ export function unlink(core: Core, caller: Caller, parent: Node, name: string): 
   } else touchDirectory(parentFd);
   loseName(core, node, parent, name, last);
   return 0;
+}
+
+/** What the removal of a file would hide now; nothing when it was removed or moved meanwhile. */
+function stillHides(core: Core, parent: Node, name: string): readonly Reference[] {
+  if ((parent !== core.root && parent.parent === null) || leavesWhiteout(core, parent, name)) return [];
+  const node = nodeAt(core, parent, name);
+  return typeof node === 'number' || node.children !== null ? [] : uncovered(core, parent, name);
 }
 
 /** A private whiteout comes to a name, in one step; `replaces`: in place of a private object. */

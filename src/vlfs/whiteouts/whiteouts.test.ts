@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { pruneWhiteouts } from '../index.ts';
+import { PENDING } from '../contract.ts';
+import { diffVlfs, pruneWhiteouts } from '../index.ts';
 import { prepareVlfs } from '../open-core.ts';
+import { freeze } from '../test-support/frozen.test-support.ts';
 import { Client, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 
 test(
@@ -145,6 +147,57 @@ test(
     prepared.release();
     assert.deepEqual(c.tree(), shown);
     c.close();
+    assert.deepEqual(c.faults, []);
+  }),
+);
+
+test(
+  'a file that many frozen layers hold is removed by a few marks at a time, and shows until the last',
+  sandboxed(async (box) => {
+    let spec = box.spec('deep', [await box.unit('a', '1', { f: 'layer', 'd/g': 'layer' })]);
+    const layers = 100;
+    for (let i = 0; i < layers; i++) {
+      const c = new Client(spec);
+      for (const path of ['f', 'd/g']) c.write(path, `${i}`);
+      c.close();
+      spec = freeze(box, spec);
+    }
+    let marks = 0;
+    let most = 0;
+    const c = new Client(spec, {
+      onStep: (what) => {
+        if (what.startsWith('whiteout')) most = Math.max(most, ++marks);
+      },
+    });
+    c.unlink('d/g');
+    const before = diffVlfs(spec);
+    const remove = (name: string): void => {
+      let jobs = 0;
+      for (;;) {
+        marks = 0;
+        const done = c.fs.unlink(c.caller, 1, name as never);
+        if (done === 0) break;
+        assert.equal(done, PENDING);
+        const job = c.caller.job!;
+        assert.ok(job.kind === 'steps');
+        for (let went: number | null = null; went === null; jobs++) {
+          marks = 0;
+          went = job.advance(0);
+          assert.ok(c.exists(name));
+          assert.deepEqual(diffVlfs(spec), before);
+        }
+      }
+      assert.ok(jobs > 1, `${jobs}`);
+      assert.ok(!c.exists(name));
+    };
+    most = 0;
+    remove('f');
+    assert.ok(most <= 40, `${most} marks at once`);
+    const tree = c.tree();
+    c.close();
+    const again = new Client(spec);
+    assert.deepEqual(again.tree(), tree);
+    again.close();
     assert.deepEqual(c.faults, []);
   }),
 );
