@@ -85,15 +85,19 @@ export async function live(disk: LoggedDisk, work: string, s: StrataRoot): Promi
     await acknowledge({ name: args.join(' '), acknowledged: disk.position(), isLater });
   }
 
-  /** A clone while a log is open, and then syncs in its source, with which the clone is on the disk. */
+  /** A clone while a log and a small file are open, and then syncs in its source, with which the clone is on the disk. */
   async function cloneAndSync(source: string, name: string, file: string): Promise<void> {
     const log = openSync(join(view(source), LOG), 'a');
+    const small = openSync(join(view(source), 'etc/one'), 'r+');
     await s.json('clone', source, name);
     const acknowledged = disk.position();
     writeSync(log, 'later\n');
     writeFileSync(join(view(source), file), `after ${name}\n`, { flush: true });
-    fsyncSync(log);
-    closeSync(log);
+    writeSync(small, '9', 0);
+    for (const fd of [log, small]) {
+      fsyncSync(fd);
+      closeSync(fd);
+    }
     const synced = disk.position();
     await acknowledge({ name: `clone ${source} ${name}`, prepares: source, acknowledged, isLater: true });
     await acknowledge({ name: `a sync in ${source}`, prepares: source, acknowledged: synced });

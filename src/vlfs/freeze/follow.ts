@@ -1,8 +1,8 @@
 /**
- * Copies that follow a freeze. A file to which programs only append, or which they only read, has what it held at the instant as its beginning; so the frozen layer
+ * What follows a freeze. A file to which programs only append, or which they only read, has what it held at the instant as its beginning; so the frozen layer
  * gets a file with its length, its attributes and its space, and the content comes after the turn. Until then who would cut the file, write elsewhere in it or take
- * a name from it waits. `following/INO` beside the frozen private/ is a link whose target says which file a copy follows, in the order of the names: after a kill or a power
- * cut the beginning is still there, and whoever finds the link copies it.
+ * a name from it waits. Small copies are whole, but not on the disk yet. `following/` beside the frozen private/ says in link targets, in the order of the names, which file a copy
+ * follows, or what a small one holds: who comes after a kill or a power cut makes the copies from that.
  */
 import { join } from 'node:path';
 import { nameFromText } from '../../base/index.ts';
@@ -25,6 +25,8 @@ import {
   O_RDONLY,
   O_RDWR,
   openat,
+  pread,
+  pwrite,
   readDirectory,
   readlinkat,
   type Stat,
@@ -44,6 +46,11 @@ import { type OpenFile, openBelow, pathsOf } from './open-files.ts';
 
 /** Smaller files are copied in the turn. */
 const LEAST_BYTES = 32 << 10;
+/** So many bytes of small copies are noted; more are brought to the disk before the answer. */
+const NOTED_BYTES = 64 << 10;
+/** Of a link target, in base64: what each file system takes that keeps order, and what ext4 with blocks of 4 KiB does. */
+const PIECE_BYTES = 1020;
+const LONG_PIECE_BYTES = 4092;
 
 /** What is copied after a freeze, and the job that ends with it. */
 export interface Following {
@@ -54,7 +61,7 @@ export interface Following {
 
 export interface Follower {
   copy: Copy;
-  /** The live file. */
+  /** The live file, of which the content is copied; -1: the copy is whole, and its content noted. */
   live: number;
 }
 
@@ -82,9 +89,14 @@ export function reserve(fd: number, sizeBytes: number): number {
   return reserved < 0 && reserved !== -E.OPNOTSUPP ? reserved : ftruncate(fd, sizeBytes);
 }
 
-/** Copies that follow; their files stay open until `follow` ends. */
-export function followersOf(copies: readonly Copy[]): Follower[] {
+/** Copies that follow, or of which the content is noted; their files stay open until `follow` ends. The others are to be brought to the disk. */
+export function followersOf(core: Core, copies: readonly Copy[]): Follower[] {
   const followers: Follower[] = [];
+  // Holes of partial files say something.
+  const small = copies.filter(({ follows, file }) => !follows && file.backing.partial === null);
+  const bytes = small.reduce((sum, { before }) => sum + before.size, 0);
+  if (bytes <= NOTED_BYTES && keepsOrder(core.privateDir))
+    for (const copy of small) followers.push({ copy, live: -1 });
   for (const copy of copies.filter(({ follows }) => follows)) {
     const live = dup(copy.file.fd);
     if (live < 0) {
@@ -97,12 +109,13 @@ export function followersOf(copies: readonly Copy[]): Follower[] {
 }
 
 export function dropFollowers(followers: readonly Follower[]): void {
-  for (const { live } of followers) close(live);
+  for (const { live } of followers) if (live >= 0) close(live);
 }
 
 export function followingOf(followers: readonly Follower[]): Following | null {
-  if (followers.length === 0) return null;
-  const nodes = new Map(followers.map(({ copy }) => [copy.file.node, copy.before.size]));
+  const waiting = followers.filter(({ live }) => live >= 0);
+  if (waiting.length === 0) return null;
+  const nodes = new Map(waiting.map(({ copy }) => [copy.file.node, copy.before.size]));
   return { nodes, job: slowJob('retry', { kind: 'follow' }) };
 }
 
@@ -113,13 +126,38 @@ export function noteFollowers(dir: string, followers: readonly Follower[]): void
   const fd = must(openDirectory(AT_FDCWD, nameFromText(followingDir(dir))));
   try {
     for (const { copy, live } of followers) {
-      must(fstat(live, stat));
-      const { ino } = stat;
       must(fstat(copy.fd, stat));
-      must(symlinkat(noteText(ino, copy.before), fd, String(stat.ino)));
+      const name = String(stat.ino);
+      if (live < 0) noteContent(fd, name, copy);
+      else must(fstat(live, stat));
+      must(symlinkat(noteText(live < 0 ? 0 : stat.ino, copy.before), fd, name));
     }
   } finally {
     close(fd);
+  }
+}
+
+/** The pieces come before the note that needs them. */
+function noteContent(fd: number, name: string, { fd: from, before }: Copy): void {
+  const bytes = Buffer.alloc(before.size);
+  must(pread(from, bytes, bytes.length, 0));
+  const text = bytes.toString('base64');
+  let size = LONG_PIECE_BYTES;
+  for (let at = 0, piece = 0; at < text.length; at += size, piece++) {
+    const put = symlinkat(text.slice(at, at + size), fd, `${name}.${piece}`);
+    if (put === -E.NAMETOOLONG && size > PIECE_BYTES) {
+      size = PIECE_BYTES;
+      must(symlinkat(text.slice(at, at + size), fd, `${name}.${piece}`));
+    } else must(put);
+  }
+}
+
+function notedContent(fd: number, name: string): Buffer {
+  const pieces: string[] = [];
+  for (;;) {
+    const piece = readlinkat(fd, `${name}.${pieces.length}`);
+    if (typeof piece === 'number') return Buffer.from(pieces.join(''), 'base64');
+    pieces.push(piece);
   }
 }
 
@@ -138,6 +176,7 @@ export function forgetFollowers(dir: string): void {
 export function* follow(core: Core, dir: string, followers: readonly Follower[]): Steps<void> {
   try {
     for (const { copy, live } of followers) {
+      if (live < 0) continue;
       const { fd, before } = copy;
       const work = { kind: 'copy-data' as const, fromFd: live, toFd: fd, sizeBytes: before.size };
       yield* inPool((done) => ({ ...work, done }));
@@ -164,6 +203,7 @@ const noteText = (ino: number, s: Stat): string =>
 interface Note {
   /** Inode of the copy, as the name of the note. */
   name: string;
+  /** Inode of the file that it follows; 0: the content is noted. */
   live: number;
   size: number;
   times: [number, number, number, number];
@@ -190,7 +230,8 @@ export function finishFollowing(dir: string, privateDir: string): number {
   let left = 0;
   try {
     const notes = readNotes(fd);
-    const live = openInodes(privateDir, new Set(notes.map((note) => note.live)), O_RDONLY, opened);
+    const inodes = new Set(notes.map((note) => note.live).filter((ino) => ino > 0));
+    const live = openInodes(privateDir, inodes, O_RDONLY, opened);
     const copies = openInodes(
       join(dir, 'private'),
       new Set(notes.map(({ name }) => Number(name))),
@@ -200,10 +241,11 @@ export function finishFollowing(dir: string, privateDir: string): number {
     for (const note of notes) {
       const to = copies.get(Number(note.name));
       const from = live.get(note.live);
+      const isMissing = note.live > 0 && from === undefined;
       // Without its copy in place the freeze was cut off before that moved.
-      if (to !== undefined && from === undefined) left++;
-      else if (to !== undefined && from !== undefined) finishOne(from, to, note);
-      if (to === undefined || from !== undefined) unlinkat(fd, note.name);
+      if (to !== undefined && isMissing) left++;
+      else if (to !== undefined) finishOne(from ?? notedContent(fd, note.name), to, note);
+      if (to === undefined || !isMissing) unlinkat(fd, note.name);
     }
   } finally {
     for (const one of [fd, ...opened]) close(one);
@@ -212,9 +254,14 @@ export function finishFollowing(dir: string, privateDir: string): number {
   return left;
 }
 
-function finishOne(from: number, to: number, { size, times }: Note): void {
-  must(fstat(from, stat));
-  must(copyContent(from, to, Math.min(size, stat.size)));
+function finishOne(from: number | Buffer, to: number, { size, times }: Note): void {
+  if (typeof from === 'number') {
+    must(fstat(from, stat));
+    must(copyContent(from, to, Math.min(size, stat.size)));
+  } else {
+    must(ftruncate(to, size));
+    if (pwrite(to, from, from.length, 0) !== size) throw systemFailure(-E.IO, 'write a noted file');
+  }
   must(futimens(to, ...times));
   must(fsync(to));
 }
@@ -226,6 +273,7 @@ function openInodes(
   opened: number[],
 ): Map<number, number> {
   const found = new Map<number, number>();
+  if (inodes.size === 0) return found;
   const top = must(openDirectory(AT_FDCWD, nameFromText(root)));
   try {
     for (const parts of finished(pathsOf(top, inodes))) {

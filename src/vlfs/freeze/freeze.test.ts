@@ -26,6 +26,8 @@ const EXACT = { cachedBytes: Number.POSITIVE_INFINITY };
 const READ = 0;
 /** Longer than what is copied in the turn of a freeze. */
 const LONG = Array.from({ length: 20_000 }, (_, n) => `${n}\n`).join('');
+/** Of which the content is noted. */
+const SMALL = LONG.slice(0, 9_000);
 /** Not for reading too: stores through mappings of what the mount itself caches cannot be told. */
 const WRITE = 1;
 
@@ -194,8 +196,10 @@ function copyRoot(box: Sandbox, root: string): void {
     const notes = join(root, 'frozen', id, 'following');
     for (const name of existsSync(notes) ? readdirSync(notes) : []) {
       const [live, ...rest] = readlinkSync(join(notes, name)).split(' ');
+      const [ino, ...piece] = name.split('.');
       rmSync(join(notes, name));
-      symlinkSync([inodeThere(live!), ...rest].join(' '), join(notes, inodeThere(name)));
+      const text = piece.length > 0 ? [live] : [inodeThere(live!), ...rest];
+      symlinkSync(text.join(' '), join(notes, [inodeThere(ino!), ...piece].join('.')));
     }
   }
 }
@@ -206,7 +210,8 @@ test('the copy of a file that only grows follows; what would change its beginnin
     const c = new Client(spec, { passthrough: true });
     try {
       for (const name of ['log', 'read']) c.write(name, LONG);
-      c.write('small', 'small');
+      c.write('small', SMALL);
+      const open = c.open('small', 2);
       const appender = c.open('log', WRITE | O_APPEND);
       const reader = c.open('read', READ);
       const times = statSync(join(spec.privateDir, 'log'));
@@ -232,11 +237,15 @@ test('the copy of a file that only grows follows; what would change its beginnin
           const root = join(box.dir, name);
           copyRoot(box, root);
           const privateDir = spec.privateDir.replace(box.dir, root);
-          if (name === 'cut') truncateSync(join(privateDir, 'log.1'), length);
           const frozen = dir.replace(box.dir, root);
+          if (name === 'cut') {
+            truncateSync(join(privateDir, 'log.1'), length);
+            truncateSync(join(frozen, 'private/small'), 0);
+          }
           assert.equal(finishFollowing(frozen, privateDir), 0);
           assert.equal(readFileSync(join(frozen, 'private/log'), 'latin1'), LONG.slice(0, length));
           assert.equal(readFileSync(join(frozen, 'private/read'), 'latin1'), LONG);
+          assert.equal(readFileSync(join(frozen, 'private/small'), 'latin1'), SMALL);
           assert.equal(existsSync(followingDir(frozen)), false);
         }
       });
@@ -246,7 +255,7 @@ test('the copy of a file that only grows follows; what would change its beginnin
       assert.equal(existsSync(followingDir(dir)), false);
       c.truncate('log.1', 0);
       c.unlink('read');
-      for (const handle of [appender, reader]) c.release(handle);
+      for (const handle of [appender, reader, open]) c.release(handle);
       assert.deepEqual(c.faults, []);
     } finally {
       c.close();

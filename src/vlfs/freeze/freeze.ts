@@ -99,7 +99,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       if (missing) return again('wait');
       if (changed.length > 0) return again(changed.map(({ node: { id, ino } }) => ({ node: id, ino })));
       try {
-        followers = followersOf(copies);
+        followers = followersOf(core, copies);
         exchange(core, { next: next!, dir, copies, followers });
       } catch (error) {
         dropFollowers(followers);
@@ -110,9 +110,10 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
       core.following = followingOf(followers);
       end();
       core.quota?.count?.startAnew();
+      const noted = new Set(followers.map(({ copy }) => copy));
       steps = syncCopies(
         dir,
-        copies.filter(({ follows }) => !follows),
+        copies.filter((copy) => !noted.has(copy)),
       );
       return { mapped: mapped.map(({ node }) => node.id) };
     },
