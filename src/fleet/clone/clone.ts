@@ -141,14 +141,29 @@ async function cloneNow(
   settleSealed(context, row.name, applianceDefinition(context, row).record);
   const { snapshot } = splitPlace(o.options.source);
   let sync = async (): Promise<void> => {};
+  let staged: Staged | null = null;
+  const discard = (): void => {
+    if (staged !== null) removeTree(staged.dir);
+    staged = null;
+  };
+  const stageOf = async (source: CatalogRow): Promise<Staged> => {
+    discard();
+    staged = await stage(context, { row: source, name, policy, options: o.options });
+    return staged;
+  };
   try {
     const { source, id } =
-      snapshot === null ? await freezeUnsettled(context, row, plane) : asItWas(row, snapshot);
-    const staged = await stage(context, { row: source, id, name, policy, options: o.options });
-    await commit(context, staged);
-    const { mac, template, frozen } = staged.target;
+      snapshot === null
+        ? await freezeUnsettled(context, row, plane, async (next) => void (await stageOf(next)))
+        : asItWas(row, snapshot);
+    const made: Staged = staged ?? (await stageOf(source));
+    takeRoot(context, source, id, made);
+    staged = null;
+    await commit(context, made);
+    const { mac, template, frozen } = made.target;
     done({ name, mac, template, source: row.name, layers: frozen.length, elapsed_ms: elapsed(started) });
   } finally {
+    discard();
     sync = await settleFreeze(context, o.source, snapshot === null ? plane : null);
   }
   return sync;
@@ -160,17 +175,17 @@ function asItWas(row: CatalogRow, snapshot: string): Frozen {
   return { source: { ...row, frozen }, id: frozen[0] ?? null };
 }
 
+/** Needs no frozen layer, only who has which. */
 async function stage(
   context: FleetContext,
   o: {
     row: CatalogRow;
-    id: FrozenId | null;
     name: string;
     policy: Stricter;
     options: QuotaOptions & { ttlSeconds?: number };
   },
 ): Promise<Staged> {
-  const { row, id, name, policy } = o;
+  const { row, name, policy } = o;
   const { paths } = context;
   const dir = join(paths.appliances, `.tmp-${operationId()}`);
   mkdirSync(dir, { mode: 0o700 });
@@ -179,7 +194,7 @@ async function stage(
     const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
     const expires = endOf(o.options.ttlSeconds);
     const { privateDir } = applianceDirs(paths, row.name);
-    const { state, texts } = stageAppliance(context, row, { id, name, mac, expires, dir });
+    const { state, texts } = stageAppliance(context, row, { name, mac, expires, dir });
     // What a policy hides of it is found when the clone is first mounted.
     const usage = readUsage(privateDir);
     const stale = usage === null ? null : { ...usage, state: 'stale' as const };
@@ -211,11 +226,18 @@ function stateOf(context: FleetContext, row: CatalogRow): ApplianceState {
   return state;
 }
 
+/** The clone gets the root directory as it was at the instant. */
+function takeRoot(context: FleetContext, source: CatalogRow, id: FrozenId | null, { dir }: Staged): void {
+  const { privateDir } = applianceDirs(context.paths, source.name);
+  const root = id === null ? privateDir : join(frozenDir(context.paths, id), 'private');
+  copyRootAttributes(root, join(dir, 'appliance', 'private'));
+}
+
 /** The clone's directory and its link of a machine. Gives the files that are to be written into it. */
 function stageAppliance(
   context: FleetContext,
   row: CatalogRow,
-  o: { id: FrozenId | null; name: string; mac: string; expires: string | null; dir: string },
+  o: { name: string; mac: string; expires: string | null; dir: string },
 ): { state: ApplianceState; texts: [string, string][] } {
   const { dir: source, privateDir } = applianceDirs(context.paths, row.name);
   const at = join(o.dir, 'appliance');
@@ -225,9 +247,6 @@ function stageAppliance(
     texts.push(['ldf', readTextIfThere(join(source, 'ldf')) ?? '']);
   }
   mkdirSync(join(at, 'private'), { mode: 0o755 });
-  // The root as it was at that instant.
-  const root = o.id === null ? privateDir : join(frozenDir(context.paths, o.id), 'private');
-  copyRootAttributes(root, join(at, 'private'));
   const { snapshots: _, expires: __, frozen: ___, ...kept } = stateOf(context, row);
   const state: ApplianceState = {
     ...kept,

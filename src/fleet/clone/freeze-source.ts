@@ -4,6 +4,7 @@
  */
 import { lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as sent } from 'node:timers/promises';
 import { StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
 import { copyRootAttributes, freezeOffline, NEW_ROOT, rootFactsOf } from '../../vlfs/index.ts';
@@ -59,15 +60,19 @@ export async function settleFreeze(
   return sync;
 }
 
-/** As freezeSource; `settleFreeze` is to be called before the locks are released, and before anybody reads the new layer. */
+/**
+ * As freezeSource; `settleFreeze` is to be called before the locks are released, and before anybody reads the new layer. `meanwhile`: what can be done while strata-fs
+ * freezes; gets the source as it will be. It is not called when there is nothing to wait for, and once more when the freeze is made again.
+ */
 export async function freezeUnsettled(
   context: FleetContext,
   row: CatalogRow,
   plane: DataPlane | null,
+  meanwhile: (source: CatalogRow) => Promise<void> = async () => {},
 ): Promise<Frozen> {
   let from = row;
   for (let tries = 0; tries < TRIES; tries++) {
-    const { source, id, isExact } = await freezeOnce(context, from, plane);
+    const { source, id, isExact } = await freezeOnce(context, from, plane, meanwhile);
     if (isExact) return { source, id };
     from = source;
   }
@@ -80,6 +85,7 @@ async function freezeOnce(
   context: FleetContext,
   row: CatalogRow,
   plane: DataPlane | null,
+  meanwhile: (source: CatalogRow) => Promise<void>,
 ): Promise<Frozen & { isExact: boolean }> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
@@ -101,7 +107,15 @@ async function freezeOnce(
   let isExact = true;
   try {
     if (plane === null) freezeOffline(vlfsSpec(context, source), dir);
-    else isExact = await plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
+    else {
+      const freezing = plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
+      freezing.catch(() => {});
+      // It is sent first.
+      await sent();
+      const done = await Promise.allSettled([meanwhile(source), freezing]);
+      isExact = await freezing;
+      if (done[0].status === 'rejected') throw done[0].reason;
+    }
   } catch (error) {
     // What is not empty may be the source's.
     const isEmpty = ['private', 'whiteouts'].every((part) => namesIn(join(dir, part)).length === 0);
