@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { startDataPlane } from '../src/fuse/index.ts';
 import { writeTreeIndex } from '../src/layer/index.ts';
 import type { LevelSpec } from '../src/vlfs/contract.ts';
-import { machineLine, writeSection } from './support/report.ts';
+import { type Counts, machineLine, shownCounts, sumOfCounts, writeSection } from './support/report.ts';
 import { cleanUp } from './support/vlfs-peers.ts';
 import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
 
@@ -23,8 +23,6 @@ const PACKAGES = 200;
 const SETTLED_MS = 50;
 const work = mkdtempSync(join(process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-requests-'));
 const archive = join(work, 'archive');
-
-type Counts = Record<string, number>;
 
 async function unit(name: string, fill: (tree: string) => void): Promise<LevelSpec> {
   const dir = join(work, name);
@@ -108,15 +106,6 @@ function difference(after: Counts, before: Counts): Counts {
   return Object.fromEntries(kinds.filter(([, count]) => count > 0));
 }
 
-const sum = (counts: Counts) => Object.values(counts).reduce((total, count) => total + count, 0);
-
-/** The most frequent first. */
-function shown(counts: Counts): string {
-  const sorted = Object.entries(counts).sort((a, b) => b[1] - a[1]);
-  const kinds = sorted.map(([kind, count]) => `${kind} ${count}`).join(', ');
-  return `${sum(counts)}${kinds === '' ? '' : `: ${kinds}`}`;
-}
-
 let stop: (() => Promise<void>) | null = null;
 try {
   const { many } = await makeTrees(work);
@@ -148,7 +137,7 @@ try {
   const now = async (): Promise<Counts> => {
     for (let last: Counts | null = null; ; await delay(SETTLED_MS)) {
       const kinds = (await plane.status()).mounts[0]!.kinds;
-      if (last !== null && sum(last) === sum(kinds)) return kinds;
+      if (last !== null && sumOfCounts(last) === sumOfCounts(kinds)) return kinds;
       last = kinds;
     }
   };
@@ -158,7 +147,7 @@ try {
     for (let run = 0; run < RUNS; run++) {
       const before = await now();
       execFileSync(program!, args, { stdio: ['ignore', 'ignore', 'inherit'], maxBuffer: 1 << 28 });
-      runs.push(shown(difference(await now(), before)));
+      runs.push(shownCounts(difference(await now(), before)));
     }
     lines.push(`| ${name} | ${runs.join(' | ')} |`);
   }

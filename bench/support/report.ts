@@ -67,3 +67,16 @@ export function targetLines(targets: readonly Target[]): string[] {
     }),
   ];
 }
+
+/** Requests by kind. */
+export type Counts = Record<string, number>;
+
+export const sumOfCounts = (counts: Counts): number =>
+  Object.values(counts).reduce((total, count) => total + count, 0);
+
+/** The sum, then the kinds, the most frequent first. */
+export function shownCounts(counts: Counts): string {
+  const sorted = Object.entries(counts).sort((a, b) => b[1] - a[1]);
+  const kinds = sorted.map(([kind, count]) => `${kind} ${count}`).join(', ');
+  return `${sumOfCounts(counts)}${kinds === '' ? '' : `: ${kinds}`}`;
+}

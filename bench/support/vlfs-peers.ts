@@ -171,6 +171,8 @@ export function mergerfsPeer(work: string, copy: string): Peer {
 /** Strata's data plane as stratad starts it; every mount has an appliance of its own. */
 export interface StrataPlane {
   peer(name: string, stack: StackSpec, cache?: CacheMode): Peer;
+  /** Requests so far of the mount at a directory, by kind. */
+  requests(mountpoint: string): Promise<Record<string, number>>;
   stop(): Promise<void>;
 }
 
@@ -212,6 +214,8 @@ export async function strataPlane(work: string): Promise<StrataPlane> {
         };
       },
     }),
+    requests: async (mountpoint) =>
+      (await plane.status()).mounts.find((m) => m.mountpoint === mountpoint)?.kinds ?? {},
     async stop() {
       await plane.shutdown({ force: true });
       plane.close();

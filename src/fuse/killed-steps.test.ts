@@ -11,7 +11,6 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -125,8 +124,10 @@ test('freeze, with open files', async (c) => {
       },
       prepare: write,
       async run() {
-        const frozen = await run();
-        const then = readFileSync(join(frozen, 'private/rev/linked'), 'utf8');
+        await run();
+        // The newest layer that has the file: without opens it is not known to be open, and stays where it was frozen.
+        const places = [...Array(rounds).keys()].map((i) => t.makeDir(`frozen/f${i}/private/rev`)).reverse();
+        const then = places.map((dir) => read(join(dir, 'linked'))).find((text) => text !== null) ?? '';
         write();
         for (const name of ['live/open', 'rev/linked']) assert.equal(read(join(mnt, name)), lines);
         assert.equal(then, lines.slice(0, then.length));

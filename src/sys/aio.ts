@@ -34,6 +34,13 @@ export function openNode(mountFd: number, node: number, flags: number): Promise<
   });
 }
 
+const syncfs = libc.func('int syncfs(int fd)');
+
+/** syncfs(2) of the file system of a descriptor, in a thread. Errors do not count. */
+export function syncMount(fd: number): Promise<void> {
+  return new Promise((resolve) => syncfs.async(fd, () => resolve()));
+}
+
 /** fsync(2) of files that goes on in the kernel. */
 export interface AsyncSync {
   /** Waits, for `ms` at most, until all have ended. */

@@ -27,8 +27,16 @@ export type SlowJob = { then: 'retry' | 'reply' } & (
       toFd: number;
       toOffset: number;
       sizeBytes: number;
+      done?: (errno: number) => void;
     }
-  | { kind: 'fallocate'; fd: number; mode: number; offset: number; length: number }
+  | {
+      kind: 'fallocate';
+      fd: number;
+      mode: number;
+      offset: number;
+      length: number;
+      done?: (errno: number) => void;
+    }
   | { kind: 'truncate'; fd: number; sizeBytes: number; done?: (errno: number) => void }
   /** Not for the pool: work of the VLFS's own thread between requests. Goes on until `untilMs` (performance.now()); null: there is more to do, else the result. */
   | { kind: 'steps'; advance(untilMs: number): number | null }
@@ -151,7 +159,15 @@ export interface DirectorySink {
 
 export interface VfsOperations {
   /** Called once after the kernel's INIT with what the connection can do. */
-  init(capabilities: { passthrough: boolean; killPriv: boolean; posixAcl: boolean; dontMask: boolean }): void;
+  init(capabilities: {
+    passthrough: boolean;
+    killPriv: boolean;
+    posixAcl: boolean;
+    dontMask: boolean;
+    noOpen: boolean;
+  }): void;
+  /** Whether the kernel should open files without asking: then there are no handles (fh is 0) and no passthrough. */
+  wantsNoOpen?(): boolean;
   lookup(caller: Caller, parent: number, name: Name, out: EntryOut): number;
   forget(node: number, count: number): void;
   getattr(caller: Caller, node: number, fh: number /* -1: none */, out: Attr): number;
@@ -330,6 +346,8 @@ export interface VlfsControl {
   takeListed(but?: ReadonlySet<number>): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
+  /** Node ids of all files that the kernel may have contents of. */
+  knownFiles(): number[];
   /** Work that nobody waits for, or null: to be run once, one after the other. Requests may come to wait for it too. */
   takeBackgroundJob(): SlowJob | null;
   stats(): { openFiles: number };

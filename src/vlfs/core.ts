@@ -9,6 +9,7 @@ import type { Partial } from './delta/partial-file.ts';
 import type { Following } from './freeze/follow.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { MovedDirectory } from './nodes/moved-directories.ts';
+import type { DemandedOpen, OpensOnDemand } from './nodes/opens-on-demand.ts';
 import { countNodes } from './nodes/shares.ts';
 import type { DenialLog } from './policy/denials.ts';
 import type { Quota } from './quota/quota.ts';
@@ -44,6 +45,8 @@ export interface Node {
   backing: Backing | null;
   /** What `backing` was before the last release; see parked-files.ts. */
   parked: Backing | null;
+  /** The handle that stands for all opens of a kernel that does not tell them; see opens-on-demand.ts. */
+  demanded: DemandedOpen | null;
   copyUp: CopyUp | null;
   /** The node that took over the names when a file with live passthrough opens was copied up. */
   successor: Node | null;
@@ -150,6 +153,13 @@ export interface Core {
   /** Open files that the policy hides since it became stricter. */
   readonly revoked: WeakSet<Node>;
   passthrough: boolean;
+  /** The kernel opens files without telling. */
+  noOpen: boolean;
+  demand: OpensOnDemand | null;
+  /** Nodes that are kept open because their layer left; the kernel is asked to forget them. */
+  leaving: number[];
+  /** The cache mode. */
+  readonly exact: boolean;
   /** Shared files up to this size are read through the page cache of the mount, larger ones by passthrough. */
   readonly cachedBytes: number;
   /** Shared files larger than this become partial ones when they are changed. */
@@ -213,6 +223,7 @@ export function emptyNode(core: Core, id: number, kind: number): Node {
     partial: undefined,
     backing: null,
     parked: null,
+    demanded: null,
     copyUp: null,
     successor: null,
     gone: null,

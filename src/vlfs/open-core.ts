@@ -147,6 +147,10 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
       spec.denialsFile === undefined || options.inspect === true ? null : openDenialLog(spec.denialsFile),
     revoked: new WeakSet(),
     passthrough: false,
+    noOpen: false,
+    demand: null,
+    leaving: [],
+    exact: spec.cache === 'exact',
     cachedBytes: options.cachedBytes ?? (spec.cache === 'exact' ? Number.POSITIVE_INFINITY : CACHED_BYTES),
     partialBytes:
       spec.wholeCopies === true ? Number.POSITIVE_INFINITY : (options.partialBytes ?? INLINE_BYTES),

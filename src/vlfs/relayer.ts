@@ -30,6 +30,7 @@ import { slowJob } from './copy-up/slow-job.ts';
 import { type Core, type Node, step } from './core.ts';
 import { systemFailure } from './failure.ts';
 import { holdOpenContent } from './nodes/handles.ts';
+import { isLeaving } from './nodes/opens-on-demand.ts';
 import { type Changes, staleNames } from './nodes/stale-names.ts';
 import { PRIVATE, resolve } from './operations/lookup.ts';
 import { lastAttr, loseName } from './operations/remove-ops.ts';
@@ -69,8 +70,8 @@ const NO_CHANGES: Changes = { names: [], unchanged: new Set() };
 /** Exchanges the stack at once. Throws before anything changed when the new one cannot be opened or a file cannot be written. */
 export function relayer(core: Core, spec: StackSpec, privateFiles: readonly PrivateFile[] = []): void {
   const prepared = finished(prepare(core, spec, privateFiles, false));
-  exchangeOrDrop(core, prepared);
-  finished(tidy(core));
+  const previous = exchangeOrDrop(core, prepared);
+  finished(tidy(core, previous));
 }
 
 /** The same in steps, for a VLFS that is used meanwhile. */
@@ -91,8 +92,7 @@ export function beginRelayer(
     names: () => prepared!.changes.names,
     unchanged: () => prepared!.changes.unchanged,
     commit() {
-      exchangeOrDrop(core, prepared!);
-      steps = tidy(core);
+      steps = tidy(core, exchangeOrDrop(core, prepared!));
     },
     abort() {
       steps.return(null);
@@ -131,7 +131,7 @@ function drop(core: Core, next: Stack, staged: readonly StagedFile[]): void {
 }
 
 /** Until it is decided everything can be taken back. */
-function exchangeOrDrop(core: Core, prepared: Prepared): void {
+function exchangeOrDrop(core: Core, prepared: Prepared): Stack {
   try {
     refuseHidden(core, prepared.next);
     // Files that were opened since; the units that go may be deleted from now on.
@@ -142,7 +142,7 @@ function exchangeOrDrop(core: Core, prepared: Prepared): void {
     drop(core, prepared.next, prepared.staged);
     throw error;
   }
-  exchange(core, prepared);
+  return exchange(core, prepared);
 }
 
 /** What the appliance itself has hidden in frozen layers that were merged since would show again: then they stay. */
@@ -159,12 +159,13 @@ function refuseHidden(core: Core, next: Stack): void {
   }
 }
 
-/** The change itself, in one turn. */
-function exchange(core: Core, { next, staged }: Prepared): void {
+/** The change itself, in one turn. Returns the former stack, to be closed. */
+function exchange(core: Core, { next, staged }: Prepared): Stack {
   core.ledger?.decide();
   step(core, 'relayer: decided');
-  swap(core, next);
+  const previous = swap(core, next);
   installAll(core, staged);
+  return previous;
 }
 
 function installAll(core: Core, staged: readonly StagedFile[]): void {
@@ -198,14 +199,21 @@ export function finishRelayer(core: Core): void {
 }
 
 /** What the exchange left behind. Nobody waits for it, and a crash before its end is answered by the next relayer. */
-function* tidy(core: Core): Steps<null> {
-  yield* dropParkedOf(core, new Set(core.stack.units));
-  yield* pruneSets(core);
+function* tidy(core: Core, previous: Stack): Steps<null> {
+  const stay = new Set(core.stack.units);
+  try {
+    // Nobody knows which of them are open; the files are there until the relayer is answered.
+    if (core.noOpen) core.leaving = yield* core.demand!.keepAll((node) => isLeaving(node, stay), true);
+    yield* dropParkedOf(core, stay);
+    yield* pruneSets(core);
+  } finally {
+    closeStack(previous);
+  }
   return null;
 }
 
-/** From here on every lookup sees the new stack. */
-function swap(core: Core, next: Stack): void {
+/** From here on every lookup sees the new stack. Returns the former one. */
+function swap(core: Core, next: Stack): Stack {
   const previous = core.stack;
   core.hidden = carryHidden(core, previous, next);
   core.stack = next;
@@ -215,7 +223,7 @@ function swap(core: Core, next: Stack): void {
   // What a stricter policy hides does not count any more.
   if (rulesOf(previous) !== rulesOf(next)) recount(core);
   else core.quota?.count?.startAnew();
-  closeStack(previous);
+  return previous;
 }
 
 function rulesOf({ spec }: Stack): string | undefined {
@@ -306,6 +314,7 @@ function install(core: Core, file: StagedFile): void {
   const isPrivate = resolve(core, parent, file.name) === PRIVATE;
   if (file.temporary === null && !isPrivate) return;
   const known = parent.children!.get(file.name);
+  if (core.noOpen && known?.priv === true) core.demand!.keep(known);
   const last = known === undefined || !known.priv ? null : lastAttr(core, known);
   const fd = file.temporary === null ? directoryFd(core, parent) : privateDirectory(core, parent);
   step(core, 'relayer: private file');

@@ -1,4 +1,4 @@
-import { E, fstatfs, S_IFLNK } from '../sys/index.ts';
+import { E, fstatfs, S_IFLNK, S_IFREG } from '../sys/index.ts';
 import { reset } from './changes/reset.ts';
 import { revert } from './changes/revert.ts';
 import { readScanOnOpen } from './checks/scan-on-open.ts';
@@ -27,6 +27,7 @@ import { attrValidMs, fillAttr, fillFound, fillNegative } from './nodes/attribut
 import { dropHandle } from './nodes/handles.ts';
 import { movedKnown, movedKnownFor } from './nodes/moved-directories.ts';
 import { forget } from './nodes/nodes.ts';
+import { withOpensOnDemand } from './nodes/opens-on-demand.ts';
 import { takePrunable } from './nodes/shares.ts';
 import { everyName, namesOfPaths, privateNames, uncoveredNames } from './nodes/stale-names.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
@@ -72,6 +73,8 @@ export interface Vlfs extends VfsOperations {
   takeListed(but?: ReadonlySet<number>): number[];
   /** Node ids that the kernel should be asked to forget, because this VLFS remembers more than its share. */
   takePrunable(): number[];
+  /** Node ids of all files that the kernel may have contents of. */
+  knownFiles(): number[];
   /** Work that nobody waits for, or null. */
   takeBackgroundJob(): SlowJob | null;
   /**
@@ -118,7 +121,7 @@ export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
     finishRelayer(core);
     finishAdoption(core);
   }
-  return guarded(withQuota(core, operationsOf(core)), controlOf(core), options);
+  return guarded(withOpensOnDemand(core, withQuota(core, operationsOf(core))), controlOf(core), options);
 }
 
 type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
@@ -147,7 +150,11 @@ function operationsOf(core: Core): Operations {
     init(capabilities) {
       core.passthrough = capabilities.passthrough;
       core.posixAcl = capabilities.posixAcl;
+      core.noOpen = capabilities.noOpen;
+      if (core.noOpen) core.demand?.adopt();
     },
+    // What is judged at open must be told.
+    wantsNoOpen: () => core.exact && core.scanOnOpen === null,
     lookup(caller, parentId, name, out) {
       const parent = directory(parentId);
       if (typeof parent === 'number') return parent;
@@ -169,7 +176,7 @@ function operationsOf(core: Core): Operations {
     },
     attrValidMs(id, attr) {
       const node = nodeOf(core, id);
-      return node === null ? 0 : attrValidMs(node, attr);
+      return node === null ? 0 : attrValidMs(core, node, attr);
     },
     setattr(caller, id, change, out) {
       const node = nodeOf(core, id);
@@ -325,19 +332,23 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
   function* revertSteps(paths: readonly string[]): Steps<string[]> {
     yield* dropAllParked(core);
     let reverted: string[] = [];
+    if (core.noOpen) yield* core.demand!.keepAll((node) => node.priv);
     try {
       reverted = yield* revert(core, paths);
       return reverted;
     } finally {
       recount(core);
+      core.demand?.relax();
       stale = stale.concat(yield* namesOfPaths(core, [...paths, ...reverted]));
     }
   }
   function* resetSteps(keep: readonly string[]): Steps<void> {
     yield* dropAllParked(core);
+    if (core.noOpen) yield* core.demand!.keepAll((node) => node.priv);
     const { names, closed } = yield* privateNames(core);
     yield* reset(core, keep);
     recount(core);
+    core.demand?.relax();
     stale = stale.concat(names, yield* uncoveredNames(core, closed));
   }
   function* exchangeSteps(stack: StackSpec, fresh: FreshPrivate | null): Steps<void> {
@@ -357,6 +368,7 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       return taken;
     },
     takePrunable: () => takePrunable(core),
+    knownFiles: () => [...core.nodes.values()].flatMap(({ id, kind }) => (kind === S_IFREG ? [id] : [])),
     takeBackgroundJob: () =>
       core.freezing ? null : ((core.fills.length === 0 ? null : takeFill(core)) ?? takeCount(core)),
     relayer: (stack, privateFiles) => relayer(core, stack, privateFiles),

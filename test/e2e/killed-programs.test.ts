@@ -56,26 +56,34 @@ test('fsx, on new files and over shared ones, in both cache modes', async (t) =>
   assert.ok(kills > 0);
 });
 
-test('locks, mappings, unlinked files, listings, watches and timers outlive each kill', async () => {
-  const dir = join(view('shared'), 'tmp/held');
-  mkdirSync(dir);
-  const held = spawn('python3', [join(project, 'test/helpers/held-state.py'), dir]);
-  const ended = succeeded(held);
-  let lines = '';
-  held.stdout.on('data', (chunk) => {
-    lines += chunk;
+test('locks, mappings, unlinked files, listings, watches and timers outlive each kill, in both cache modes', async () => {
+  const held = ['shared', 'exact'].map((name) => {
+    const dir = join(view(name), 'tmp/held');
+    mkdirSync(dir);
+    const child = spawn('python3', [join(project, 'test/helpers/held-state.py'), dir]);
+    let lines = '';
+    child.stdout.on('data', (chunk) => {
+      lines += chunk;
+    });
+    return {
+      child,
+      ended: succeeded(child),
+      said: (line: string) => lines.includes(line) || child.exitCode !== null,
+    };
   });
-  await until('it has begun', () => lines.includes('up') || held.exitCode !== null);
+  await until('they have begun', () => held.every(({ said }) => said('up')));
   for (let i = 1; i <= 3; i++) {
     const pid = pidIn(s.root, 'strata-fs.pid');
     if (i === 2) killNow(s.root, 'stratad.pid');
     killNow(s.root, 'strata-fs.pid');
-    held.stdin.write(`${i}\n`);
-    await until(`the check after kill ${i}`, () => lines.includes(`${i}\n`) || held.exitCode !== null);
+    for (const { child } of held) child.stdin.write(`${i}\n`);
+    await until(`the checks after kill ${i}`, () => held.every(({ said }) => said(`${i}\n`)));
     await until('the next strata-fs', () => pidIn(s.root, 'strata-fs.pid') !== pid);
   }
-  held.stdin.end();
-  await ended;
+  for (const { child, ended } of held) {
+    child.stdin.end();
+    await ended;
+  }
 });
 
 test('a container goes on, and is told to end', async () => {

@@ -31,9 +31,9 @@ const client = createClient({ root: s.root });
 const KINDS = ['log', 'rename', 'map', 'files'];
 const view = (name: string): string => join(s.root, 'views', name);
 
-async function mount(name: string): Promise<void> {
+async function mount(name: string, cache: 'shared' | 'exact' = 'shared'): Promise<void> {
   mkdirSync(view(name), { recursive: true });
-  await client.call('mount', { name, dir: view(name) });
+  await client.call('mount', { name, dir: view(name), cache });
 }
 
 const running = new Set<ChildProcess>();
@@ -162,17 +162,27 @@ test('a clone is its source at one instant, whatever is written meanwhile on all
 test('mappings of files that the mount itself caches, as those of appliances with a quota', async () => {
   await s.json('create', 'q', '--template', 't', '--quota', '1G');
   await mount('q');
-  const end = await writersIn('q', ['log', 'rename', 'files']);
-  const at = join(view('q'), 'mapped');
+  await cloneWhileMapped('q');
+});
+
+test('mappings, and open files, of a mount with the exact cache mode', async () => {
+  await s.json('create', 'x', '--template', 't');
+  await mount('x', 'exact');
+  await cloneWhileMapped('x');
+});
+
+async function cloneWhileMapped(source: string): Promise<void> {
+  const end = await writersIn(source, ['log', 'rename', 'files']);
+  const at = join(view(source), 'mapped');
   const fd = openSync(at, 'w+');
   ftruncateSync(fd, 8192);
   const memory = mapShared(fd, 8192);
   assert.ok(typeof memory !== 'number');
   const numbers = new Uint32Array(memory);
-  for (const [i, name] of ['q0', 'q1'].entries()) {
+  for (const [i, name] of [`${source}0`, `${source}1`].entries()) {
     // In the mount's page cache only.
     for (const place of [0, 1024]) numbers[place] = 7 + i;
-    await s.json('clone', 'q', name);
+    await s.json('clone', source, name);
     numbers[0] = 99;
     await mount(name);
     const data = readFileSync(join(view(name), 'mapped'));
@@ -181,7 +191,7 @@ test('mappings of files that the mount itself caches, as those of appliances wit
   }
   closeSync(fd);
   await end();
-});
+}
 
 test('a clone that was acknowledged is whole, also when everything is killed before the copies followed', async () => {
   await s.json('create', 'w', '--template', 't');

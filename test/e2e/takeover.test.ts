@@ -53,7 +53,8 @@ before(async () => {
   const client = createClient({ root: s.root });
   for (let i = 1; i <= MOUNTS; i++) {
     mkdirSync(view(i), { recursive: true });
-    await client.call('mount', { name: `m-${i}`, dir: view(i) });
+    // Both cache modes, which differ in what the kernel tells of opens.
+    await client.call('mount', { name: `m-${i}`, dir: view(i), cache: i % 2 === 0 ? 'exact' : 'shared' });
   }
 });
 

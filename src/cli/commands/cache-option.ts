@@ -9,7 +9,7 @@ export const CACHE_OPTION: OptionSpec = {
   value: 'MODE',
   choices: ['shared', 'exact'],
   description:
-    'shared (default): large shared files are read through one page cache for all appliances, and who has one open keeps its content when another program first writes to it; exact: everybody sees every write, as on ext4',
+    'shared (default): large shared files are read through one page cache for all appliances, and who has one open keeps its content when another program first writes to it; exact: everybody sees every write, as on ext4, and opening a file costs nothing, but each mount caches what it reads for itself and large files are read more slowly',
 };
 
 /** The mode that was given, if any. */

@@ -25,7 +25,7 @@ export async function setScanOnOpen(
   if (on) await testScanner(scanner);
   await context.locks.with([...unique.map(applianceLock), COMMIT], async () => {
     for (const name of unique) applianceRow(context, name);
-    if (on) await refuseSealedMounts(context, unique);
+    if (on) await refuseMounts(context, unique);
     for (const name of unique) {
       const { dir, privateDir } = applianceDirs(context.paths, name);
       const file = onOpenFile(privateDir);
@@ -41,9 +41,15 @@ export async function setScanOnOpen(
   return { names: unique, on };
 }
 
-async function refuseSealedMounts(context: FleetContext, names: string[]): Promise<void> {
-  const mounts = await allMounts(context);
-  const sealed = mounts.find(({ name, door }) => door === 'sealed' && names.includes(name));
+/** The kernel opens files without asking behind the sealed door, and where a mount was made with the exact cache mode before it had to ask. */
+async function refuseMounts(context: FleetContext, names: string[]): Promise<void> {
+  const mounts = (await allMounts(context)).filter(({ name }) => names.includes(name));
+  const exact = mounts.find(({ cache }) => cache === 'exact');
+  if (exact !== undefined)
+    throw new StrataError('BUSY', `${exact.name} is mounted at ${exact.dir} with --cache exact`, {
+      hint: `its files are opened without asking; first: strata umount ${exact.name}, and mount it again afterwards`,
+    });
+  const sealed = mounts.find(({ door }) => door === 'sealed');
   if (sealed === undefined) return;
   throw new StrataError('BUSY', `${sealed.name} is mounted at ${sealed.dir} by the sealed door`, {
     hint: `the kernel serves it, and asks no scanner; first: strata umount ${sealed.dir}`,

@@ -177,6 +177,8 @@ async function markWhatIsNew(
 ): Promise<{ marked: number; failed: string[] }> {
   if (!isMarking(context.root)) return { marked: 0, failed: [] };
   const result = await markEverywhere(context, progress);
+  // Mounts may have read again what was marked just now.
+  if (result.marked > 0) await tellDataPlane(context);
   endMarking(context.root);
   return result;
 }

@@ -143,6 +143,7 @@ export const FATTR = {
 } as const;
 
 export const FUSE_GETATTR_FH = 1 << 0;
+export const FUSE_WRITE_CACHE = 1 << 0;
 export const FUSE_WRITE_KILL_SUIDGID = 1 << 2;
 export const FUSE_OPEN_KILL_SUIDGID = 1 << 0;
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;

@@ -129,6 +129,12 @@ export function stepwise(
   start();
 }
 
+/** The kernel gives up what it has of the contents of all files, where it opens them without asking: some may not be read any more. */
+export function dropContents(ctx: ServeContext, m: ServedMount, done: () => void): void {
+  const files = m.server.features?.noOpen === true ? (m.vlfs.knownFiles?.() ?? []) : [];
+  expire(ctx, m, [], files, done);
+}
+
 export interface RelayerRequest {
   stack: StackSpec;
   privateFiles?: PrivateFile[];
@@ -145,6 +151,7 @@ export function relayerMount(
     const finish = (failure: LoopFailure | null): void => {
       m.server.shortLived = false;
       m.ledger?.setStack(stackName(m.stackKey));
+      m.ledger?.keepNames(false);
       m.ledger?.setChanging(false);
       done(failure);
       next();
@@ -185,6 +192,7 @@ function exchange(ctx: ServeContext, m: ServedMount, { work, recent, stackKey, f
   const unchanged = work.unchanged();
   const listings = m.vlfs.takeListed?.(unchanged) ?? [];
   expire(ctx, m, work.names(), listings, () => {
+    m.ledger?.keepNames(true);
     try {
       work.commit();
     } catch (error) {
@@ -210,6 +218,7 @@ export function changeMount<T>(
 ): void {
   inTurn(m, (next) => {
     m.ledger?.setChanging(true);
+    m.ledger?.keepNames(true);
     holdRequests(ctx, m);
     let work: ChangeWork<T> | null = null;
     const end = (value: T | undefined, failure: LoopFailure | null): void => {
@@ -223,6 +232,7 @@ export function changeMount<T>(
         failure ??= failureOf(error);
       }
       expire(ctx, m, names, m.vlfs.takeListed?.() ?? [], () => {
+        m.ledger?.keepNames(false);
         m.ledger?.setChanging(false);
         done(value, failure);
         next();

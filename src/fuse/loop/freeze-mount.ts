@@ -5,7 +5,7 @@
 import type { ChangedFile, SlowJob, StackSpec } from '../../vlfs/contract.ts';
 import { stackName } from '../stack-name.ts';
 import { failureOf, inTurn, stepwise } from './change-names.ts';
-import { areHeld, letGo } from './hold-syncs.ts';
+import { areHeld, letGo, watchWriteback } from './hold-syncs.ts';
 import type { LoopFailure } from './messages.ts';
 import type { ServeContext, ServedMount } from './served-mount.ts';
 
@@ -15,10 +15,15 @@ export interface WriteBarrier {
   threads: number[];
 }
 
-/** `changed`: nothing was done. `mapped`: it is done, and their writers are held until stratad has looked at what the kernel caches of them. */
+/**
+ * `changed`: nothing was done. `mapped`: it is done, and their writers are held until stratad has looked at what the kernel caches of them. `unseen`: nothing was
+ * done, because nobody knows what is mapped: stratad has all of it written back and comes again with a barrier (of no nodes); then `letGo` tells whether anything that a mapping
+ * changed was written back since.
+ */
 export interface FreezeOutcome {
   changed: ChangedFile[];
   mapped: number[];
+  unseen: boolean;
 }
 
 /** For so long a moment is looked for; with writers held, a shorter time (they are held for as long as that only on an overloaded machine). */
@@ -42,17 +47,23 @@ export function freezeMount(
       failure: LoopFailure | null,
       changed: ChangedFile[] = [],
       mapped: number[] = [],
+      unseen = false,
     ): void => {
-      if (mapped.length === 0) letGo(ctx, m);
+      if (mapped.length === 0 && m.hold?.all !== true) letGo(ctx, m);
       m.ledger?.setStack(stackName(m.stackKey));
-      done({ changed, mapped }, failure);
+      done({ changed, mapped, unseen }, failure);
     };
-    const finish = (failure: LoopFailure | null, changed: ChangedFile[] = []): void => {
-      answer(failure, changed);
+    const finish = (failure: LoopFailure | null, changed: ChangedFile[] = [], unseen = false): void => {
+      answer(failure, changed, [], unseen);
       next();
     };
     if (m.vlfs.beginFreeze === undefined) {
       finish({ code: 'UNSUPPORTED', message: `${m.id} cannot be frozen` });
+      return;
+    }
+    const tellsNoOpens = m.server.features?.noOpen === true;
+    if (tellsNoOpens && barrier === null) {
+      finish(null, [], true);
       return;
     }
     if (m.hold !== null) m.hold.threads = new Set(barrier?.threads);
@@ -86,7 +97,8 @@ export function freezeMount(
         }
         if (typeof outcome === 'object' && 'mapped' in outcome) {
           const { mapped } = outcome;
-          if (mapped.length === 0) letGo(ctx, m);
+          if (tellsNoOpens) watchWriteback(ctx, m);
+          else if (mapped.length === 0) letGo(ctx, m);
           m.stackKey = stack.key;
           m.ledger?.setStack(stackName(stack.key));
           step((late) => {

@@ -4,8 +4,8 @@
  * that a program asked for meanwhile is done afterwards; those of stratad only held the lock, and are answered as they are.
  */
 import * as sys from '../../sys/index.ts';
-import { FUSE_OPCODE } from '../abi/constants.ts';
-import { FSYNC_IN, IN_HEADER, OPEN_OUT, OUT_HEADER } from '../abi/layout.ts';
+import { FUSE_OPCODE, FUSE_WRITE_CACHE } from '../abi/constants.ts';
+import { FSYNC_IN, IN_HEADER, OPEN_OUT, OUT_HEADER, WRITE_IN } from '../abi/layout.ts';
 import { getU64 } from '../server/buffers.ts';
 import { handle, type ServeContext, type ServedMount } from './served-mount.ts';
 
@@ -17,14 +17,17 @@ export interface Hold {
   held: Map<number, Buffer[]>;
   /** Threads whose syncs hold, and do, nothing else. */
   threads: ReadonlySet<number>;
+  /** What a mapping changed, of any file, counts. */
+  all: boolean;
   /** What a mapping changed was written back meanwhile. */
   wroteBack: boolean;
 }
 
 /** Begins to hold; what was held before goes on. */
-export function holdSyncs(ctx: ServeContext, m: ServedMount, nodes: readonly number[]): void {
+export function holdSyncs(ctx: ServeContext, m: ServedMount, nodes: readonly number[], all = false): void {
   letGo(ctx, m);
   m.hold = {
+    all,
     nodes: new Set(nodes),
     openers: new Map(),
     held: new Map(),
@@ -33,18 +36,28 @@ export function holdSyncs(ctx: ServeContext, m: ServedMount, nodes: readonly num
   };
 }
 
+/** Holds nothing, but notes whether anything that a mapping changed is written back from now on. */
+export function watchWriteback(ctx: ServeContext, m: ServedMount): void {
+  holdSyncs(ctx, m, [], true);
+}
+
 /** The request in the buffer waits, when it is one that is held. */
 export function isHeld(ctx: ServeContext, { hold }: ServedMount, opcode: number, length: number): boolean {
   if (hold === null || (opcode !== FUSE_OPCODE.FSYNC && opcode !== FUSE_OPCODE.WRITE)) return false;
   const node = getU64(ctx.buffers.requestView, IN_HEADER.nodeid);
   if (opcode === FUSE_OPCODE.WRITE) {
-    if (hold.held.has(node)) hold.wroteBack = true;
+    if (hold.held.has(node) || (hold.all && isWriteback(ctx))) hold.wroteBack = true;
     return false;
   }
   if (!hold.nodes.has(node)) return false;
   const bytes = Buffer.from(ctx.buffers.request.subarray(0, length));
   hold.held.set(node, [...(hold.held.get(node) ?? []), bytes]);
   return true;
+}
+
+/** The WRITE in the buffer comes from the page cache, not from write(2). */
+function isWriteback({ buffers: { requestView } }: ServeContext): boolean {
+  return (requestView.getUint32(IN_HEADER.size + WRITE_IN.write_flags, true) & FUSE_WRITE_CACHE) !== 0;
 }
 
 /** The reply in the buffer is to an open: who opened is noted. */

@@ -16,7 +16,14 @@ import { createFuseBuffers } from '../server/buffers.ts';
 import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
-import { changeMount, exchangeMount, expireEveryName, failureOf, relayerMount } from './change-names.ts';
+import {
+  changeMount,
+  dropContents,
+  exchangeMount,
+  expireEveryName,
+  failureOf,
+  relayerMount,
+} from './change-names.ts';
 import { awaitFollowing, freezeMount } from './freeze-mount.ts';
 import { holdSyncs, letGo } from './hold-syncs.ts';
 import { createLongWork } from './long-work.ts';
@@ -278,6 +285,12 @@ function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['chan
   }
 }
 
+function dropAllContents(done: () => void): void {
+  let left = byId.size;
+  if (left === 0) done();
+  for (const mount of byId.values()) dropContents(ctx, mount, () => --left === 0 && done());
+}
+
 function execute(seq: number, command: LoopCommand): void {
   const answer = (value: unknown, failure: ReturnType<typeof failureOf> | null): void =>
     post(failure === null ? { seq, value } : { seq, failure });
@@ -346,7 +359,8 @@ function execute(seq: number, command: LoopCommand): void {
         vlfs.readScanOnOpen?.();
         vlfs.readQuota?.();
       }
-      answer(undefined, null);
+      if (command.digests.length === 0) answer(undefined, null);
+      else dropAllContents(() => answer(undefined, null));
       break;
     case 'status':
       answer(status(), null);

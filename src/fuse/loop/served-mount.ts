@@ -20,6 +20,7 @@ import { type Hold, isHeld, noteOpener } from './hold-syncs.ts';
 import { isJournaled, RESENT } from './journaled.ts';
 import type { LoopFailure } from './messages.ts';
 import type { ServedVlfs } from './served-vlfs.ts';
+import { goOnWithRoom, newRoom, queueIsEmpty, type Room, waitsForRoom } from './wait-for-room.ts';
 
 /** What one mount may take of the thread before the others get their turn, however costly its requests are. */
 export const TURN_MS = 1;
@@ -60,6 +61,7 @@ export interface ServedMount {
   readonly following: (() => void)[];
   /** Why they were not; null: they were. */
   followFailure: LoopFailure | null;
+  readonly room: Room;
   /** Requests that wait for a job, by the job. */
   readonly waiting: Map<SlowJob, Buffer[]>;
   /** Nodes whose attributes the VLFS changed behind the kernel's back; filled by it during a request. */
@@ -112,6 +114,7 @@ export function createServedMount(
     hold: null,
     following: [],
     followFailure: null,
+    room: newRoom(),
     waiting: new Map(),
   };
 }
@@ -134,7 +137,10 @@ export function serveRequests(ctx: ServeContext, m: ServedMount, budget: number)
       handle(ctx, m, length);
       continue;
     }
-    if (length === -sys.E.AGAIN) return served;
+    if (length === -sys.E.AGAIN) {
+      queueIsEmpty(ctx, m);
+      return served;
+    }
     // ENOENT: the request was interrupted before it was read.
     if (length === -sys.E.INTR || length === -sys.E.NOENT) continue;
     if (length !== -sys.E.NODEV) ctx.log(`${m.id}: the connection ended: ${sys.errnoName(length)}`);
@@ -180,7 +186,8 @@ export function handle(ctx: ServeContext, m: ServedMount, length: number): void 
   }
   const result = m.server.handle(length);
   noteOpener(ctx, m, opcode, result);
-  finish(ctx, m, length, result);
+  const waits = waitsForRoom(ctx, m, { opcode, length, result });
+  finish(ctx, m, length, waits ? 0 : result);
   if (opcode === FUSE_OPCODE.INIT) noteFeatures(m);
 }
 
@@ -217,7 +224,13 @@ function handleOnce(ctx: ServeContext, m: ServedMount, length: number, { journal
     return;
   }
   const result = m.server.handle(length);
-  noteOpener(ctx, m, view.getUint32(IN_HEADER.opcode, true), result);
+  const opcode = view.getUint32(IN_HEADER.opcode, true);
+  noteOpener(ctx, m, opcode, result);
+  if (waitsForRoom(ctx, m, { opcode, length, result })) {
+    journal.postpone();
+    finish(ctx, m, length, 0);
+    return;
+  }
   if (result === PENDING) journal.postpone();
   else if (result > 0) journal.answered(out, result);
   if (m.closing.length > 0 && result > 0) {
@@ -240,9 +253,12 @@ function handleOnce(ctx: ServeContext, m: ServedMount, length: number, { journal
 /** Closes what frees much space in the pool, and continues: who deleted a large file finds its space free when it is told so. */
 export function closeAside(ctx: ServeContext, m: ServedMount, then: (() => void) | null): void {
   m.underWay++;
+  m.room.closing++;
   ctx.pool.run(m, { kind: 'close', fds: m.closing.splice(0) }, () => {
     m.underWay--;
+    m.room.closing--;
     then?.();
+    goOnWithRoom(ctx, m);
     finishIfIdle(ctx, m);
   });
 }
@@ -343,9 +359,7 @@ function jobEnded(ctx: ServeContext, m: ServedMount, job: SlowJob, result: numbe
   m.waiting.delete(job);
   m.underWay--;
   try {
-    const { kind } = job;
-    if (kind === 'copy-data' || kind === 'fsync' || kind === 'truncate' || kind === 'scan' || kind === 'fill')
-      job.done?.(Math.min(result, 0));
+    if ('done' in job) job.done?.(Math.min(result, 0));
   } catch (error) {
     ctx.log(`${m.id}: ${job.kind} could not be completed: ${describe(error)}`);
     result = -sys.E.IO;

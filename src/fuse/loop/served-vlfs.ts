@@ -12,6 +12,7 @@ type Optional =
   | 'takeStaleNames'
   | 'takeListed'
   | 'takePrunable'
+  | 'knownFiles'
   | 'takeBackgroundJob'
   | 'readScanOnOpen'
   | 'readQuota';

@@ -133,6 +133,10 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
       call<void>('stack', stack).catch(() => {});
       return freezeWithWriters({
         id,
+        async mountpoint() {
+          const { mounts } = await call<FoundMounts>('find', { id });
+          return mounts.find((one) => one.id === id)?.mountpoint ?? null;
+        },
         hold: (nodes) => call<string | null>('hold', { id, nodes }),
         letGo: () => call<boolean>('letGo', { id }),
         freeze: (barrier) => {

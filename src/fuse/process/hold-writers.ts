@@ -7,7 +7,15 @@ import { close, fstat, readdirSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { StrataError } from '../../base/index.ts';
-import { beginSync, dirtyPages, O_CLOEXEC, O_NONBLOCK, O_RDONLY, openNode } from '../../sys/index.ts';
+import {
+  beginSync,
+  dirtyPages,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDONLY,
+  openNode,
+  syncMount,
+} from '../../sys/index.ts';
 import type { ChangedFile } from '../../vlfs/contract.ts';
 import type { FreezeOutcome, WriteBarrier } from '../loop/freeze-mount.ts';
 
@@ -21,6 +29,7 @@ export interface Freezing {
   /** Syncs of these nodes are not answered from now on. Gives a mountpoint. */
   hold(nodes: number[]): Promise<string | null>;
   freeze(barrier: WriteBarrier | null): Promise<FreezeOutcome>;
+  mountpoint(): Promise<string | null>;
   /** Ends a hold that the freeze did not end. True: what a mapping changed was written back meanwhile. */
   letGo(): Promise<boolean>;
 }
@@ -32,12 +41,11 @@ export interface Freezing {
 export async function freezeWithWriters(freezing: Freezing): Promise<boolean> {
   const { id, hold, freeze } = freezing;
   const written = new Map<number, number>();
-  let { changed } = await freeze(null);
+  const first = await freeze(null);
+  if (first.unseen) return await freezeUnseen(freezing);
+  let { changed } = first;
   for (let round = 0; changed.length > 0; round++) {
-    if (round === ROUNDS)
-      throw new StrataError('BUSY', `files of ${id} are written through memory maps without rest`, {
-        hint: 'stop what writes for a moment, and repeat the command',
-      });
+    if (round === ROUNDS) throw busy(id);
     for (const { node, ino } of changed) written.set(node, ino);
     const mountpoint = await hold([...written.keys()]);
     const files = mountpoint === null ? [] : await openFiles(mountpoint, written);
@@ -51,6 +59,12 @@ export async function freezeWithWriters(freezing: Freezing): Promise<boolean> {
     }
   }
   return true;
+}
+
+function busy(id: string): StrataError {
+  return new StrataError('BUSY', `files of ${id} are written through memory maps without rest`, {
+    hint: 'stop what writes for a moment, and repeat the command',
+  });
 }
 
 async function freezeHolding(
@@ -71,6 +85,29 @@ async function freezeHolding(
     return isDirty || wroteBack ? 'inexact' : 'exact';
   } finally {
     await syncs?.ended(ANSWER_MS);
+  }
+}
+
+/** Of a mount whose kernel opens files without telling: all that mappings changed is written back before, and what is written back afterwards may be of either time. */
+async function freezeUnseen({ id, freeze, mountpoint, letGo }: Freezing): Promise<boolean> {
+  const at = await mountpoint();
+  if (at !== null) await writeBack(at);
+  for (let round = 0; round < ROUNDS; round++) {
+    const { changed } = await freeze({ nodes: [], threads: [] });
+    if (changed.length > 0) continue;
+    if (at !== null) await writeBack(at);
+    return !(await letGo());
+  }
+  throw busy(id);
+}
+
+/** Writes back what mappings of a mount changed. */
+async function writeBack(mountpoint: string): Promise<void> {
+  const root = await open(mountpoint, O_RDONLY);
+  try {
+    await syncMount(root.fd);
+  } finally {
+    await root.close();
   }
 }
 

@@ -276,9 +276,9 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
           throw error;
         }
         const found = table.get(id);
-        if (outcome.changed.length > 0) undo(new Set([id]));
+        if (outcome.changed.length > 0 || outcome.unseen) undo(new Set([id]));
         else if (found !== undefined) found.stackKey = stack.key;
-        if (outcome.mapped.length > 0) letGoLater(id);
+        if (outcome.mapped.length > 0 || barrier?.nodes.length === 0) letGoLater(id);
         return outcome;
       }),
     follow: async (id) => served(id).thread.send<void>({ kind: 'follow', id }),

@@ -31,20 +31,27 @@ const MAX_COPY_BYTES = 2 ** 30;
 
 /** Writes fuse_open_out for s.open and counts the open; when the kernel would refuse it, releases it and returns the errno. */
 export function putOpen(s: Session, node: number, at: number): number {
+  // Without opens there is nothing to count, and no close will come.
+  if (s.features?.noOpen) return putFlags(s, at, 0, FOPEN.KEEP_CACHE, 0);
   // A kernel that knows idmapped mounts tells who the caller is only where something is created.
   const flags = s.backing.opened(node, s.open, s.caller.uid === 0);
   if (flags < 0) {
     s.ops.release(node, s.open.fh);
     return flags;
   }
-  putU64(s.out, at + OPEN_OUT.fh, s.open.fh);
+  return putFlags(s, at, s.open.fh, flags, s.backing.backingId());
+}
+
+function putFlags(s: Session, at: number, fh: number, flags: number, backingId: number): number {
+  putU64(s.out, at + OPEN_OUT.fh, fh);
   s.out.setUint32(at + OPEN_OUT.open_flags, flags, true);
-  s.out.setInt32(at + OPEN_OUT.backing_id, s.backing.backingId(), true);
-  s.grantFh = s.open.fh;
+  s.out.setInt32(at + OPEN_OUT.backing_id, backingId, true);
+  s.grantFh = fh;
   return OPEN_OUT.size;
 }
 
 export function open(s: Session): number {
+  if (s.features?.noOpen) return -E.NOSYS;
   s.caller.killPriv = (s.view.getUint32(BODY + OPEN_IN.open_flags, true) & FUSE_OPEN_KILL_SUIDGID) !== 0;
   const result = s.ops.open(s.caller, s.node, s.view.getUint32(BODY + OPEN_IN.flags, true), s.open);
   if (result < 0) return result;
@@ -69,6 +76,8 @@ export function opendir(s: Session): number {
 }
 
 export function release(s: Session): number {
+  // Of a file that was made before the kernel learned that closes need not be told.
+  if (s.features?.noOpen) return 0;
   const fh = getU64(s.view, BODY + RELEASE_IN.fh);
   if (fh < 0) return -E.BADF;
   s.backing.released(s.node, fh);

@@ -28,6 +28,8 @@ export interface Features {
   setxattrExt: boolean;
   resend: boolean;
   idmap: boolean;
+  /** Files are opened and closed by the kernel alone. */
+  noOpen: boolean;
 }
 
 /** The features beside the version, in the order of their bits where they are stored. */
@@ -41,6 +43,7 @@ const STORED = [
   'setxattrExt',
   'resend',
   'idmap',
+  'noOpen',
 ] as const;
 
 export function featureBits(features: Features): number {
@@ -99,8 +102,10 @@ export function handleInit(s: Session): number {
   const offered = view.getUint32(body + INIT_IN.flags, true);
   const extended = (offered & FUSE_INIT.INIT_EXT) !== 0 && s.end >= body + INIT_IN.size;
   const offered2 = extended ? view.getUint32(body + INIT_IN.flags2, true) : 0;
-  const flags = offered & WANTED & (extended ? -1 : ~FUSE_INIT.INIT_EXT);
-  const flags2 = offered2 & WANTED2;
+  const noOpen = (offered & FUSE_INIT.NO_OPEN_SUPPORT) !== 0 && s.ops.wantsNoOpen?.() === true;
+  const left = (extended ? 0 : FUSE_INIT.INIT_EXT) | (noOpen ? FUSE_INIT.ATOMIC_O_TRUNC : 0);
+  const flags = offered & WANTED & ~left;
+  const flags2 = offered2 & WANTED2 & ~(noOpen ? FUSE_INIT2.PASSTHROUGH : 0);
 
   // A limit; the kernel's default is smaller.
   out.setUint32(PAYLOAD + INIT_OUT.max_readahead, MAX_WRITE_BYTES, true);
@@ -126,6 +131,7 @@ export function handleInit(s: Session): number {
     setxattrExt: (flags & FUSE_INIT.SETXATTR_EXT) !== 0,
     resend: (flags2 & FUSE_INIT2.HAS_RESEND) !== 0,
     idmap: (flags2 & FUSE_INIT2.ALLOW_IDMAP) !== 0,
+    noOpen,
   };
   s.features = features;
   s.backing.enabled = passthrough;

@@ -50,6 +50,7 @@ import { temporaryName, workFd } from '../private-layer/work-dir.ts';
 import { chargeCopy, copyBytes, mayTake } from '../quota/quota.ts';
 import type { Unit } from '../stack/stack.ts';
 import { type LinkPlace, linkEverywhere, placesOf } from './copy-up-links.ts';
+import { copyUpNameless } from './copy-up-nameless.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
@@ -66,8 +67,10 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
   if (core.readOnly) return -E.ROFS;
   if (node.successor === null && node.priv) return 0;
   const confirmed = confirm(core, node);
-  if (confirmed < 0) return confirmed;
-  if (node.gone !== null || node.parent === null) return -E.STALE;
+  const isNameless = node.gone !== null || node.parent === null || confirmed < 0;
+  if (isNameless && core.noOpen && node.kind === S_IFREG)
+    return copyUpNameless(core, caller, node, INLINE_BYTES);
+  if (isNameless) return confirmed < 0 ? confirmed : -E.STALE;
   if (node.copyUp !== null) return continueCopyUp(core, caller, node, node.copyUp);
   const unit = node.unit!;
   const ready = movedKnownFor(core, caller, node);

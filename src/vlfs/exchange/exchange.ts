@@ -10,6 +10,7 @@ import { attributesMoved, type Core, step } from '../core.ts';
 import { readBases } from '../delta/partial-form.ts';
 import { systemFailure } from '../failure.ts';
 import { holdOpenContent } from '../nodes/handles.ts';
+import { isLeaving } from '../nodes/opens-on-demand.ts';
 import { addEveryName, listNames, type Names } from '../nodes/stale-names.ts';
 import { refresh } from '../operations/lookup.ts';
 import { revokeDenied } from '../policy/enforce.ts';
@@ -40,6 +41,11 @@ export function* exchange(core: Core, spec: StackSpec, fresh: FreshPrivate | nul
     } else if (isPlaced(fresh)) return [];
     yield* dropAllParked(core);
     yield* addEveryName(core, names);
+    if (core.noOpen) {
+      const stay = new Set(next.units);
+      yield* core.demand!.keepAll((node) => node.priv);
+      core.leaving = yield* core.demand!.keepAll((node) => isLeaving(node, stay), true);
+    }
     yield* holdOpenContent(core);
     note(core, fresh, adoption);
     step(core, 'exchange');
@@ -61,6 +67,7 @@ export function* exchange(core: Core, spec: StackSpec, fresh: FreshPrivate | nul
   showStack(core, next);
   if (adoption !== null) carryOut(core, adoption);
   if (fresh !== null) yield* detachGone(core);
+  core.demand?.relax();
   forgetNotes(core);
   refresh(core, core.root);
   attributesMoved(core, core.root);

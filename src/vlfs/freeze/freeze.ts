@@ -90,6 +90,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
     },
     commit(held) {
       if (core.filling > 0) return again('wait');
+      if (core.noOpen) core.demand?.closeNamed();
       const files = core.readOnly ? [] : openFiles(core);
       if (unnamedLinks(files).size > 0) return again('wait');
       const mapped = files.filter(isMappedAbove);

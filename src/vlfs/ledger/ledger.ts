@@ -56,11 +56,15 @@ export interface Ledger {
   forgotten(node: Node): void;
   /** The last attributes of a node that loses, or is about to lose, its last name. */
   gone(node: Node, attr: Attr): void;
+  /** While set, a node that loses its last name is still noted under it: the kernel may hold that name, and must be told so also by a later process. */
+  keepNames(keep: boolean): void;
   /** The nodes that change during `work` are written after it. */
   together(work: () => void): void;
   /** A handle and its present backing; called again when that changes. */
   opened(fh: number, handle: Handle): void;
   closed(fh: number): void;
+  /** The handle is not the answer to the request that is being executed: it counts although that request is repeated. */
+  standing(fh: number): void;
   /** Handles below this number were given out. */
   handleNumbers(count: number): void;
   /** How the kernel does I/O by the handle: OPEN_MODE. */
@@ -96,6 +100,7 @@ export function createLedger(memory: LedgerMemory): Ledger {
   const furtherNames = new Map<Node, Map<string, number>>();
   const lastAttrs = new Map<Node, number>();
   let batch: Set<Node> | null = null;
+  let nameless: Set<Node> | null = null;
   const journal = createJournal(memory.bytes);
   words[WORD.version] = VERSION;
   words[WORD.fuseFd] = -1;
@@ -243,7 +248,9 @@ export function createLedger(memory: LedgerMemory): Ledger {
       if (node.slot >= 0) words[word(node.slot) + NODE_WORD.lookups] = node.lookups;
     },
     changed(node) {
-      if (node.slot >= 0) write(node);
+      if (node.slot < 0) return;
+      if (nameless !== null && node.parent === null) nameless.add(node);
+      else write(node);
     },
     named(node, key, parent, name) {
       if (node.slot >= 0) writeName(node, key, parent, name);
@@ -258,6 +265,7 @@ export function createLedger(memory: LedgerMemory): Ledger {
     },
     forgotten(node) {
       batch?.delete(node);
+      nameless?.delete(node);
       for (const slot of furtherNames.get(node)?.values() ?? []) release(slot, true);
       furtherNames.delete(node);
       const attr = lastAttrs.get(node);
@@ -290,6 +298,15 @@ export function createLedger(memory: LedgerMemory): Ledger {
       words[w + 8] = attr.blksize;
       words[word(slot)] = KIND.gone;
       lastAttrs.set(node, slot);
+    },
+    keepNames(keep) {
+      if (keep) {
+        nameless ??= new Set();
+        return;
+      }
+      const nodes = nameless ?? [];
+      nameless = null;
+      for (const node of nodes) if (node.slot >= 0) write(node);
     },
     together(work) {
       batch = new Set();
@@ -333,6 +350,12 @@ export function createLedger(memory: LedgerMemory): Ledger {
       if (slot < 0) return;
       handleSlots[fh] = -1;
       release(slot, false);
+    },
+    standing(fh) {
+      const slot = handleSlots[fh] ?? -1;
+      if (slot < 0) return;
+      words[word(slot) + HANDLE_WORD.uniqueLow] = 0;
+      words[word(slot) + HANDLE_WORD.uniqueHigh] = 0;
     },
     handleNumbers: noteHandles,
     openMode(fh, mode) {

@@ -203,8 +203,8 @@ function hiddenWithAncestors(unit: Unit, entry: number, set: ReadonlySet<number>
  * How long the kernel may trust the node's attributes: it sees writes, but not stores through mappings, and the next write through
  * passthrough ends set-user-id bits without asking.
  */
-export function attrValidMs(node: Node, attr: Attr): number {
-  if (node.writers === 0) return LONG_MS;
+export function attrValidMs(core: Core, node: Node, attr: Attr): number {
+  if (node.writers === 0 || core.noOpen) return LONG_MS;
   if (attr.mode & (S_ISUID | S_ISGID)) return 0;
   return node.mappers > 0 ? WRITTEN_MS : LONG_MS;
 }
@@ -233,7 +233,7 @@ function countEntry(core: Core, node: Node, out: EntryOut): number {
   out.nodeId = node.id;
   out.generation = 0;
   out.entryValidMs = LONG_MS;
-  out.attrValidMs = attrValidMs(node, out.attr);
+  out.attrValidMs = attrValidMs(core, node, out.attr);
   node.lookups++;
   core.ledger?.known(node);
   return 0;

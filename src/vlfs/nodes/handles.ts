@@ -59,7 +59,9 @@ export function dropHandle(core: Core, fh: number): number {
       const current = node.backing === backing;
       if (current) node.backing = null;
       if (backing.cached) {
-        closeBacking(backing);
+        if (node.parent === null && !backing.shared && backing.baseFd < 0 && freesMuch(backing.fd))
+          closeLarge(core, backing.fd);
+        else closeBacking(backing);
         if (backing.partial !== null && node.partial === backing.partial)
           settleLater(core, node, backing.partial);
       } else if (

@@ -47,8 +47,9 @@ export function mayOpen(core: Core): boolean {
   return core.handles.length - core.freeHandles.length < 3 * (mostHandles - handles);
 }
 
-/** Node numbers that the kernel should forget if nobody uses them there, the first looked up first; [] while the VLFS is within its share. */
+/** Node numbers that the kernel should forget if nobody uses them there, the first looked up first; [] while the VLFS is within its share, and no layer left. */
 export function takePrunable(core: Core): number[] {
+  if (core.leaving.length > 0) return core.leaving.splice(0, BATCH);
   if (core.nodes.size < (core.mostNodes - nodes) / KEPT_PART) return [];
   const found: number[] = [];
   for (let seen = 0; seen < BATCH; seen++) {

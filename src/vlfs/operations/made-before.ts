@@ -42,6 +42,7 @@ export function madeBefore(core: Core, parent: Node, name: string): Node | null 
   if (unlinkat(fd, name, kind === S_IFDIR ? AT_REMOVEDIR : 0) < 0) return null;
   if (known !== undefined) {
     known.lookups = 0;
+    known.demanded?.close();
     detachName(core, parent, name);
   }
   return null;

@@ -234,6 +234,7 @@ export class Client {
       killPriv: true,
       posixAcl: true,
       dontMask: true,
+      noOpen: false,
     });
   }
 

@@ -12,17 +12,13 @@ const FUSE: Record<string, string> = {
     'names (not values) of trusted attributes are listed to everybody: with idmapped mounts Linux does not tell the server who asks',
 };
 
-/** There, for files of shared and config layers. */
-const FUSE_SHARED: Record<string, string> = {
-  'unnamed-files: a file without a name is opened again for writing, and gets attributes of all kinds':
-    'a shared file without a name cannot be copied up any more',
-};
-
 const TWO_INODES =
   'a large file that is open through passthrough when it is copied up becomes a second inode of the kernel, because one inode has one backing file';
 
-/** Besides, in the cache mode shared; each of these is what the mode exact is for. */
+/** Besides, in the cache mode shared, for files of shared and config layers; each of these is what the mode exact is for. */
 const NOT_EXACT: Record<string, string> = {
+  'unnamed-files: a file without a name is opened again for writing, and gets attributes of all kinds':
+    'a shared file without a name cannot be copied up any more when its content may be open through passthrough',
   'locks: flock: a reader and a writer of the file see each other': `${TWO_INODES}; locks are kept by inode`,
   'locks: fcntl: a lock of a reader stays in the way of writers': `${TWO_INODES}; locks are kept by inode`,
   'readers: a descriptor sees what is written, the new size, truncation': TWO_INODES,
@@ -79,8 +75,9 @@ const SEALED_SHARED: Record<string, string> = {
 /** The reason why a behaviour differs in a place, or null when it must not. */
 export function knownDifference(place: Place, topic: string, behaviour: string): string | null {
   if (place.door === null) return null;
-  const [anywhere, shared] = place.door === 'sealed' ? [SEALED, SEALED_SHARED] : [FUSE, FUSE_SHARED];
+  const anywhere = place.door === 'sealed' ? SEALED : FUSE;
   const name = `${topic}: ${behaviour}`;
   if (anywhere[name] !== undefined || place.layer === null) return anywhere[name] ?? null;
-  return shared[name] ?? (place.door === 'fuse' ? (NOT_EXACT[name] ?? null) : null);
+  const shared = { fuse: NOT_EXACT, exact: {}, sealed: SEALED_SHARED }[place.door];
+  return (shared as Record<string, string>)[name] ?? null;
 }

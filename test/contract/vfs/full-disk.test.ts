@@ -11,6 +11,7 @@ const { strata, dir, remove } = openWorkshop();
 const small = join(dir, 'small');
 const root = join(small, 'state');
 const mnt = join(dir, 'mnt');
+const exact = join(dir, 'exact');
 const MIB = 1 << 20;
 
 async function run(...args: string[]): Promise<void> {
@@ -21,6 +22,7 @@ async function run(...args: string[]): Promise<void> {
 before(async () => {
   fs.mkdirSync(small);
   fs.mkdirSync(mnt);
+  fs.mkdirSync(exact);
   const made = await sh(
     `set -e; truncate -s 96M ${dir}/disk; mkfs.ext4 -q -m 0 ${dir}/disk; mount -o loop ${dir}/disk ${small}`,
   );
@@ -36,10 +38,12 @@ before(async () => {
   await run('template', 'create', 't', 'l');
   await run('create', 'a', '--template', 't');
   await run('mount', 'a', mnt);
+  await run('create', 'e', '--template', 't');
+  await run('mount', 'e', exact, '--cache', 'exact');
 });
 after(async () => {
   await strata.run(['--root', root, 'daemon', 'stop', '--force']);
-  await sh(`umount -l ${mnt}; umount -l ${small}`);
+  await sh(`umount -l ${mnt}; umount -l ${exact}; umount -l ${small}`);
   await remove();
 });
 
@@ -75,21 +79,25 @@ function done(change: () => void): boolean {
   }
 }
 
-const used = () => {
-  const { blocks, bfree, bsize } = fs.statfsSync(mnt);
+const used = (at = mnt) => {
+  const { blocks, bfree, bsize } = fs.statfsSync(at);
   return (blocks - bfree) * bsize;
 };
 
 test('writes end with ENOSPC, what was written before is there, and deletion gives the room back', () => {
-  const before = used();
-  const size = fill(join(mnt, 'filler'));
-  assert.ok(size > 10 * MIB, `${size}`);
-  assert.ok(used() - before >= size, 'statfs counts it');
-  const content = fs.readFileSync(join(mnt, 'filler'));
-  assert.equal(content.length, size);
-  assert.ok(content.every((byte) => byte === 102));
-  fs.unlinkSync(join(mnt, 'filler'));
-  assert.ok(Math.abs(used() - before) < MIB, `${used() - before} bytes`);
+  for (const at of [mnt, exact]) {
+    const before = used();
+    const size = fill(join(at, 'filler'));
+    assert.ok(size > 10 * MIB, `${size}`);
+    assert.ok(used() - before >= size, 'statfs counts it');
+    const content = fs.readFileSync(join(at, 'filler'));
+    assert.equal(content.length, size);
+    assert.ok(content.every((byte) => byte === 102));
+    fs.unlinkSync(join(at, 'filler'));
+    fs.writeFileSync(join(at, 'filler'), Buffer.alloc(size >> 1, 'g'));
+    fs.unlinkSync(join(at, 'filler'));
+    assert.ok(Math.abs(used(at) - before) < MIB, `${used() - before} bytes`);
+  }
 });
 
 test('without room for a copy a large shared file can be changed; where its own blocks have no room, what was written before is there', () => {

@@ -26,7 +26,9 @@ export const PLACES: readonly Place[] = [
     { name: `a shared layer, ${door} door`, door, layer: 'shared' as const },
     { name: `the config layer, ${door} door`, door, layer: 'config' as const },
   ]),
+  { name: 'the private layer, fuse door, cached exactly', door: 'exact', layer: null },
   { name: 'a shared layer, fuse door, cached exactly', door: 'exact', layer: 'shared' },
+  { name: 'the config layer, fuse door, cached exactly', door: 'exact', layer: 'config' },
 ];
 
 function dirIn(root: string, topic: Topic, n: number): string {
