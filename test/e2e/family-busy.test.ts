@@ -3,7 +3,7 @@
  * programs change the very places, and complete whatever dies in between.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -48,10 +48,12 @@ before(async () => {
 /** A program in an appliance that makes, renames, writes and removes files without rest, until it is told to end. */
 async function busy(name: string): Promise<() => Promise<string>> {
   const stop = join(s.root, `stop-${name}`);
+  const begun = join(s.root, `begun-${name}`);
+  rmSync(begun, { force: true });
   const work = sh(`cd '${view(name)}' && mkdir -p var/busy && n=0
-    while ! test -e '${stop}'; do n=$((n+1)); echo $n >> var/log; echo $n > var/busy/new; mv var/busy/new var/busy/$((n%50))
+    while ! test -e '${stop}'; do test $n -eq 1 && touch '${begun}'; n=$((n+1)); echo $n >> var/log; echo $n > var/busy/new; mv var/busy/new var/busy/$((n%50))
       mkdir var/busy/dir; rm -r var/busy/dir; done; echo $n; rm '${stop}'`);
-  await delay(200);
+  while (!existsSync(begun)) await delay(20);
   return async () => {
     await sh(`touch '${stop}'`);
     const { status, stdout, stderr } = await work;
@@ -131,8 +133,10 @@ test('back to a snapshot while programs go on, and forth', async () => {
   const bad = await at('web', LOOK);
   await s.json('snapshot', 'web', 'bad');
   const log = await open(join(view('web'), 'var/log'), 'a+');
-  const cwd = sh(`cd '${view('web')}/etc' && sleep 1 && cat motd`);
-  await delay(100);
+  const [inside, go] = ['inside', 'go'].map((name) => join(s.root, name));
+  const cwd = sh(`cd '${view('web')}/etc' && touch '${inside}'
+    while ! test -e '${go}'; do sleep 0.05; done; cat motd`);
+  while (!existsSync(inside!)) await delay(20);
   await s.json('restore', 'web', 'good');
   assert.equal(await at('web', LOOK), good);
   await log.appendFile('goes nowhere\n');
@@ -142,6 +146,7 @@ test('back to a snapshot while programs go on, and forth', async () => {
     /^goes nowhere\n$/,
   );
   await log.close();
+  writeFileSync(go!, '');
   assert.equal((await cwd).stdout, 'mine\n');
   assert.equal(await at('web', LOOK), good);
   const end = await busy('web');
