@@ -249,6 +249,8 @@ async function mountBeside(
       ...frozen,
     ];
     await t.plane.freeze({ id, stack: stack(), dir: at });
+    // As stratad does: nobody opens what is not whole.
+    await t.plane.follow(id);
     const there = t.makeDir(`${id}/clone`);
     const vlfs = {
       name,

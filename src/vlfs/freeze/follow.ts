@@ -161,13 +161,15 @@ function notedContent(fd: number, name: string): Buffer {
   }
 }
 
-/** Everything has followed, or nothing will. */
+/** Everything has followed, or nothing will. A note goes before the pieces that it needs. */
 export function forgetFollowers(dir: string): void {
   const place = nameFromText(followingDir(dir));
   const fd = openDirectory(AT_FDCWD, place);
   if (fd < 0) return;
   const entries = readDirectory(fd);
-  for (const { name } of typeof entries === 'number' ? [] : entries) unlinkat(fd, name);
+  const names = typeof entries === 'number' ? [] : entries.map(({ name }) => name);
+  for (const name of names.filter(isNote)) unlinkat(fd, name);
+  for (const name of names.filter((one) => !isNote(one))) unlinkat(fd, name);
   close(fd);
   unlinkat(AT_FDCWD, place, AT_REMOVEDIR);
 }
@@ -197,6 +199,9 @@ export function* follow(core: Core, dir: string, followers: readonly Follower[])
 
 const stat = newStat();
 
+/** Else it is a piece of a content. */
+const isNote = (name: string): boolean => /^\d+$/.test(name);
+
 const noteText = (ino: number, s: Stat): string =>
   [ino, s.size, s.atimeSec, s.atimeNsec, s.mtimeSec, s.mtimeNsec].join(' ');
 
@@ -213,7 +218,7 @@ function readNotes(fd: number): Note[] {
   const entries = readDirectory(fd);
   return (typeof entries === 'number' ? [] : entries).flatMap(({ name }) => {
     const text = readlinkat(fd, name);
-    if (typeof text === 'number' || !/^\d+$/.test(name)) return [];
+    if (typeof text === 'number' || !isNote(name)) return [];
     const [live = 0, size = 0, ...times] = text.split(' ').map(Number);
     return [{ name, live, size, times: times as Note['times'] }];
   });
