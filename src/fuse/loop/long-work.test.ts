@@ -28,6 +28,27 @@ test('long work takes a third of the time while requests come, and all of it whe
   assert.equal(work.sleepMs(), -1);
 });
 
+test('what a request waits for comes first, but does not keep other work from its end', () => {
+  let clock = 0;
+  const work = createLongWork(() => clock);
+  const spent = { other: 0, listing: 0 };
+  const task = (of: keyof typeof spent, ms: number) => (untilMs: number) => {
+    const now = Math.min(untilMs - clock, ms - spent[of]);
+    clock += now;
+    spent[of] += now;
+    return spent[of] >= ms;
+  };
+  work.add(task('other', 10));
+  work.add(task('listing', 3), { waitedFor: true });
+  for (; spent.listing < 3 && clock < 20; clock += 0.02) work.turn(true);
+  assert.ok(clock < 8, `a listing of 3 ms took ${clock} ms beside other work`);
+
+  // Somebody lists without end.
+  work.add(task('listing', Number.POSITIVE_INFINITY), { waitedFor: true });
+  for (; spent.other < 10 && clock < 1000; clock += 0.02) work.turn(true);
+  assert.equal(spent.other, 10);
+});
+
 test('a thread with work that rests sleeps a millisecond at most', () => {
   let clock = 0;
   const work = createLongWork(() => clock);

@@ -1,13 +1,16 @@
 /**
  * Long work of a serving thread, done a little at a time between requests. While requests come, each turn of it is followed by a rest twice as
- * long: a caller whose operation takes many round trips (a listing, a walk) would otherwise wait for a turn before each of them. When nobody asks
- * for anything it goes on without rest.
+ * long: a caller whose operation takes many round trips (a walk) would otherwise wait for a turn before each of them. Work that a request waits for (a listing
+ * of a large directory) comes first, and rests half as long. When nobody asks for anything it goes on without rest.
  */
 
 /** One turn: a request that comes meanwhile waits as long. */
 const TURN_MS = 0.5;
 /** A rest is so many times as long as the turn before it. */
 const REST = 2;
+const REST_WHEN_WAITED_FOR = 1;
+/** Turns of work that is waited for, while there is other work: that must end, too, whoever lists without end. */
+const MOST_IN_A_ROW = 8;
 /** No request for so long: nobody waits. */
 const QUIET_MS = 1;
 
@@ -15,7 +18,8 @@ const QUIET_MS = 1;
 export type LongTask = (untilMs: number) => boolean;
 
 export interface LongWork {
-  add(task: LongTask): void;
+  /** `waitedFor`: by a request. */
+  add(task: LongTask, options?: { waitedFor?: boolean }): void;
   /** How long the thread may sleep before the next turn: whole milliseconds, or -1 when there is no work. */
   sleepMs(): number;
   /** Takes a turn when it is time. `served`: requests came since the last call. */
@@ -25,26 +29,36 @@ export interface LongWork {
 /** `now` is replaced in tests. */
 export function createLongWork(now: () => number = () => performance.now()): LongWork {
   const tasks: LongTask[] = [];
+  const waitedFor: LongTask[] = [];
+  let inARow = 0;
   let restEnds = Number.NEGATIVE_INFINITY;
   let lastRequest = Number.NEGATIVE_INFINITY;
 
   const rests = (time: number): boolean => time < restEnds && time - lastRequest < QUIET_MS;
 
+  /** The queue of which it is the turn. */
+  const next = (): LongTask[] => {
+    const isWaited = waitedFor.length > 0 && (tasks.length === 0 || inARow < MOST_IN_A_ROW);
+    inARow = isWaited ? inARow + 1 : 0;
+    return isWaited ? waitedFor : tasks;
+  };
+
   return {
-    add: (task) => void tasks.push(task),
+    add: (task, options) => void (options?.waitedFor === true ? waitedFor : tasks).push(task),
     sleepMs() {
-      if (tasks.length === 0) return -1;
+      if (tasks.length + waitedFor.length === 0) return -1;
       return rests(now()) ? 1 : 0;
     },
     turn(served) {
-      if (tasks.length === 0) return;
+      if (tasks.length + waitedFor.length === 0) return;
       const began = now();
       if (served) lastRequest = began;
       if (rests(began)) return;
-      const task = tasks.shift()!;
-      if (!task(began + TURN_MS)) tasks.push(task);
+      const queue = next();
+      const task = queue.shift()!;
+      if (!task(began + TURN_MS)) queue.push(task);
       const ended = now();
-      restEnds = ended + (ended - began) * REST;
+      restEnds = ended + (ended - began) * (queue === waitedFor ? REST_WHEN_WAITED_FOR : REST);
     },
   };
 }

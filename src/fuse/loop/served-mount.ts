@@ -77,7 +77,7 @@ export interface ServeContext {
   pool: PoolClient;
   log(line: string): void;
   /** Calls `work` between requests, with the time at which it should stop, until it returns true. */
-  later(work: (untilMs: number) => boolean): void;
+  later(work: (untilMs: number) => boolean, options?: { waitedFor?: boolean }): void;
   /** Requests of this mount are left in the kernel, until `release`. */
   hold(mount: ServedMount): void;
   release(mount: ServedMount): void;
@@ -310,12 +310,13 @@ function run(ctx: ServeContext, m: ServedMount, job: SlowJob, ended: (result: nu
     return;
   }
   if (job.kind === 'steps') {
-    ctx.later((untilMs) => {
+    const goOn = (untilMs: number): boolean => {
       const result = m.held ? null : advance(ctx, m, job, untilMs);
       if (result === null) return false;
       ended(result);
       return true;
-    });
+    };
+    ctx.later(goOn, { waitedFor: true });
     return;
   }
   const { done: _done, ...plain } = job as PoolJob & { done?: unknown };
