@@ -48,5 +48,7 @@ if (gc === 'gc') {
     problems.push('gc changed what is seen');
 }
 await fleet.close();
-process.stdout.write(JSON.stringify({ picture, content, problems } satisfies StateFound));
-process.exit(0);
+// More than a pipe holds is written later: not before the process may end.
+process.stdout.write(JSON.stringify({ picture, content, problems } satisfies StateFound), () =>
+  process.exit(0),
+);

@@ -66,6 +66,7 @@ for await (const line of createInterface({ input: process.stdin })) {
         {
           stdio: 'pipe',
           timeout: 60_000,
+          maxBuffer: 64 << 20,
         },
       );
       answer({ found: JSON.parse(out.toString()) });
