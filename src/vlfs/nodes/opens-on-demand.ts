@@ -5,15 +5,14 @@
  */
 import { E, O_RDONLY, O_WRONLY, S_IFREG } from '../../sys/index.ts';
 import { hasQuarantine, refusedContent } from '../checks/quarantine.ts';
-import { type Caller, type OpenOut, PENDING, type SlowJob, type VfsOperations } from '../contract.ts';
+import { type Caller, type OpenOut, PENDING, type SlowJob } from '../contract.ts';
 import { openShared } from '../copy-up/shared-content.ts';
 import type { Core, Node } from '../core.ts';
+import { chooser, type Operations } from '../operations/either.ts';
 import type { Unit } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
 import { addHandle, newBacking } from './handles.ts';
 import { mayOpen } from './shares.ts';
-
-type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
 
 /** Of a thread. */
 const MOST_OPEN = 512;
@@ -197,20 +196,7 @@ export function withOpensOnDemand(core: Core, plain: Operations): Operations {
     },
   };
 
-  const either = <K extends keyof Operations>(name: K, onDemand: Operations[K]): Operations[K] => {
-    const told = plain[name] as (...args: unknown[]) => unknown;
-    const other = onDemand as (...args: unknown[]) => unknown;
-    return ((
-      a: unknown,
-      b: unknown,
-      c: unknown,
-      d: unknown,
-      e: unknown,
-      f: unknown,
-      g: unknown,
-      h: unknown,
-    ) => (core.noOpen ? other : told)(a, b, c, d, e, f, g, h)) as Operations[K];
-  };
+  const either = chooser(plain, () => core.noOpen);
 
   const handedOut = (node: number, flags: number, opened: OpenOut, result: number): number => {
     if (result !== 0) return result;

@@ -3,9 +3,9 @@
  * new objects, the completion of partial files) does so where it happens. Each costs the same however much the appliance holds.
  */
 import { E, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../../sys/index.ts';
-import type { VfsOperations } from '../contract.ts';
 import type { Core, Handle, Node } from '../core.ts';
 import { handleOf } from '../nodes/handles.ts';
+import { chooser, type Operations } from '../operations/either.ts';
 import { nodeAt } from '../operations/lookup.ts';
 import {
   closing,
@@ -19,8 +19,6 @@ import {
   settleBytes,
 } from './quota.ts';
 import { bytesBelow, bytesOfHoles, holesIn, writeWithin } from './write-within.ts';
-
-type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
 
 const WRITES = O_WRONLY | O_RDWR | O_TRUNC;
 const RENAME_EXCHANGE = 2;
@@ -77,20 +75,7 @@ export function withQuota(core: Core, plain: Operations): Operations {
   };
 
   /** What the operation does when the appliance has no quota, and else. */
-  const either = <K extends keyof Operations>(name: K, limited: Operations[K]): Operations[K] => {
-    const unlimited = plain[name] as (...args: unknown[]) => unknown;
-    const other = limited as (...args: unknown[]) => unknown;
-    return ((
-      a: unknown,
-      b: unknown,
-      c: unknown,
-      d: unknown,
-      e: unknown,
-      f: unknown,
-      g: unknown,
-      h: unknown,
-    ) => (core.quota === null ? unlimited : other)(a, b, c, d, e, f, g, h)) as Operations[K];
-  };
+  const either = chooser(plain, () => core.quota !== null);
 
   return {
     ...plain,
