@@ -413,12 +413,13 @@ int main(int argc, char **argv) {
     close(fd);
     report(1);
   } else if (strcmp(row, "run") == 0) {
-    /* DIR is not used: a program with its arguments; its output goes to stderr. */
+    /* A program with its arguments, in DIR; its output goes to stderr. */
     begin();
     int status;
     pid_t child = fork();
     if (child == 0) {
       dup2(2, 1);
+      if (chdir(argv[2]) < 0) fail("run", argv[2]);
       execvp(argv[3], argv + 3);
       fail("run", argv[3]);
     }

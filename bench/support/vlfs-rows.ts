@@ -61,7 +61,7 @@ function postmark(m: Mounted, tools: Tools): Measured {
   const commands = join(tools.work, 'postmark.commands');
   writeFileSync(
     commands,
-    `set location ${location}\nset number ${files}\nset transactions ${transactions}\nset size 512 10240\nset report terse\nrun\nquit\n`,
+    `set location .\nset number ${files}\nset transactions ${transactions}\nset size 512 10240\nset report terse\nrun\nquit\n`,
   );
   const whole = clientRow(m, tools, 'run', location, 'postmark', commands);
   return {
@@ -114,12 +114,14 @@ export const ROWS: Row[] = [
   {
     name: 'rename',
     twice: true,
+    needs: [CREATE],
     unit: 'ops/s',
     run: (m, t) => clientRow(m, t, 'rename', freshDirectory(m), String(t.files)),
   },
   {
     name: 'unlink',
     twice: true,
+    needs: [CREATE],
     unit: 'ops/s',
     run: (m, t) => clientRow(m, t, 'unlink', freshDirectory(m), String(t.files)),
   },
