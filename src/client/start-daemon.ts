@@ -10,7 +10,8 @@ import { DAEMON_MAIN, type DaemonInfo, daemonPaths } from '../daemon/contract.ts
 import { isUnreachable, send } from './transport.ts';
 
 const POLL_MS = 10;
-const START_LIMIT_MS = 15_000;
+/** One that ends is noticed at once; this is for one that hangs, and not for a machine that is very busy. */
+const START_LIMIT_MS = 60_000;
 /** A daemon that does not answer a ping in this time hangs. */
 const PING_LIMIT_MS = 10_000;
 
