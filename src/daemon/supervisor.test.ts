@@ -14,6 +14,7 @@ function fakeWorld() {
     mount: async () => {},
     unmount: async () => {},
     relayer: async () => {},
+    prepareFreeze: async () => {},
     freeze: async () => true,
     follow: async () => {},
     revert: async () => [String(pid)],

@@ -119,6 +119,7 @@ export function superviseDataPlane(options: SupervisorOptions): Supervisor {
           (error) => error.code === 'NOT_FOUND',
         ),
       relayer: (changes) => again((plane) => plane.relayer(changes)),
+      prepareFreeze: async (change) => (await open()).plane.prepareFreeze(change),
       // Not again: it may have been done, and doing it twice would undo it.
       freeze: async (change) => (await open()).plane.freeze(change),
       follow: (id) => again((plane) => plane.follow(id)),

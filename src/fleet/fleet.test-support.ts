@@ -58,7 +58,10 @@ export function fakePlane(): FakePlane {
       plane.relayers.push(changes);
       for (const { id, stack } of changes) show(id, stack);
     },
+    async prepareFreeze() {},
     async freeze({ id, stack, dir }) {
+      if (!plane.mounts.some((mount) => mount.id === id))
+        throw new StrataError('NOT_FOUND', `${id} is not mounted`);
       freezeOffline(requestOf(id).vlfs, dir);
       show(id, stack);
       return true;

@@ -53,10 +53,12 @@ export interface DataPlane {
   unmount(mountpoint: string, options: { force: boolean }): Promise<void>;
   /** Exchanges the stacks of several mounted VLFSs, each atomically; answers when every path walk that begins afterwards sees the new stack. */
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
+  /** Before `freeze`, with the same arguments: has ready what can be, and changes nothing that one can see. Resolves when it is sent. */
+  prepareFreeze(change: { id: string; stack: StackSpec; dir: string }): Promise<void>;
   /**
    * Freezes the private layer of a mounted VLFS at one instant, and shows the same as before: `dir`/{private, whiteouts}, which are empty and the topmost level
    * of `stack`, change places with those of the VLFS. Files that are open stay the VLFS's own; the frozen layer has copies of them. False: it is done, but is no state
-   * of one instant, because of what a program stored through a mapping meanwhile.
+   * of one instant, because of what a program stored through a mapping meanwhile. Throws NOT_FOUND when it has no mountpoint; then nothing was changed.
    */
   freeze(change: { id: string; stack: StackSpec; dir: string }): Promise<boolean>;
   /** Waits until all is in the frozen layer of the last freeze: nobody may read it before. Throws NOT_FOUND when the VLFS is not served. */

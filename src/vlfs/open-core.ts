@@ -75,7 +75,7 @@ export interface Preparation {
 export function prepareVlfs(spec: VlfsSpec): Preparation {
   let stack: Stack | null = null;
   function* prepare(): Steps<HiddenEntries> {
-    stack = yield* openStackSteps(spec.stack, spec.unitsStamp);
+    stack = yield* openStackSteps(spec.stack, { stamp: spec.unitsStamp });
     finishReset(spec.privateDir, spec.whiteoutsDir, workDirOf(spec.privateDir));
     return yield* loadAllHiddenSteps(spec.whiteoutsDir, stack);
   }

@@ -27,6 +27,9 @@ export interface Catalog {
   /** Whether the catalog shows what the files show. */
   isFresh(): boolean;
   put(rows: CatalogRow[]): void;
+  /** As put, but written with the next question that rows in memory do not answer, or by `write`, before the command's record leaves the journal. */
+  putLater(rows: CatalogRow[]): void;
+  write(): void;
   remove(names: string[]): void;
   /** `isWhole`: there is no appliance whose state could not be read. */
   rebuild(rows: Iterable<CatalogRow>, isWhole: boolean): void;
@@ -175,6 +178,22 @@ export function openCatalog(root: string): Catalog {
   }
 
   const letGo = new Set<string>();
+  /** Rows that are not written yet, by name. */
+  const later = new Map<string, CatalogRow>();
+
+  function write(): void {
+    if (later.size === 0) return;
+    transaction(() => [...later.values()].forEach(insert));
+    later.clear();
+  }
+
+  /** Of all that has been put. */
+  const whole =
+    <A extends unknown[], R>(ask: (...about: A) => R) =>
+    (...about: A): R => {
+      write();
+      return ask(...about);
+    };
 
   function get(name: string): CatalogRow | null {
     const raw = sql.get.get(name) as Raw | undefined;
@@ -220,34 +239,50 @@ export function openCatalog(root: string): Catalog {
   }
 
   return {
-    isFresh: () => (sql.getMeta.get() as { value: string } | undefined)?.value === stamp(),
-    put: (rows) => transaction(() => rows.forEach(insert)),
-    remove: (names) => transaction(() => names.forEach(remove)),
-    rebuild: (rows, isWhole) =>
+    isFresh: whole(() => (sql.getMeta.get() as { value: string } | undefined)?.value === stamp()),
+    put: whole((rows) => transaction(() => rows.forEach(insert))),
+    putLater(rows) {
+      for (const row of rows) later.set(row.name, row);
+    },
+    write,
+    remove: whole((names) => transaction(() => names.forEach(remove))),
+    rebuild: whole((rows, isWhole) =>
       transaction(() => {
         db.exec('DELETE FROM appliances; DELETE FROM needs');
         for (const row of rows) insert(row);
         sql.setWhole.run(isWhole ? '1' : '0');
       }),
+    ),
     isWhole: () => (sql.getWhole.get() as { value: string } | undefined)?.value === '1',
-    needsFrozen: (layer) => sql.needed.get(layer) !== undefined,
-    takeLetGo() {
+    needsFrozen: whole((layer) => sql.needed.get(layer) !== undefined),
+    takeLetGo: whole(() => {
       const taken = [...letGo];
       letGo.clear();
       return taken;
+    }),
+    get: (name) => later.get(name) ?? get(name),
+    nameOfMac(mac) {
+      for (const row of later.values()) if (row.mac === mac) return row.name;
+      return (sql.byMac.get(mac) as { name: string } | undefined)?.name ?? null;
     },
-    get,
-    nameOfMac: (mac) => (sql.byMac.get(mac) as { name: string } | undefined)?.name ?? null,
-    all: () => (sql.all.all() as Raw[]).map(toRow),
-    ofTemplate: (template) => (sql.ofTemplate.all(template) as Raw[]).map(toRow),
-    withOwnLayers: () => (sql.own.all() as Raw[]).map(toRow),
-    endedBy: (instant) => (sql.ended.all(instant) as Raw[]).map(toRow),
-    nextEnd: (instant) => (sql.nextEnd.get(instant) as { at: string | null }).at,
-    count: () => (sql.count.get() as { n: number }).n,
-    countByTemplate: () =>
-      new Map(
-        (sql.byTemplate.all() as { template: string; n: number }[]).map((row) => [row.template, row.n]),
-      ),
-    close: () => db.close(),
+    all: whole(() => (sql.all.all() as Raw[]).map(toRow)),
+    ofTemplate: whole((template) => (sql.ofTemplate.all(template) as Raw[]).map(toRow)),
+    withOwnLayers: whole(() => (sql.own.all() as Raw[]).map(toRow)),
+    endedBy: whole((instant) => (sql.ended.all(instant) as Raw[]).map(toRow)),
+    nextEnd: whole((instant) => (sql.nextEnd.get(instant) as { at: string | null }).at),
+    count: whole(() => (sql.count.get() as { n: number }).n),
+    countByTemplate: whole(
+      () =>
+        new Map(
+          (sql.byTemplate.all() as { template: string; n: number }[]).map((row) => [row.template, row.n]),
+        ),
+    ),
+    close() {
+      try {
+        write();
+      } finally {
+        db.close();
+      }
+    },
   };
 }

@@ -107,6 +107,20 @@ test('clones of clones; a revert and a reset of one do not touch the others', as
   await w.fleet.delete(['d', 'e', 'f']);
 });
 
+test('an appliance that was unmounted since strata-fs was asked for it is cloned as any other', async () => {
+  await appliance('k', { one: '1' });
+  await w.fleet.mount({ name: 'k', dir: join(w.dir, 'k') });
+  await w.fleet.clone({ source: 'k', name: 'l' }, noProgress);
+  writeFileSync(at('appliances/k/private/two'), '2');
+  w.plane.mounts = [];
+  const { layers } = await w.fleet.clone({ source: 'k', name: 'm', mode: 'lazy' }, noProgress);
+  assert.equal(layers, 2);
+  assert.deepEqual(await paths('m'), ['added /one', 'added /two']);
+  assert.deepEqual(await paths('k'), ['added /one', 'added /two']);
+  await isClean();
+  await w.fleet.delete(['k', 'l', 'm']);
+});
+
 test('layers of its own go along', async () => {
   await w.fleet.create({ name: 'g', template: 't', layers: ['other'] }, noProgress);
   await w.fleet.clone({ source: 'g', name: 'h' }, noProgress);

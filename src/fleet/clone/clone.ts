@@ -2,7 +2,7 @@
  * Clones, in two halves: the private layer of the source is frozen (freeze-source.ts), at one instant, where strata-fs serves it in one turn between the requests;
  * then the clone appears, by one journal record, over the same frozen layers. The cost does not depend on what the layer holds.
  */
-import { mkdirSync, symlinkSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { checkObjectName, StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
@@ -30,28 +30,30 @@ import { endOf } from '../family/ttl.ts';
 import { baseOf, baseTexts } from '../import/base.ts';
 import { refuseLingering } from '../mounts/mount-list.ts';
 import { clonePolicy, type Stricter } from '../policy/apply.ts';
-import { policyStep } from '../policy/record.ts';
+import { POLICY_FILE, policyText } from '../policy/record.ts';
 import { quotaTexts } from '../quota/quotas.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
-import { readJsonIfThere, readTextIfThere, removeTree } from '../state/files.ts';
-import type { JournalStep } from '../state/journal.ts';
+import { readJsonIfThere, readTextIfThere, removeTree, writeNewFile } from '../state/files.ts';
+import type { JournalStep, PreparedCommit } from '../state/journal.ts';
 import { COMMIT } from '../state/locks.ts';
 import { inState } from '../state/paths.ts';
 import { applianceDefinition, vlfsSpec } from '../templates/follow.ts';
 import type { Definition } from '../templates/generations.ts';
 import { elapsed } from '../templates/templates.ts';
-import { type Frozen, freezeUnsettled, settleFreeze } from './freeze-source.ts';
+import { type Frozen, freezeUnsettled, NotServed, settleFreeze } from './freeze-source.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { copyOwnGeneration } from './own-layers.ts';
+import { servedBy, wasServed } from './served.ts';
 
 type Cloned = Awaited<ReturnType<Fleet['clone']>>;
 
 /** What is prepared for a clone before anything changes. */
 interface Staged {
+  /** The appliance's directory, beside its place. */
   dir: string;
   target: CatalogRow;
   definition: Definition | null;
-  steps: JournalStep[];
+  record: PreparedCommit;
 }
 
 /**
@@ -81,36 +83,34 @@ async function makeClone(
   const locked = [...new Set([source, name, ...grafted])].map(applianceLock);
   const sync = await context.locks.with(locked, async () => {
     // Under the lock: a mount that is just being made must be seen, or its private layer would be exchanged below it. Answered while the policy is looked at.
-    const asked = servedBy(context, source);
+    const asked = wasServed(context, source) ? context.runningDataPlane() : servedBy(context, source);
     asked.catch(() => {});
     const row = applianceRow(context, source);
     if (snapshot !== null) snapshotOf(row, snapshot);
     refuseExisting(context, [name], null);
     refuseSealed(context, row.name);
     const policy = await policyFor(context, row, options);
-    try {
-      const plane = await asked;
+    const attempt = async (plane: DataPlane | null): Promise<() => Promise<void>> => {
       if (plane === null && snapshot === null) {
         await refuseLingering(context, [source]);
         finishPrivate(vlfsSpec(context, row));
         // Copies of a few blocks over a layer's file are read slowly once they are frozen. Slow, so it holds no commit.
         await completePrivate(applianceDirs(context.paths, row.name).privateDir);
       }
-      return await context.locks.with([COMMIT], () =>
+      return context.locks.with([COMMIT], () =>
         cloneNow(context, { source: row.name, name, policy, options, plane, started, done }),
       );
+    };
+    try {
+      return await attempt(await asked);
+    } catch (error) {
+      if (!(error instanceof NotServed)) throw error;
+      return await attempt(await servedBy(context, source));
     } finally {
       policy.discard();
     }
   });
   await sync();
-}
-
-/** The data plane, when it serves the appliance; else null. */
-export async function servedBy(context: FleetContext, name: string): Promise<DataPlane | null> {
-  const plane = await context.runningDataPlane();
-  if (plane === null) return null;
-  return (await plane.find({ id: name })).mounts.length > 0 ? plane : null;
 }
 
 /** The clone's policy, with what its substitutes and grafts will show, before anybody has to wait for it. */
@@ -143,7 +143,9 @@ async function cloneNow(
   let sync = async (): Promise<void> => {};
   let staged: Staged | null = null;
   const discard = (): void => {
-    if (staged !== null) removeTree(staged.dir);
+    if (staged === null) return;
+    staged.record.discard();
+    removeTree(staged.dir);
     staged = null;
   };
   const stageOf = async (source: CatalogRow): Promise<Staged> => {
@@ -188,10 +190,10 @@ async function stage(
   const { row, name, policy } = o;
   const { paths } = context;
   const dir = join(paths.appliances, `.tmp-${operationId()}`);
-  mkdirSync(dir, { mode: 0o700 });
+  mkdirSync(dir, { mode: 0o755 });
   try {
     const [mac] = allocateMacs(1, (one) => context.catalog.nameOfMac(one) !== null) as [string];
-    const definition = row.own ? await copyOwnGeneration(context, row, name, join(dir, 'appliance')) : null;
+    const definition = row.own ? await copyOwnGeneration(context, row, name, dir) : null;
     const expires = endOf(o.options.ttlSeconds);
     const { privateDir } = applianceDirs(paths, row.name);
     const { state, texts } = stageAppliance(context, row, { name, mac, expires, dir });
@@ -199,19 +201,20 @@ async function stage(
     const usage = readUsage(privateDir);
     const stale = usage === null ? null : { ...usage, state: 'stale' as const };
     texts.push(...quotaTexts(o.options, readLimits(privateDir), stale));
-    const from = inState(paths, dir);
+    texts.push([POLICY_FILE, policyText(policy.record)]);
+    for (const [file, text] of texts) writeNewFile(join(dir, file), text, false);
     const to = join('appliances', name);
+    const writes = texts.map(([file, text]): JournalStep => ({ do: 'write', path: join(to, file), text }));
     const steps: JournalStep[] = [
-      { do: 'rename', from: join(from, 'appliance'), to },
-      { do: 'rename', from: join(from, 'machine'), to: join('machines', mac) },
+      { do: 'rename', from: inState(paths, dir), to },
+      { do: 'link', path: join('machines', mac), target: join('..', to) },
       ...policy.steps,
-      ...texts.map(([file, text]): JournalStep => ({ do: 'write', path: join(to, file), text })),
-      policyStep(to, policy.record),
-      { do: 'remove', path: from },
+      ...writes,
     ];
     const family = familyOf(state)!;
     const target = { ...row, name, mac, family, generation: definition?.record.generation ?? null };
-    return { dir, target, definition, steps };
+    const record = context.journal.prepareFirst('clone', steps, new Set(writes));
+    return { dir, target, definition, record };
   } catch (error) {
     removeTree(dir);
     throw error;
@@ -230,23 +233,19 @@ function stateOf(context: FleetContext, row: CatalogRow): ApplianceState {
 function takeRoot(context: FleetContext, source: CatalogRow, id: FrozenId | null, { dir }: Staged): void {
   const { privateDir } = applianceDirs(context.paths, source.name);
   const root = id === null ? privateDir : join(frozenDir(context.paths, id), 'private');
-  copyRootAttributes(root, join(dir, 'appliance', 'private'));
+  copyRootAttributes(root, join(dir, 'private'));
 }
 
-/** The clone's directory and its link of a machine. Gives the files that are to be written into it. */
+/** The clone's directory. Gives the files that are to be in it. */
 function stageAppliance(
   context: FleetContext,
   row: CatalogRow,
   o: { name: string; mac: string; expires: string | null; dir: string },
 ): { state: ApplianceState; texts: [string, string][] } {
   const { dir: source, privateDir } = applianceDirs(context.paths, row.name);
-  const at = join(o.dir, 'appliance');
   const texts: [string, string][] = [];
-  if (!row.own) {
-    mkdirSync(at, { mode: 0o755 });
-    texts.push(['ldf', readTextIfThere(join(source, 'ldf')) ?? '']);
-  }
-  mkdirSync(join(at, 'private'), { mode: 0o755 });
+  if (!row.own) texts.push(['ldf', readTextIfThere(join(source, 'ldf')) ?? '']);
+  mkdirSync(join(o.dir, 'private'), { mode: 0o755 });
   const { snapshots: _, expires: __, frozen: ___, ...kept } = stateOf(context, row);
   const state: ApplianceState = {
     ...kept,
@@ -264,15 +263,14 @@ function stageAppliance(
   // What is judged at open in the source is so in the clone.
   const onOpen = readTextIfThere(onOpenFile(privateDir));
   if (onOpen !== null) texts.push([basename(onOpenFile(privateDir)), onOpen]);
-  symlinkSync(`../appliances/${o.name}`, join(o.dir, 'machine'));
   return { state, texts };
 }
 
 /** The clone is there, whatever is killed. The journal is to be settled. */
 async function commit(context: FleetContext, staged: Staged): Promise<void> {
   context.onStep('clone-staged');
-  await context.journal.commitFirst('clone', staged.steps);
+  await staged.record.commit();
   if (staged.definition !== null) context.ownDefinitions.set(staged.target.name, staged.definition);
-  context.catalog.put([staged.target]);
+  context.catalog.putLater([staged.target]);
   context.onStep('catalog');
 }

@@ -5,21 +5,41 @@
 import { lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as sent } from 'node:timers/promises';
-import { StrataError } from '../../base/index.ts';
+import { nameFromText, StrataError } from '../../base/index.ts';
 import type { DataPlane } from '../../fuse/contract.ts';
+import {
+  AT_FDCWD,
+  close,
+  type DirectoryEntry,
+  E,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  openat,
+  readSomeEntries,
+} from '../../sys/index.ts';
 import { copyRootAttributes, freezeOffline, NEW_ROOT, rootFactsOf } from '../../vlfs/index.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { applianceDirs } from '../appliances/private-files.ts';
 import { type FleetContext, operationId } from '../context.ts';
-import { ownFrozenSteps } from '../policy/record.ts';
-import { keepOrder, namesIn } from '../state/files.ts';
-import { applianceStack, vlfsSpec } from '../templates/follow.ts';
+import { policyRecord, policyStep, withOwnFrozen } from '../policy/record.ts';
+import { keepOrder } from '../state/files.ts';
+import { nextStack, vlfsSpec } from '../templates/follow.ts';
 import { finishFrozen } from './finish-frozen.ts';
 import { type FrozenId, frozenDir } from './frozen.ts';
 import { frozenListStep, setFrozenList } from './frozen-list.ts';
 
 /** Freezes that may turn out to be of no one instant. Each leaves a layer that shows nothing. */
 const TRIES = 4;
+/** For the first names of a directory, of which there may be very many. */
+const LOOK_BYTES = 1024;
+
+/** strata-fs does not serve the appliance: nothing was changed. */
+export class NotServed extends StrataError {
+  constructor({ message }: StrataError) {
+    super('NOT_FOUND', message);
+  }
+}
 
 export interface Frozen {
   /** The source as it is then. */
@@ -51,10 +71,13 @@ export async function settleFreeze(
   plane: DataPlane | null,
 ): Promise<() => Promise<void>> {
   let failure: unknown = null;
-  if (plane !== null)
+  if (plane === null) await sent();
+  else
     await finishFrozen(context, name, plane).catch((error: unknown) => {
       failure = error;
     });
+  // While the record is there the catalog is made again after a kill.
+  context.catalog.write();
   const sync = await context.journal.settle();
   if (failure !== null) throw failure;
   return sync;
@@ -89,8 +112,8 @@ async function freezeOnce(
 ): Promise<Frozen & { isExact: boolean }> {
   const { paths } = context;
   const { privateDir, whiteoutsDir } = applianceDirs(paths, row.name);
-  const isEmpty = [privateDir, whiteoutsDir].every((one) => namesIn(one).length === 0);
-  if (isEmpty && hasRootOfNewest(context, row)) return { source: row, id: null, isExact: true };
+  if ([privateDir, whiteoutsDir].every(holdsNothing) && hasRootOfNewest(context, row))
+    return { source: row, id: null, isExact: true };
   const id = operationId();
   const dir = frozenDir(paths, id);
   mkdirSync(dir, { mode: 0o700 });
@@ -98,17 +121,22 @@ async function freezeOnce(
   copyRootAttributes(privateDir, join(dir, 'private'));
   const frozen = [id, ...row.frozen];
   const source = { ...row, frozen };
+  const policy = withOwnFrozen(policyRecord(paths, row.name), id);
+  const change = { id: row.name, stack: nextStack(context, source, policy), dir };
+  // It has that ready when the layer is listed.
+  await plane?.prepareFreeze(change);
   context.onStep('freeze-staged');
   // The policy first: a layer that it names and that is not there yet changes nothing.
-  const steps = [...ownFrozenSteps(paths, row.name, id), frozenListStep(context, row, frozen)];
+  const steps = [frozenListStep(context, row, frozen)];
+  if (policy !== null) steps.unshift(policyStep(join('appliances', row.name), policy));
   await context.journal.commitFirst('freeze', steps);
-  context.catalog.put([source]);
+  context.catalog.putLater([source]);
   keepOrder(paths.frozen);
   let isExact = true;
   try {
     if (plane === null) freezeOffline(vlfsSpec(context, source), dir);
     else {
-      const freezing = plane.freeze({ id: row.name, stack: applianceStack(context, source), dir });
+      const freezing = plane.freeze(change);
       freezing.catch(() => {});
       // It is sent first.
       await sent();
@@ -117,13 +145,25 @@ async function freezeOnce(
       if (done[0].status === 'rejected') throw done[0].reason;
     }
   } catch (error) {
+    const gone = plane !== null && error instanceof StrataError && error.code === 'NOT_FOUND' ? error : null;
     // What is not empty may be the source's.
-    const isEmpty = ['private', 'whiteouts'].every((part) => namesIn(join(dir, part)).length === 0);
-    if (isEmpty) await setFrozenList(context, source, row.frozen, { plane });
-    throw error;
+    if (['private', 'whiteouts'].every((part) => holdsNothing(join(dir, part))))
+      await setFrozenList(context, source, row.frozen, { plane: gone === null ? plane : null });
+    throw gone === null ? error : new NotServed(gone);
   }
   context.onStep('frozen');
   return { source, id, isExact };
+}
+
+/** Whether a directory is empty, or not there. */
+function holdsNothing(dir: string): boolean {
+  const fd = openat(AT_FDCWD, nameFromText(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd === -E.NOENT;
+  const entries: DirectoryEntry[] = [];
+  let more = 1;
+  while (more > 0 && entries.length === 0) more = readSomeEntries(fd, entries, LOOK_BYTES);
+  close(fd);
+  return more === 0;
 }
 
 /** Whether the root of an appliance is what its newest frozen layer says; without one, that of a new appliance. */

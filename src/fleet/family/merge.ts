@@ -22,9 +22,9 @@ import {
 import { applianceLock, applianceRow } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { applianceDirs } from '../appliances/private-files.ts';
-import { servedBy } from '../clone/clone.ts';
 import { freezeSource } from '../clone/freeze-source.ts';
 import { type FrozenId, frozenDir } from '../clone/frozen.ts';
+import { servedBy } from '../clone/served.ts';
 import { discardStaged, dropUnusedFrozen } from '../clone/trash.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { Fleet } from '../contract.ts';

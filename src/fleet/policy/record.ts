@@ -24,8 +24,11 @@ export interface PolicyRecord {
 
 export const EMPTY_POLICY: PolicyRecord = { format: 1, rules: [], layers: [], own: [] };
 
+/** In the directory of an appliance. */
+export const POLICY_FILE = 'policy.json';
+
 function fileOf(paths: FleetPaths, name: string): string {
-  return join(paths.appliances, name, 'policy.json');
+  return join(paths.appliances, name, POLICY_FILE);
 }
 
 /** The appliance's policy, or null when it has none. Throws BAD_FORMAT: an appliance whose policy cannot be read must not be shown without. */
@@ -42,7 +45,7 @@ export function policyRecord(paths: FleetPaths, name: string): PolicyRecord | nu
 
 /** The journal's step that gives an appliance this policy. `dir`: where the appliance's directory is then, in the state root. */
 export function policyStep(dir: string, record: PolicyRecord): JournalStep {
-  return { do: 'write', path: join(dir, 'policy.json'), text: policyText(record) };
+  return { do: 'write', path: join(dir, POLICY_FILE), text: policyText(record) };
 }
 
 /** What policy.json holds. */
@@ -52,15 +55,23 @@ export function policyText(record: PolicyRecord): string {
 
 /** The step by which a frozen layer that was the appliance's private one stays its own; none for an appliance without a policy. */
 export function ownFrozenSteps(paths: FleetPaths, name: string, frozen: string): JournalStep[] {
-  const record = policyRecord(paths, name);
-  if (record === null) return [];
-  return [policyStep(join('appliances', name), { ...record, own: [frozen, ...record.own] })];
+  const record = withOwnFrozen(policyRecord(paths, name), frozen);
+  return record === null ? [] : [policyStep(join('appliances', name), record)];
 }
 
-/** The appliance's stack with its base and its policy. */
-export function policedStack(paths: FleetPaths, name: string, above: StackSpec): StackSpec {
+/** The policy when a frozen layer that was the appliance's private one stays its own. */
+export function withOwnFrozen(record: PolicyRecord | null, frozen: string): PolicyRecord | null {
+  return record === null ? null : { ...record, own: [frozen, ...record.own] };
+}
+
+/** The appliance's stack with its base and its policy (`record`: another one than the present). */
+export function policedStack(
+  paths: FleetPaths,
+  name: string,
+  above: StackSpec,
+  record: PolicyRecord | null = policyRecord(paths, name),
+): StackSpec {
   const stack = withBase(paths, name, above);
-  const record = policyRecord(paths, name);
   return record === null ? stack : withPolicy(paths, stack, record);
 }
 

@@ -13,14 +13,15 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeSync,
 } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { asStrataError, StrataError } from '../../base/index.ts';
-import { AT_FDCWD, cleanPagesAside, keepsOrder, syncfs } from '../../sys/index.ts';
+import { asStrataError, nameFromText, StrataError } from '../../base/index.ts';
+import { AT_FDCWD, cleanPagesAside, errnoName, keepsOrder, replaceName, syncfs } from '../../sys/index.ts';
 import { latin1, removeEntry } from '../merge-layers/untrusted-tree.ts';
 
 /** Makes the entries of a directory durable. */
@@ -112,10 +113,11 @@ export function replaceFile(
   { sync = true, syncParent = true }: { sync?: boolean; syncParent?: boolean } = {},
 ): void {
   const temporary = join(dirname(path), `.tmp-${basename(path)}-${process.pid}`);
-  rmSync(temporary, { force: true });
+  if (isThere(temporary)) rmSync(temporary);
   try {
     writeNewFile(temporary, content, sync);
-    renameSync(temporary, path);
+    if (sync) renameSync(temporary, path);
+    else putInPlace(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
     throw asStrataError(error);
@@ -123,8 +125,17 @@ export function replaceFile(
   if (syncParent) syncDirectory(dirname(path));
 }
 
+function putInPlace(temporary: string, path: string): void {
+  const put = replaceName(nameFromText(temporary), nameFromText(path));
+  if (put < 0) throw new StrataError('IO', `cannot write ${path}: ${errnoName(put)}`);
+}
+
 /** Points a symbolic link at `target` in one step, whatever stood at `path` before (but a directory). */
 export function replaceLink(path: string, target: string): void {
+  if (!isThere(path)) {
+    symlinkSync(target, path);
+    return;
+  }
   const temporary = join(dirname(path), `.tmp-${basename(path)}-${process.pid}`);
   rmSync(temporary, { force: true });
   symlinkSync(target, temporary);
@@ -134,6 +145,8 @@ export function replaceLink(path: string, target: string): void {
 /** The text of a file, or null when there is none. */
 export function readTextIfThere(path: string): string | null {
   try {
+    // An error costs more than the look.
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) return null;
     return readFileSync(path, 'utf8');
   } catch (error) {
     if (isMissing(error)) return null;
@@ -163,8 +176,7 @@ export function isMissing(error: unknown): boolean {
 /** Whether something (also a dangling link) stands at `path`. */
 export function isThere(path: string): boolean {
   try {
-    lstatSync(path);
-    return true;
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch (error) {
     if (isMissing(error)) return false;
     throw error;

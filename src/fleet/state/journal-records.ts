@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import { namesIn, readTextIfThere, removeTree, replaceFile } from './files.ts';
 import type { JournalRecord } from './journal.ts';
-import { readNote, removeNote, writeNote } from './note.ts';
+import { dropStagedNote, putNote, readNote, removeNote, stageNote } from './note.ts';
 
 /** How names of records end. */
 export const FILE = '.json';
@@ -31,10 +31,18 @@ export function readRecord(path: string): JournalRecord | null {
   }
 }
 
-/** Writes a record as its name says. */
-export function writeRecord(path: string, record: JournalRecord): void {
-  if (path.endsWith(NOTE)) writeNote(path, JSON.stringify(record));
-  else replaceFile(path, JSON.stringify(record));
+/** A record of which all is there but its name. */
+export interface StagedRecord {
+  put(): void;
+  drop(): void;
+}
+
+/** Makes a record ready to be written, as its name says. */
+export function stageRecord(path: string, record: JournalRecord): StagedRecord {
+  const text = JSON.stringify(record);
+  if (!path.endsWith(NOTE)) return { put: () => replaceFile(path, text), drop: () => {} };
+  stageNote(path, text);
+  return { put: () => putNote(path), drop: () => dropStagedNote(path) };
 }
 
 export function removeRecord(path: string): void {

@@ -13,13 +13,13 @@ import { StrataError } from '../../base/index.ts';
 import { keepsOrder } from '../../sys/index.ts';
 import {
   isThere,
-  keepOrder,
   makeDirectory,
   removeTree,
   replaceFile,
   replaceLink,
   syncAside,
   syncDirectory,
+  syncFileSystem,
   writeOutAside,
 } from './files.ts';
 import {
@@ -29,7 +29,8 @@ import {
   recordNames,
   removeParts,
   removeRecord,
-  writeRecord,
+  type StagedRecord,
+  stageRecord,
 } from './journal-records.ts';
 
 /** Steps between two turns of the event loop. */
@@ -75,6 +76,11 @@ export interface Journal {
    * after the command was acknowledged.
    */
   commitFirst(op: string, steps: JournalStep[]): Promise<void>;
+  /**
+   * The same in two parts: all is made ready that can be. `there`: steps that write what is there already when the steps before them are done, and that are done again
+   * only when this process is killed, or a power cut takes what was not written out.
+   */
+  prepareFirst(op: string, steps: JournalStep[], there?: ReadonlySet<JournalStep>): PreparedCommit;
   /** Writes out what commitFirst did since the last call, aside, and finishes it. Gives what waits until all is on the disk, for which no lock is needed. */
   settle(): Promise<() => Promise<void>>;
   /** The command is complete, follow-ups included. */
@@ -83,11 +89,27 @@ export interface Journal {
   recover(): Promise<{ id: string; record: JournalRecord }[]>;
 }
 
+/** Either of the two is called, once. */
+export interface PreparedCommit {
+  commit(): Promise<void>;
+  discard(): void;
+}
+
 /** What steps changed: directories, and files that they wrote. */
 interface Touched {
   parents: Set<string>;
   files: Set<string>;
 }
+
+interface Ready {
+  id: string;
+  staged: StagedRecord;
+  /** Everything is to be on the disk. */
+  synced: boolean;
+  there?: ReadonlySet<JournalStep> | undefined;
+}
+
+const NONE: ReadonlySet<JournalStep> = new Set();
 
 /** `onStep` is called at every boundary between two changes on disk (crash tests kill there). */
 export function openJournal(root: string, onStep: (name: string) => void = () => {}): Journal {
@@ -135,10 +157,15 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     } else removeTree(path);
   }
 
-  async function applyAll(record: JournalRecord, synced = true): Promise<Touched> {
+  async function applyAll(
+    record: JournalRecord,
+    synced = true,
+    there: ReadonlySet<JournalStep> = NONE,
+  ): Promise<Touched> {
     const touched: Touched = { parents: new Set(), files: new Set() };
     for (const [at, step] of record.steps.entries()) {
-      apply(step, touched, synced);
+      if (step.do === 'write' && there.has(step)) touched.files.add(inRoot(step.path));
+      else apply(step, touched, synced);
       if (at % BREATH === BREATH - 1) await breathe();
       onStep(step.do);
     }
@@ -157,23 +184,27 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
     return `${lastMs.toString(36).padStart(9, '0')}-${randomBytes(4).toString('hex')}`;
   }
 
+  function refuseStuck(): void {
+    if (stuck === null) return;
+    throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
+      hint: 'free some space, then: strata daemon restart',
+    });
+  }
+
   /** Writes the record and does its steps. Gives what is not on the disk yet. */
-  async function carryOut(
-    record: JournalRecord,
-    { synced, kind }: { synced: boolean; kind: string },
-  ): Promise<{ id: string; left: Touched }> {
+  async function carryOut(record: JournalRecord, { id, staged, synced, there }: Ready): Promise<Touched> {
     const { op } = record;
-    const id = `${newId()}${kind}`;
-    if (stuck !== null) {
-      throw new StrataError('IO', `an earlier command (${stuck}) could not be completed on disk`, {
-        hint: 'free some space, then: strata daemon restart',
-      });
-    }
     onStep('before-record');
-    writeRecord(join(dir, id), record);
+    try {
+      refuseStuck();
+      staged.put();
+    } catch (error) {
+      staged.drop();
+      throw error;
+    }
     onStep('record');
     try {
-      return { id, left: await applyAll(record, synced) };
+      return await applyAll(record, synced, there);
     } catch (error) {
       stuck = `${op}, journal/${id}`;
       throw error;
@@ -187,15 +218,25 @@ export function openJournal(root: string, onStep: (name: string) => void = () =>
   const journal: Journal = {
     async commit(op, steps, followUps = []) {
       await journal.settle();
-      const how = { synced: true, kind: FILE };
-      return (await carryOut({ format: 1, op, steps, followUps }, how)).id;
+      const record: JournalRecord = { format: 1, op, steps, followUps };
+      const id = `${newId()}${FILE}`;
+      await carryOut(record, { id, staged: stageRecord(join(dir, id), record), synced: true });
+      return id;
     },
-    async commitFirst(op, steps) {
-      // What is staged for the steps.
-      keepOrder(root);
-      const how = { synced: false, kind: isOrdered ? NOTE : FILE };
-      const { id, left } = await carryOut({ format: 1, op, steps, followUps: [] }, how);
-      unsettled.set(id, left);
+    commitFirst: (op, steps) => journal.prepareFirst(op, steps).commit(),
+    prepareFirst(op, steps, there) {
+      const record: JournalRecord = { format: 1, op, steps, followUps: [] };
+      const id = `${newId()}${isOrdered ? NOTE : FILE}`;
+      const staged = stageRecord(join(dir, id), record);
+      onStep('record-staged');
+      return {
+        async commit() {
+          // What is staged for the steps.
+          if (!isOrdered) syncFileSystem(root);
+          unsettled.set(id, await carryOut(record, { id, staged, synced: false, there }));
+        },
+        discard: () => staged.drop(),
+      };
     },
     async settle() {
       if (unsettled.size === 0) return async () => {};

@@ -18,7 +18,7 @@ import { frozenDir, withFrozen } from '../clone/frozen.ts';
 import { type FleetContext, templateState } from '../context.ts';
 import { silentAppliances } from '../mounts/silent-disks.ts';
 import { denialsFile } from '../policy/denials.ts';
-import { policedStack } from '../policy/record.ts';
+import { type PolicyRecord, policedStack } from '../policy/record.ts';
 import { sealedMounts } from '../sealed/door.ts';
 import { hasSealedRecord } from '../sealed/records.ts';
 import { settleSealed } from '../sealed/settle.ts';
@@ -33,6 +33,13 @@ export function applianceDefinition(context: FleetContext, row: CatalogRow): Def
 
 export function applianceStack(context: FleetContext, row: CatalogRow): StackSpec {
   return stackOfAppliance(context, row.name, applianceDefinition(context, row).record);
+}
+
+/** The stack of an appliance that is to have other frozen layers, as `row` says, and another policy. */
+export function nextStack(context: FleetContext, row: CatalogRow, policy: PolicyRecord | null): StackSpec {
+  const { paths, repositories } = context;
+  const layers = stackOf(paths, repositories, applianceDefinition(context, row).record);
+  return policedStack(paths, row.name, withFrozen(paths, layers, row.frozen), policy);
 }
 
 /** What an appliance shows of a generation: its policy is part of it. */

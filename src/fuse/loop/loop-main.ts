@@ -298,7 +298,6 @@ function execute(seq: number, command: LoopCommand): void {
     case 'stack':
       if (command.forget) stacks.clear();
       stacks.set(command.name, command.stack);
-      answer(undefined, null);
       break;
     case 'open':
       openBetween(command.id, { ...command.spec, stack: stackNamed(command.stack) }, (failure) =>

@@ -1,4 +1,4 @@
-/** Messages between the main thread of strata-fs and its serving threads. Every command has one answer with the same seq. */
+/** Messages between the main thread of strata-fs and its serving threads. Every command but `stack` has one answer with the same seq. */
 import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../../base/index.ts';
 import type { FreshPrivate, PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';

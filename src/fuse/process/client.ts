@@ -30,6 +30,7 @@ import {
   packRelayer,
   type WireExchange,
   type WireFreeze,
+  type WirePrepareFreeze,
   type WireReply,
 } from './wire.ts';
 
@@ -128,10 +129,13 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
         packRelayer(changes),
         changes.map(({ stack }) => stack),
       ),
-    freeze: ({ id, stack, dir }) => {
-      // No strata-fs knows a stack with a new layer; it gets what is sent in this order.
-      call<void>('stack', stack).catch(() => {});
-      return freezeWithWriters({
+    // No strata-fs knows a stack with a new layer.
+    prepareFreeze: async ({ id, stack }) => {
+      const params: WirePrepareFreeze = { id, stack };
+      call<void>('prepareFreeze', params).catch(() => {});
+    },
+    freeze: ({ id, stack, dir }) =>
+      freezeWithWriters({
         id,
         async mountpoint() {
           const { mounts } = await call<FoundMounts>('find', { id });
@@ -143,8 +147,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
           const params: WireFreeze = { id, stack: stack.key, dir, barrier };
           return callWithStacks<FreezeOutcome>('freeze', params, [stack]);
         },
-      });
-    },
+      }),
     follow: (id) => call<void>('follow', { id }),
     revert: (id, paths) => call<string[]>('revert', { id, paths }),
     reset: (id, keep) => call<void>('reset', { id, keep }),

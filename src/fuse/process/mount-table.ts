@@ -43,6 +43,8 @@ export interface MountTable {
   relayer(changes: { id: string; stack: StackSpec; privateFiles?: PrivateFile[] }[]): Promise<void>;
   /** Holds the writers of nodes once they are synced, for the freeze that comes next. Returns a mountpoint of the VLFS. */
   hold(id: string, nodes: number[]): Promise<string | null>;
+  /** The stack of the freeze that comes next is recorded, and the thread has it. Nothing when the VLFS has no mountpoint. */
+  prepareFreeze(change: { id: string; stack: StackSpec }): void;
   freeze(
     change: { id: string; stack: StackSpec; dir: string },
     barrier: WriteBarrier | null,
@@ -79,6 +81,8 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
   const queues = new Map<string, Promise<unknown>>();
   const lastStatus = new WeakMap<ServingThread, ServedStatus[]>();
   const holds = new Map<string, NodeJS.Timeout>();
+  /** By VLFS, the stack that is recorded for its next freeze. */
+  const prepared = new Map<string, { key: string; undo: (failed: ReadonlySet<string>) => void }>();
 
   /** Whoever held writers may not come to let them go. */
   function letGoLater(id: string): void {
@@ -109,8 +113,15 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
 
   function served(id: string): Served {
     const found = table.get(id);
-    if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
+    if (found === undefined) throw notMounted(id);
     return found;
+  }
+
+  const mountpointsOf = (id: string): string[] => (table.get(id)?.mountpoints ?? []).map(({ path }) => path);
+
+  function prepareFreeze(id: string, stack: StackSpec): void {
+    prepared.set(id, { key: stack.key, undo: records.restack(new Map([[id, stack]]), mountpointsOf(id)) });
+    served(id).thread.give(stack);
   }
 
   /** What a thread counts; as it was before, when the thread waits for a disk. */
@@ -259,14 +270,19 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         letGoLater(id);
         return mountpoints[0]?.path ?? null;
       }),
+    prepareFreeze({ id, stack }) {
+      records.stacks.put(stack);
+      // What changes the records now comes before the freeze.
+      if (!queues.has(id) && mountpointsOf(id).length > 0) prepareFreeze(id, stack);
+    },
     freeze: ({ id, stack, dir }, barrier) =>
       inTurn(id, async () => {
         clearTimeout(holds.get(id));
-        const { thread, mountpoints } = served(id);
-        const undo = records.restack(
-          new Map([[id, stack]]),
-          mountpoints.map(({ path }) => path),
-        );
+        if (mountpointsOf(id).length === 0) throw notMounted(id);
+        const { thread } = served(id);
+        if (prepared.get(id)?.key !== stack.key) prepareFreeze(id, stack);
+        const { undo } = prepared.get(id)!;
+        prepared.delete(id);
         let outcome: FreezeOutcome;
         try {
           const name = thread.give(stack);
@@ -336,6 +352,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       if (found === undefined) return;
       threads.leave(found.thread);
       table.delete(id);
+      prepared.delete(id);
       // A connection that was aborted leaves dead mounts; one that was unmounted by hand leaves none.
       const left = new Set(found.mountpoints.length > 0 ? strataMountpoints() : []);
       for (const { path } of found.mountpoints) {
@@ -401,6 +418,10 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
       return left;
     },
   };
+}
+
+function notMounted(id: string): StrataError {
+  return new StrataError('NOT_FOUND', `${id} is not mounted`);
 }
 
 function resolveMountpoint(mountpoint: string): string {

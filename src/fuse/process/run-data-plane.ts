@@ -19,6 +19,7 @@ import {
   type WireExchange,
   type WireFreeze,
   type WireMount,
+  type WirePrepareFreeze,
   type WireRelayer,
   type WireRequest,
 } from './wire.ts';
@@ -137,6 +138,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     follow: (p: { id: string }) => mounts.follow(p.id),
     letGo: (p: { id: string }) => mounts.letGo(p.id),
     hold: (p: { id: string; nodes: number[] }) => mounts.hold(p.id, p.nodes),
+    prepareFreeze: async (p: WirePrepareFreeze) => mounts.prepareFreeze(p),
     freeze: ({ id, stack, dir, barrier }: WireFreeze) =>
       mounts.freeze({ id, stack: records.stacks.ofKey(stack), dir }, barrier),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),

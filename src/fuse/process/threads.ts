@@ -132,7 +132,9 @@ export function startThreads(options: ThreadOptions): Threads {
       const forget = given.size >= MOST_GIVEN;
       if (forget) given.clear();
       given.add(name);
-      void send({ kind: 'stack', name, stack, forget });
+      const message: LoopMessage = { seq: 0, command: { kind: 'stack', name, stack, forget } };
+      commands.port1.postMessage(message);
+      eventfdSignal(commandFd);
       return name;
     }
     return { load: 0, send, give };

@@ -63,6 +63,12 @@ export function packMount({ vlfs, ...rest }: MountRequest): WireMount {
   return { ...rest, vlfs: { ...vlfs, stack: vlfs.stack.key } };
 }
 
+/** The whole stack: it is new. */
+export interface WirePrepareFreeze {
+  id: string;
+  stack: StackSpec;
+}
+
 /** `stack`: by its key. */
 export interface WireFreeze {
   id: string;

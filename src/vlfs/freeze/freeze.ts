@@ -67,7 +67,7 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
   core.freezing = true;
 
   function* prepare(): Steps<void> {
-    next ??= yield* openStackSteps(spec);
+    next ??= yield* openStackSteps(spec, { below: core.stack });
     if (core.readOnly) return;
     yield* nameOpenFiles(core);
     yield* copyAhead(core, ahead);
@@ -166,7 +166,8 @@ function exchange(
     step(core, 'freeze');
     core.ledger?.decide();
     step(core, 'freeze: decided');
-    close(must(openat(AT_FDCWD, nameFromText(markOf(dir)), O_CREAT | O_CLOEXEC, 0o600)));
+    const mark = nameFromText(markOf(dir));
+    if (places.length > 0) close(must(openat(AT_FDCWD, mark, O_CREAT | O_CLOEXEC, 0o600)));
     step(core, 'freeze: marked');
     undo.push(() => forgetFollowers(dir));
     noteFollowers(dir, followers);
@@ -182,7 +183,7 @@ function exchange(
     for (const back of undo.reverse()) back();
     throw error;
   } finally {
-    unlinkat(AT_FDCWD, nameFromText(markOf(dir)));
+    if (places.length > 0) unlinkat(AT_FDCWD, nameFromText(markOf(dir)));
     for (const { fds } of places) for (const fd of fds) close(fd);
   }
   step(core, 'freeze: done');

@@ -62,8 +62,14 @@ export function openStack(spec: StackSpec): Stack {
   return finished(openStackSteps(spec));
 }
 
-/** As openStack, in steps: hundreds of levels take a while. `stamp`: VlfsSpec.unitsStamp. */
-export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
+/**
+ * As openStack, in steps: hundreds of levels take a while. `stamp`: VlfsSpec.unitsStamp. `below`: an open stack; when `spec` has its levels and one more, these are the
+ * same units, whatever became of their files.
+ */
+export function* openStackSteps(
+  spec: StackSpec,
+  { stamp, below }: { stamp?: string | undefined; below?: Stack } = {},
+): Steps<Stack> {
   const known = stacks.get(spec.key);
   if (known !== undefined && sameLevels(known.spec, spec)) {
     if (known.refs++ > 0) return known;
@@ -80,17 +86,24 @@ export function* openStackSteps(spec: StackSpec, stamp?: string): Steps<Stack> {
     );
   }
   const opened: Unit[] = [];
+  const isMore = below !== undefined && sameLevels({ ...spec, levels: spec.levels.slice(1) }, below.spec);
+  const shared = isMore ? below : null;
   let stack: { -readonly [K in keyof Stack]: Stack[K] } | null = null;
   try {
-    for (const level of spec.levels) {
-      opened.push(openUnit(level));
-      yield;
+    for (const [i, level] of spec.levels.entries()) {
+      const known = i === 0 ? undefined : shared?.units[i - 1];
+      if (known !== undefined) known.refs++;
+      opened.push(known ?? openUnit(level));
+      if (known === undefined) yield;
     }
     const levelOfSet = new Map(opened.map((unit, level) => [unit.setDir, level]));
     stack = {
       spec,
       units: opened,
-      blocked: loadBlockedEntries(spec.levels, opened, levelOfSet),
+      blocked:
+        shared !== null && spec.levels[0]?.kind === 'frozen'
+          ? [undefined, ...shared.blocked]
+          : loadBlockedEntries(spec.levels, opened, levelOfSet),
       levelOfSet,
       stamp,
       policy: spec.policy === undefined ? null : createStackPolicy(spec.policy, spec.levels, opened),
