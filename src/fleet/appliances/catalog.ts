@@ -55,6 +55,8 @@ export interface Catalog {
 }
 
 const FORMAT = '4';
+/** Rows in memory. */
+const MOST_RECENT = 256;
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS appliances (
@@ -173,6 +175,7 @@ export function openCatalog(root: string): Catalog {
       db.exec('COMMIT');
     } catch (error) {
       db.exec('ROLLBACK');
+      recent.clear();
       throw error;
     }
   }
@@ -195,9 +198,17 @@ export function openCatalog(root: string): Catalog {
       return ask(...about);
     };
 
+  /** Rows that were asked for last, as they are in the file. */
+  const recent = new Map<string, CatalogRow | null>();
+
   function get(name: string): CatalogRow | null {
+    const known = recent.get(name);
+    if (known !== undefined) return known;
     const raw = sql.get.get(name) as Raw | undefined;
-    return raw === undefined ? null : toRow(raw);
+    if (recent.size >= MOST_RECENT) recent.clear();
+    const row = raw === undefined ? null : toRow(raw);
+    recent.set(name, row);
+    return row;
   }
 
   function setNeeds(name: string, before: CatalogRow | null, now: CatalogRow | null): void {
@@ -219,6 +230,7 @@ export function openCatalog(root: string): Catalog {
     setNeeds(name, get(name), null);
     for (const { layer } of sql.asParent.all(name) as { layer: string }[]) letGo.add(layer);
     sql.remove.run(name);
+    recent.delete(name);
   }
 
   function insert(row: CatalogRow): void {
@@ -236,6 +248,7 @@ export function openCatalog(root: string): Catalog {
       JSON.stringify(family),
       family.expires,
     );
+    recent.delete(name);
   }
 
   return {
@@ -249,6 +262,7 @@ export function openCatalog(root: string): Catalog {
     rebuild: whole((rows, isWhole) =>
       transaction(() => {
         db.exec('DELETE FROM appliances; DELETE FROM needs');
+        recent.clear();
         for (const row of rows) insert(row);
         sql.setWhole.run(isWhole ? '1' : '0');
       }),

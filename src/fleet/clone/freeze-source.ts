@@ -116,15 +116,15 @@ async function freezeOnce(
     return { source: row, id: null, isExact: true };
   const id = operationId();
   const dir = frozenDir(paths, id);
-  mkdirSync(dir, { mode: 0o700 });
-  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { mode: 0o755 });
-  copyRootAttributes(privateDir, join(dir, 'private'));
   const frozen = [id, ...row.frozen];
   const source = { ...row, frozen };
   const policy = withOwnFrozen(policyRecord(paths, row.name), id);
   const change = { id: row.name, stack: nextStack(context, source, policy), dir };
   // It has that ready when the layer is listed.
   await plane?.prepareFreeze(change);
+  mkdirSync(dir, { mode: 0o700 });
+  for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { mode: 0o755 });
+  copyRootAttributes(privateDir, join(dir, 'private'));
   context.onStep('freeze-staged');
   // The policy first: a layer that it names and that is not there yet changes nothing.
   const steps = [frozenListStep(context, row, frozen)];

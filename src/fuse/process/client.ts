@@ -26,6 +26,7 @@ import {
   createLineReader,
   encodeLine,
   errorFromWire,
+  NO_ANSWER,
   packMount,
   packRelayer,
   type WireExchange,
@@ -132,7 +133,7 @@ export async function connectDataPlane(root: string): Promise<OwnedDataPlane | n
     // No strata-fs knows a stack with a new layer.
     prepareFreeze: async ({ id, stack }) => {
       const params: WirePrepareFreeze = { id, stack };
-      call<void>('prepareFreeze', params).catch(() => {});
+      if (!ended) socket.write(encodeLine({ seq: NO_ANSWER, method: 'prepareFreeze', params }));
     },
     freeze: ({ id, stack, dir }) =>
       freezeWithWriters({

@@ -48,6 +48,8 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
   const boot = bootId();
   mkdirSync(paths.mountsDir, { recursive: true, mode: 0o700 });
   const stacks = openStackStore(paths);
+  /** Records that this process wrote: nobody else does while it serves. */
+  const stored = new Map<string, MountRecord>();
   const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${shortDigest(mountpoint)}.json`);
 
   function read(
@@ -56,6 +58,11 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
     const found: { file: string; record: MountRecord }[] = [];
     for (const file of files) {
       if (!file.endsWith('.json')) continue;
+      const known = stored.get(file);
+      if (known !== undefined) {
+        found.push({ file, record: known });
+        continue;
+      }
       try {
         found.push({ file, record: JSON.parse(readFileSync(file, 'utf8')) as MountRecord });
       } catch {
@@ -65,7 +72,16 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
     return found.sort((a, b) => a.record.since - b.record.since);
   }
 
-  const store = (record: MountRecord): void => writeWhole(fileOf(record.mountpoint), JSON.stringify(record));
+  function store(record: MountRecord): void {
+    const file = fileOf(record.mountpoint);
+    writeWhole(file, JSON.stringify(record));
+    stored.set(file, record);
+  }
+
+  function drop(file: string): void {
+    rmSync(file, { force: true });
+    stored.delete(file);
+  }
 
   return {
     put({ id, mountpoint, readOnly, vlfs }) {
@@ -73,7 +89,7 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
       const since = performance.timeOrigin + performance.now();
       store({ boot, since, id, mountpoint, readOnly, vlfs: { ...rest, stack: stacks.put(stack) } });
     },
-    remove: (mountpoint) => rmSync(fileOf(mountpoint), { force: true }),
+    remove: (mountpoint) => drop(fileOf(mountpoint)),
     list() {
       const requests: MountRequest[] = [];
       for (const { record } of read()) {
@@ -100,7 +116,7 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
       const used = new Set<string>(served);
       for (const { file, record } of read()) {
         if (record.boot === boot) used.add(record.vlfs.stack);
-        else rmSync(file, { force: true });
+        else drop(file);
       }
       stacks.retain(used);
     },

@@ -15,6 +15,7 @@ import { startThreads, type ThreadOptions, type Threads } from './threads.ts';
 import {
   createLineReader,
   encodeLine,
+  NO_ANSWER,
   unpackRelayer,
   type WireExchange,
   type WireFreeze,
@@ -152,7 +153,7 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   };
 
   async function answer(socket: Socket, line: string): Promise<void> {
-    let seq = 0;
+    let seq = NO_ANSWER;
     try {
       const request = JSON.parse(line) as WireRequest;
       seq = request.seq;
@@ -160,11 +161,11 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
       if (method === undefined)
         throw new StrataError('UNSUPPORTED', `strata-fs has no method ${request.method}`);
       const result = (await method(request.params as never)) ?? null;
-      socket.write(encodeLine({ seq, result }));
+      if (seq !== NO_ANSWER) socket.write(encodeLine({ seq, result }));
     } catch (thrown) {
       const error = asStrataError(thrown);
       if (error.code === 'INTERNAL') log(`a request failed: ${error.stack}`);
-      socket.write(encodeLine({ seq, error }));
+      if (seq !== NO_ANSWER) socket.write(encodeLine({ seq, error }));
     }
   }
 

@@ -8,6 +8,9 @@ import type { FreshPrivate, PrivateFile, StackSpec, VlfsSpec } from '../../vlfs/
 import type { MountRequest } from '../contract.ts';
 import type { WriteBarrier } from '../loop/freeze-mount.ts';
 
+/** The number of a request that nobody waits for. */
+export const NO_ANSWER = 0;
+
 export interface WireRequest {
   seq: number;
   method: string;
