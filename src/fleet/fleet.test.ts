@@ -1,8 +1,10 @@
 /** Life cycles of templates and appliances over layers made by hand, without any distribution and without real mounts. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  chmodSync,
   closeSync,
+  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -415,6 +417,35 @@ test('a mount hides neither the state root nor a repository', async () => {
     for (const dir of places) await refused('USAGE', own.fleet.mount({ name: 'n', dir }));
     assert.deepEqual(own.plane.requests, []);
     await own.fleet.mount({ name: 'n', dir: join(own.dir, 'there') });
+  } finally {
+    await own.remove();
+  }
+});
+
+test('users of the host reach no program and no directory of a layer, an import or an appliance', async () => {
+  const own = await makeWorld();
+  const reached = (): string => {
+    const nobody = { uid: 65534, gid: 65534, cwd: '/', encoding: 'utf8' } as const;
+    return spawnSync('find', [own.dir, '-name', 'found-*'], nobody).stdout;
+  };
+  try {
+    for (const dir of [own.dir, own.root]) chmodSync(dir, 0o755);
+    const source = join(own.dir, 'rootfs');
+    mkdirSync(source);
+    writeFileSync(join(source, 'found-if-import'), '');
+    assert.notEqual(reached(), '');
+    await own.fleet.repoAdd({ name: 'inside', source: join(own.root, 'repos/inside/units') }, noProgress);
+    await own.build('tool', '1', { 'usr/bin/found-if-layer': 'set-user-id' });
+    rmSync(join(own.dir, 'trees'), { recursive: true });
+    cpSync(join(own.dir, 'units/tool_1'), join(own.root, 'repos/inside/units/tool_1'), { recursive: true });
+    await own.fleet.importDir({ source, name: 'i', how: 'move' }, noProgress);
+    writeFileSync(join(own.root, 'appliances/i/private/found-if-private'), '');
+    assert.equal(reached(), '');
+    // Of a root that an older version made.
+    chmodSync(join(own.root, 'repos'), 0o755);
+    chmodSync(join(own.root, 'repos/inside/units/tool_1'), 0o755);
+    await own.reopen();
+    assert.equal(reached(), '');
   } finally {
     await own.remove();
   }

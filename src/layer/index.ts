@@ -7,6 +7,7 @@ export { syncDirectory, writeFileDurably } from './durable-file.ts';
 export { importDeb } from './import-deb.ts';
 export { type ImportPool, openImportPool, sharedImportPool } from './import-pool.ts';
 export { importTar } from './import-tar.ts';
+export { openPlainFile, readPlainFile } from './plain-file.ts';
 export { removeTree } from './remove-tree.ts';
 export { readSharedLibs, type SharedLib } from './shared-libs.ts';
 export { cleanRepoDir, makeDurable } from './staging.ts';

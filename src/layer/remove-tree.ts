@@ -33,7 +33,7 @@ export async function removeTree(dirfd: number, name: string): Promise<void> {
     const pending: string[] = [''];
     for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
       if (path !== '') directories.push(path);
-      pending.push(...emptyDirectory(root, path));
+      for (const below of emptyDirectory(root, path)) pending.push(below);
       const turn = giveWay();
       if (turn !== undefined) await turn;
     }

@@ -2,11 +2,12 @@
  * The file `shared-libs` of a unit (paper, 5.3): which dependency a program has that was linked against one of the unit's libraries.
  * One line each: LIBRARY SONAME-VERSION DEPENDENCY, as in Debian's shlibs files, e.g. `libz 1 zlib1g (>= 1:1.2.0)`.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DebPackage } from '../formats/contract.ts';
 import { compareVersions } from '../formats/index.ts';
 import type { LayerUnit } from './contract.ts';
+import { readPlainFile } from './plain-file.ts';
 
 export interface SharedLib {
   library: string;
@@ -80,5 +81,5 @@ export function sharedLibsOfPackage(deb: DebPackage): SharedLib[] {
 /** The unit's shared-libs; [] when it has none. */
 export function readSharedLibs(unit: LayerUnit): SharedLib[] {
   const file = join(unit.dir, 'shared-libs');
-  return existsSync(file) ? parseSharedLibs(readFileSync(file, 'utf8')) : [];
+  return existsSync(file) ? parseSharedLibs(readPlainFile(file).toString('utf8')) : [];
 }

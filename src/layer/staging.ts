@@ -1,7 +1,8 @@
 /**
  * How units appear and vanish. A unit is built in REPO/.tmp-ID/ under an flock that dies with its process, made durable, and renamed
  * to NAME_VERSION. With `durable: false` the rename comes first and the file `.unsynced` (holding the boot's id) stays in the unit
- * until makeDurable: after a power loss such a unit counts as absent and cleanRepoDir deletes it.
+ * until makeDurable: after a power loss such a unit counts as absent and cleanRepoDir deletes it. A unit may be entered by its owner only: set-user-id programs of
+ * packages and directories that everybody may write stand in it as they are.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
@@ -11,7 +12,6 @@ import {
   AT_FDCWD,
   close,
   E,
-  fchmod,
   flock,
   fstat,
   fsync,
@@ -27,6 +27,7 @@ import {
   syncfs,
 } from '../sys/index.ts';
 import { checked } from './checked.ts';
+import { readPlainFile } from './plain-file.ts';
 import { removeTree } from './remove-tree.ts';
 
 const LOCK_EX_NB = 2 | 4;
@@ -116,7 +117,6 @@ export async function commitStaging(
   const { repoFd, fd, name, dir } = staging;
   const { durable = true } = options;
   try {
-    checked(fchmod(fd, 0o755), 'chmod', dir);
     if (durable) checked(syncfs(fd), 'syncfs', dir);
     else writeFileSync(join(dir, UNSYNCED), `${currentBoot()}\n`);
   } catch (error) {
@@ -159,7 +159,7 @@ function exchange(staging: Staging, unitName: string): number {
 export function isUnsynced(dir: string): boolean {
   let boot: string;
   try {
-    boot = readFileSync(join(dir, UNSYNCED), 'utf8').trim();
+    boot = readPlainFile(join(dir, UNSYNCED)).toString('utf8').trim();
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
     throw asStrataError(error);

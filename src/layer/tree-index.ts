@@ -3,12 +3,13 @@
  * a value of an entry is checked when it is used, so damaged bytes give a FormatError and never a crash, an endless walk or a
  * read outside. Must not modify the bytes.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import type { Digest, Name } from '../base/index.ts';
 import { FormatError } from '../base/index.ts';
 import { mapFile, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../sys/index.ts';
 import type { EntryNumber, TreeIndex } from './contract.ts';
+import { openPlainFile } from './plain-file.ts';
 import {
   DIGEST_BYTES,
   FORMAT,
@@ -26,7 +27,7 @@ const NO_XATTRS: ReadonlyMap<Name, Uint8Array> = new Map();
 
 /** Opens an index file. Throws FormatError when it is not one (or is cut off), and the system's error when it cannot be read. */
 export function openTreeIndex(file: string): TreeIndex {
-  const fd = openSync(file, 'r');
+  const fd = openPlainFile(file);
   try {
     const size = fstatSync(fd).size;
     if (size > MAP_FROM_BYTES) {

@@ -1,7 +1,7 @@
 /** Units on disk: names, listing, removal, verification, and what kill -9 and power loss may leave. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { StrataError } from '../base/index.ts';
@@ -14,6 +14,8 @@ import {
   makeDurable,
   openImportPool,
   openUnit,
+  openUnitIndex,
+  readSharedLibs,
   removeUnit,
   unitDirName,
   verifyUnit,
@@ -192,6 +194,26 @@ test('a unit that was not durable counts as absent after a reboot, until makeDur
   assert.deepEqual(readdirSync(repoDir), []);
 });
 
+test('pipes and links in a unit are refused; nobody waits for them or reads what they lead to', async () => {
+  const repoDir = join(dir, 'odd');
+  for (const file of ['metadata', 'index', '.unsynced', 'shared-libs']) {
+    for (const make of [`mkfifo`, 'ln -s /etc/passwd', 'ln -s /dev/zero', 'mkdir']) {
+      const unit = await smallUnit(repoDir, 'odd');
+      const at = join(unit.dir, file);
+      rmSync(at, { force: true });
+      sh(`${make} ${at}`, dir);
+      const what = `${make} ${file}`;
+      if (file === 'metadata' || file === '.unsynced')
+        assert.throws(() => openUnit(unit.dir), rejects('BAD_FORMAT'), what);
+      else if (file === 'index') assert.throws(() => openUnitIndex(unit), rejects('BAD_FORMAT'), what);
+      else assert.throws(() => readSharedLibs(unit), rejects('BAD_FORMAT'), what);
+      const isOffered = listUnits(repoDir).length > 0;
+      assert.equal(isOffered, file === 'index' || file === 'shared-libs', what);
+      await removeUnit(unit);
+    }
+  }
+});
+
 test('two imports of one unit at once give one unit', async () => {
   const repoDir = join(dir, 'race');
   const deb = makePackage(dir, { name: 'race', tree: 'mkdir d; head -c 3000000 /dev/zero > d/f' });
@@ -199,7 +221,7 @@ test('two imports of one unit at once give one unit', async () => {
   assert.equal(new Set(units.map((unit) => unit.dir)).size, 1);
   assert.deepEqual(readdirSync(repoDir), ['race_1.0-1']);
   assert.deepEqual(await verifyUnit(units[0]!), []);
-  assert.equal(statSync(units[0]!.dir).mode & 0o777, 0o755);
+  assert.equal(statSync(units[0]!.dir).mode & 0o777, 0o700);
   renameSync(units[0]!.dir, join(repoDir, 'other_1'));
   assert.throws(() => openUnit(join(repoDir, 'other_1')), rejects('BAD_FORMAT'));
 });

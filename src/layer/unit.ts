@@ -3,12 +3,13 @@
  * same name and version; it appears and vanishes by one rename, so a reader never sees half of one. Names that begin with '.' are
  * work in progress (staging.ts). Must not build or change the content of a unit.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { asStrataError, checkObjectName, checkVersion, StrataError } from '../base/index.ts';
 import type { UnitMetadata } from '../formats/contract.ts';
 import { parseUnitMetadata } from '../formats/index.ts';
 import type { LayerUnit, TreeIndex } from './contract.ts';
+import { readPlainFile } from './plain-file.ts';
 import { isUnsynced, removeUnitDir } from './staging.ts';
 import { openTreeIndex } from './tree-index.ts';
 
@@ -27,7 +28,7 @@ export function unitDirName(layer: string, version: string): string {
 export function readMetadata(dir: string): UnitMetadata {
   let bytes: Buffer;
   try {
-    bytes = readFileSync(join(dir, 'metadata'));
+    bytes = readPlainFile(join(dir, 'metadata'));
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw asStrataError(error);

@@ -3,10 +3,10 @@
  * and the index against its own checksum. Reads every byte of the unit; changes nothing.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { asStrataError, FormatError, nameToText, StrataError } from '../base/index.ts';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../sys/index.ts';
 import type { EntryNumber, LayerUnit, TreeIndex, VerifyProblem } from './contract.ts';
+import { readPlainFile } from './plain-file.ts';
 import { treeIndexFromBytes } from './tree-index.ts';
 import type { TreeEntry } from './tree-index-build.ts';
 import { FORMAT, H, HEADER_BYTES } from './tree-index-format.ts';
@@ -22,7 +22,7 @@ export async function verifyUnit(unit: LayerUnit): Promise<VerifyProblem[]> {
     return [{ path: 'metadata', problem: asStrataError(error).message }];
   }
   try {
-    const index = checkedIndex(readFileSync(unitIndexFile(unit)));
+    const index = checkedIndex(readPlainFile(unitIndexFile(unit), Number.MAX_SAFE_INTEGER));
     const entries = await scanTree(unitTreeDir(unit), { overlay: unit.metadata.category === 'config' });
     return compare(index, entries);
   } catch (error) {

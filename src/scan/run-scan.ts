@@ -147,7 +147,7 @@ async function eachOfLevel(run: Run, level: LevelSpec, holder: Holder, tell: () 
     await eachOf(run, holder, walked(run, holder, treeDir), tell);
     return;
   }
-  const flags = sys.O_PATH | sys.O_DIRECTORY | sys.O_CLOEXEC;
+  const flags = sys.O_PATH | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
   const rootFd = sys.openat(sys.AT_FDCWD, nameFromText(treeDir), flags);
   // Removed meanwhile: then nobody shows it.
   if (rootFd < 0) return;

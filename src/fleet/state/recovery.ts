@@ -24,8 +24,8 @@ const LEFTOVER = /^\.(?:tmp|trash)-/;
 export function makeStateRoot(paths: FleetPaths): void {
   const isNew = !isThere(paths.templates);
   for (const dir of [paths.root, paths.machines]) makeDirectory(dir);
-  // What appliances wrote stands there as it is, set-user-id programs and devices too: nobody but root may come near.
-  for (const dir of [paths.templates, paths.appliances, paths.frozen]) {
+  // What packages and appliances brought stands there as it is, set-user-id programs, devices and directories for everybody too: nobody but root may come near.
+  for (const dir of [paths.templates, paths.appliances, paths.frozen, join(paths.root, 'repos')]) {
     makeDirectory(dir, 0o700);
     chmodSync(dir, 0o700);
   }

@@ -3,11 +3,11 @@
  * index is opened once and shared by all stacks that hold the unit. Nothing here is written; a stack that nobody uses any more
  * is kept for a while, because the next command usually asks for it again.
  */
-import { statSync } from 'node:fs';
+import { lstatSync, statSync } from 'node:fs';
 import { LIMITS, nameFromText, StrataError } from '../../base/index.ts';
 import type { TreeIndex } from '../../layer/contract.ts';
 import { indexTreeSync, openTreeIndex } from '../../layer/index.ts';
-import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_PATH, openat } from '../../sys/index.ts';
+import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, openat } from '../../sys/index.ts';
 import type { LevelSpec, StackSpec } from '../contract.ts';
 import { unitInoBase } from '../nodes/inode-numbers.ts';
 import { createStackPolicy, type StackPolicy } from '../policy/stack-policy.ts';
@@ -141,7 +141,8 @@ export function closeIdleStacks(): void {
 export function unitRootFd(unit: Unit): number {
   if (unit.rootFd >= 0) return unit.rootFd;
   if (unit.refs === 0) return -116; // ESTALE: no stack holds the unit any more
-  const fd = openat(AT_FDCWD, nameFromText(unit.treeDir), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  // A link would show what it leads to.
+  const fd = openat(AT_FDCWD, nameFromText(unit.treeDir), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd >= 0) unit.rootFd = fd;
   return fd;
 }
@@ -222,7 +223,7 @@ function openUnit(level: LevelSpec): Unit {
   }
   const overlay = level.kind !== 'software';
   const frozen = level.kind === 'frozen' ? openFrozenIndex(level.treeDir) : null;
-  if (frozen === null && !statSync(level.treeDir, { throwIfNoEntry: false })?.isDirectory()) {
+  if (frozen === null && !lstatSync(level.treeDir, { throwIfNoEntry: false })?.isDirectory()) {
     throw new StrataError('NOT_FOUND', `layer ${level.id} has no tree (${level.treeDir})`, {
       hint: 'the layer was removed; import it again',
     });
