@@ -1,4 +1,6 @@
 /** mount(2), umount2(2) and the new mount API (fsopen, fsconfig, fsmount, move_mount; glibc 2.36). */
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH, RESOLVE_NO_SYMLINKS } from './constants.ts';
+import { close, openat2 } from './files.ts';
 import { cstr, cstr2, libc, orErrno, terminated } from './libc.ts';
 
 export const MS_RDONLY = 1;
@@ -54,7 +56,22 @@ export function fsmount(fd: number, attributes = 0): number {
   return orErrno(c.fsmount(fd, 1 /* FSMOUNT_CLOEXEC */, attributes));
 }
 
-/** Attaches a detached mount (from fsmount) at a path. */
+/**
+ * Calls `work` with a descriptor of a directory to mount on, and a path that leads to it whatever happens to its names meanwhile; else a negative errno. -ELOOP: there is a link in `path`,
+ * which would let whoever can change it choose the place.
+ */
+export function onMountpoint(path: string, work: (fd: number, target: string) => number): number {
+  const fd = openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS);
+  if (fd < 0) return fd;
+  try {
+    return work(fd, `/proc/self/fd/${fd}`);
+  } finally {
+    close(fd);
+  }
+}
+
+/** Attaches a detached mount (from fsmount) at a path without links. */
 export function attachMount(mountFd: number, target: string): number {
-  return orErrno(c.moveMount(mountFd, cstr(''), -100, cstr2(target), 4 /* MOVE_MOUNT_F_EMPTY_PATH */));
+  // MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+  return onMountpoint(target, (fd) => orErrno(c.moveMount(mountFd, cstr(''), fd, cstr2(''), 0x4 | 0x40)));
 }

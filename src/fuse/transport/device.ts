@@ -20,13 +20,16 @@ function failure(what: string, errno: number, hint: string): StrataError {
   return new StrataError(code, `cannot ${what}: ${sys.errnoName(errno)}`, { hint });
 }
 
-/** Mounts a new connection at an existing directory (a latin1 path) and returns its descriptor, which `announce` gets before the mount is made. */
+/** Mounts a new connection at an existing directory (a latin1 path without links) and returns its descriptor, which `announce` gets before the mount is made. */
 export function mountFuse(mountpoint: string, readOnly: boolean, announce: (fd: number) => void): number {
   const fd = sys.openat(sys.AT_FDCWD, '/dev/fuse', sys.O_RDWR | sys.O_NONBLOCK | sys.O_CLOEXEC);
   if (fd < 0) throw failure('open /dev/fuse', fd, 'load the kernel module fuse, and run as root');
   const options = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,subtype=${SUBTYPE}`;
   announce(fd);
-  const errno = sys.mount(SOURCE, mountpoint, 'fuse', readOnly ? sys.MS_RDONLY : 0, options);
+  const flags = readOnly ? sys.MS_RDONLY : 0;
+  const errno = sys.onMountpoint(mountpoint, (_, target) =>
+    sys.mount(SOURCE, target, 'fuse', flags, options),
+  );
   if (errno === 0) return fd;
   sys.close(fd);
   throw failure(`mount at ${mountpoint}`, errno, 'the mountpoint must be an existing directory');
@@ -47,9 +50,16 @@ export function setReadAhead(mountpoint: string): void {
 
 /** Shows an existing mount at a second directory. */
 export function bindMount(from: string, to: string, readOnly: boolean): void {
-  const errno = sys.mount(from, to, 'none', sys.MS_BIND, '');
+  const errno = sys.onMountpoint(from, (_, source) =>
+    sys.onMountpoint(to, (_, target) => sys.mount(source, target, 'none', sys.MS_BIND, '')),
+  );
   if (errno < 0) throw failure(`mount at ${to}`, errno, 'the mountpoint must be an existing directory');
-  if (readOnly) sys.mount('none', to, 'none', sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY, '');
+  if (!readOnly) return;
+  const flags = sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY;
+  const set = sys.onMountpoint(to, (_, target) => sys.mount('none', target, 'none', flags, ''));
+  if (set === 0) return;
+  unmount(to, true);
+  throw failure(`make the mount at ${to} read-only`, set, 'choose another directory');
 }
 
 /** Removes the topmost mount at a directory; lazily: at once for new walks, when unused for the rest. BUSY when it is in use. */
