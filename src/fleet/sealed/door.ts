@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { VlfsSpec } from '../../vlfs/contract.ts';
-import { mountSealed, prepareSealed, type SealedOptions } from '../../vlfs/index.ts';
+import { completePrivate, mountSealed, prepareSealed, type SealedOptions } from '../../vlfs/index.ts';
 import type { FleetContext } from '../context.ts';
 import { latin1 } from '../merge-layers/untrusted-tree.ts';
 import type { FleetPaths } from '../state/paths.ts';
@@ -39,6 +39,8 @@ export async function openSealedDoor(
   definition: Definition,
   dir: string,
 ): Promise<void> {
+  // Before the record: from then on a mark of a partial file was set through the mount.
+  await completePrivate(spec.privateDir);
   context.onStep('sealed: record');
   writeSealedRecord(context, spec.name, definition, spec.readOnly);
   context.onStep('sealed: mount');

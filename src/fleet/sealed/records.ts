@@ -14,6 +14,8 @@ export interface SealedRecord {
   owner: string;
   generation: number;
   readOnly: boolean;
+  /** The private layer has no partial files; absent in records of older versions. */
+  complete?: boolean;
 }
 
 function recordFile(context: FleetContext, name: string): string {
@@ -36,6 +38,7 @@ export function sealedRecord(context: FleetContext, name: string): SealedRecord 
   }
 }
 
+/** Once the private layer is complete. */
 export function writeSealedRecord(
   context: FleetContext,
   name: string,
@@ -43,7 +46,7 @@ export function writeSealedRecord(
   readOnly: boolean,
 ): void {
   const { owner, record } = definition;
-  const content: SealedRecord = { format: 1, owner, generation: record.generation, readOnly };
+  const content: SealedRecord = { format: 1, owner, generation: record.generation, readOnly, complete: true };
   replaceFile(recordFile(context, name), `${JSON.stringify(content)}\n`);
 }
 

@@ -49,7 +49,7 @@ export function settleSealed(context: FleetContext, name: string, current: Gener
   if (shown !== null) {
     const before = specOf(shown);
     // Also after a read-only mount, for which names in the private layer may have been hidden.
-    absorbSealed(before, { onStep: context.onStep });
+    absorbSealed(before, { onStep: context.onStep, wasComplete: record?.complete === true });
     context.onStep('settle: absorbed');
     const now = specOf(current);
     if (now.stack.key !== before.stack.key) {

@@ -2,11 +2,15 @@
  * After a sealed mount: what the kernel's overlayfs wrote is brought into the form that the other door writes, against the stack that was mounted.
  * Whiteouts and opaque directories, which would hide a name in every layer for ever, become whiteouts in the sets of the layers that
  * have the name, so that a replaced layer is seen again; copies get the note of what they hide. Nothing that one can see changes;
- * cut off anywhere and repeated it ends the same.
+ * cut off anywhere and repeated it ends the same. Partial files, which would show any file that their mark names, are never the kernel's work: root inside can set the mark
+ * through this door, so it goes.
  */
 import {
   close,
   DT_DIR,
+  DT_REG,
+  DT_UNKNOWN,
+  E,
   fgetxattr,
   fremovexattr,
   fsetxattr,
@@ -16,6 +20,7 @@ import {
   O_NOFOLLOW,
   O_RDONLY,
   openat,
+  removexattrAt,
   setxattrAt,
   unlinkat,
 } from '../../sys/index.ts';
@@ -23,6 +28,7 @@ import type { VlfsSpec } from '../contract.ts';
 import { ORIGIN_XATTR, originOf } from '../copy-up/origin.ts';
 import type { Core, Node } from '../core.ts';
 import { step } from '../core.ts';
+import { BASES_XATTR, PARTIAL_XATTR } from '../delta/partial-form.ts';
 import { pathOf } from '../nodes/nodes.ts';
 import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
 import { candidatesAt, nodeAt, uncovered } from '../operations/lookup.ts';
@@ -43,10 +49,16 @@ import {
   redirectTargets,
 } from './private-tree.ts';
 
+export interface AbsorbOptions extends OpenOptions {
+  /** The private layer had no partial files when it was mounted; default true. */
+  wasComplete?: boolean;
+}
+
 /** The VLFS must not be mounted; `spec.stack` is the stack of the sealed mount. Throws IO or NO_SPACE; it can be repeated. */
-export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
+export function absorbSealed(spec: VlfsSpec, { wasComplete = true, ...options }: AbsorbOptions = {}): void {
   const core = openCore({ ...spec, readOnly: false }, options);
   try {
+    if (wasComplete) dropBases(core);
     let redirects = false;
     eachPrivateDirectory(core, (node) => {
       redirects ||= node !== core.root && hasRedirect(core, node);
@@ -58,10 +70,26 @@ export function absorbSealed(spec: VlfsSpec, options: OpenOptions = {}): void {
     rememberTargets(spec.privateDir, targets);
     if (redirects) eachPrivateDirectory(core, (node) => makeAbsolute(core, node));
     const kept = withAncestors(targets);
-    eachPrivateDirectory(core, (node) => absorbDirectory(core, node, kept));
+    eachPrivateDirectory(core, (node) => absorbDirectory(core, node, { kept, wasComplete }));
   } finally {
     closeCore(core);
   }
+}
+
+/** Nothing that is absorbed may look for content where the private layer says. */
+function dropBases(core: Core): void {
+  core.bases = new Map();
+  core.hasPartials = false;
+  if (fgetxattr(core.rootFd, BASES_XATTR) === -E.NODATA) return;
+  step(core, 'absorb: bases');
+  must(fremovexattr(core.rootFd, BASES_XATTR), 'change the private layer');
+}
+
+function dropPartialMark(core: Core, fd: number, name: string): void {
+  const value = getxattrAt(fd, name, PARTIAL_XATTR);
+  if (value === -E.NODATA || value === -E.OPNOTSUPP) return;
+  step(core, 'absorb: partial');
+  must(removexattrAt(fd, name, PARTIAL_XATTR), `change ${name}`);
 }
 
 /** The kernel made this redirect over an image that did not show what whiteouts hid. */
@@ -80,9 +108,14 @@ function makeAbsolute(core: Core, node: Node): void {
   node.redirect = redirect;
 }
 
-function absorbDirectory(core: Core, node: Node, kept: ReadonlySet<string>): void {
+function absorbDirectory(
+  core: Core,
+  node: Node,
+  { kept, wasComplete }: { kept: ReadonlySet<string>; wasComplete: boolean },
+): void {
   const fd = must(directoryFd(core, node), 'open a private directory');
   for (const { name, type } of privateNames(core, node)) {
+    if (wasComplete && (type === DT_REG || type === DT_UNKNOWN)) dropPartialMark(core, fd, name);
     if (isWhiteoutEntry(fd, name, type)) absorbWhiteout(core, node, name, kept);
     else if (type === DT_DIR) absorbOpaque(core, node, name, kept);
     else absorbFile(core, node, name);

@@ -5,10 +5,12 @@ import {
   appendFileSync,
   chmodSync,
   chownSync,
+  closeSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -17,13 +19,16 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { MNT_DETACH, umount } from '../../sys/index.ts';
+import { fsetxattr, MNT_DETACH, umount } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
+import { newBlockMap } from '../delta/block-map.ts';
+import { BASES_XATTR, encodePartial, PARTIAL_XATTR } from '../delta/partial-form.ts';
 import { diffVlfs, pruneWhiteouts, resetOffline, revertOffline } from '../index.ts';
 import { Client, makeSandbox, type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 import { absorbSealed } from './absorb.ts';
@@ -480,4 +485,35 @@ test('the bytes of layers never change, and attributes of overlayfs in a layer a
   assert.deepEqual(sum(), before);
   assert.equal(existsSync(secret), true);
   assert.deepEqual(await bothShow(box, spec), {});
+});
+
+test('what root inside says through the mount of files below others shows no file of the host', async () => {
+  const box = sandbox();
+  const spec = box.spec('a', await twoUnits(box));
+  const secret = 'known to the host alone';
+  writeFileSync(join(box.dir, 'secret'), secret);
+  const set = (path: string, name: string, value: Uint8Array): void => {
+    const fd = openSync(path, 'r');
+    assert.equal(fsetxattr(fd, name, value), 0, name);
+    closeSync(fd);
+  };
+  const form = { baseBlocks: 1, limit: 1, meta: false, map: newBlockMap() };
+  await sealed(box, spec, (dir) => {
+    set(dir, BASES_XATTR, Buffer.from(`host\0${box.dir}\0`));
+    const forge = (name: string, unit: string, path: string, baseSize: number): void => {
+      writeFileSync(join(dir, name), '');
+      truncateSync(join(dir, name), baseSize);
+      set(join(dir, name), PARTIAL_XATTR, encodePartial({ ...form, unit, path, baseSize }));
+    };
+    forge('leak', 'host', 'secret', secret.length);
+    // Of a layer, from which a policy may hide it.
+    forge('d/other', 'main/base 1', 'etc/motd', 4);
+  });
+  const shown = await bothShow(box, spec);
+  assert.equal(shown['leak'], `file ${'\0'.repeat(secret.length)}`);
+  assert.equal(shown['d/other'], `file ${'\0'.repeat(4)}`);
+  client(spec, (c) => {
+    for (const path of ['leak', 'd/other']) c.append(path, '!');
+    assert.equal(c.tree()['d/other'], 'file \0\0\0\0!');
+  });
 });
