@@ -50,6 +50,9 @@ import {
 } from './new-place.ts';
 
 const OPAQUE_YES = Buffer.from('y');
+/** Shorter targets of links have room in the inode; the others take a block. */
+const SHORT_TARGET = 60;
+const LINK_BYTES = 4096;
 const stat = newStat();
 
 export function mknod(
@@ -77,7 +80,9 @@ export function symlink(
   target: string,
   out: EntryOut,
 ): number {
-  return make(core, caller, parent, name, 0o777, out, (place) => symlinkat(target, place.fd, place.name));
+  const bytes = target.length < SHORT_TARGET ? 0 : LINK_BYTES;
+  const create = (place: Place): number => symlinkat(target, place.fd, place.name);
+  return make(core, caller, parent, name, 0o777, out, create, bytes);
 }
 
 function make(
@@ -88,10 +93,11 @@ function make(
   mode: number,
   out: EntryOut,
   create: (place: Place) => number,
+  bytes = 0,
 ): number {
   const before = madeBefore(core, parent, name);
   if (before !== null) return fillEntry(core, before, out);
-  const place = placeFor(core, parent, name);
+  const place = placeFor(core, parent, name, 1, bytes);
   if (typeof place === 'number') return place;
   step(core, 'create');
   const made = create(place);

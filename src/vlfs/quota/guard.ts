@@ -87,6 +87,16 @@ export function withQuota(core: Core, plain: Operations): Operations {
       if (result === 0) settled(nodeOf(out.nodeId), () => 0);
       return result;
     }),
+    mknod: either('mknod', (caller, parent, name, mode, rdev, out) => {
+      const result = plain.mknod(caller, parent, name, mode, rdev, out);
+      if (result === 0) settled(nodeOf(out.nodeId), () => 0);
+      return result;
+    }),
+    symlink: either('symlink', (caller, parent, name, target, out) => {
+      const result = plain.symlink(caller, parent, name, target, out);
+      if (result === 0) settled(nodeOf(out.nodeId), () => 0);
+      return result;
+    }),
     setattr: either('setattr', (caller, id, change, out) =>
       settled(nodeOf(id), () => plain.setattr(caller, id, change, out)),
     ),

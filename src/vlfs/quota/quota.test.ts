@@ -1,6 +1,7 @@
 /** Quotas: the numbers are what a count says after any operations; at the limit every operation that takes something ends in EDQUOT and changes nothing. */
 import assert from 'node:assert/strict';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { E } from '../../sys/index.ts';
@@ -172,6 +173,7 @@ test('at the limit every operation that takes something is refused, and nothing 
         if (errno < 0) throw new ErrnoError(errno, 'fallocate');
       },
       mkdir: () => c.mkdir('newdir'),
+      'a link to far away': () => c.symlink('t'.repeat(2000), 'newlink'),
     };
     for (const [what, run] of Object.entries(forBytes)) {
       const before = seen(c, spec);
@@ -197,6 +199,35 @@ test('at the limit every operation that takes something is refused, and nothing 
     c.close();
     assert.deepEqual(c.faults, []);
   })();
+});
+
+test('a link takes what its target takes', async () => {
+  await boxed(async (box, first) => {
+    const spec = freeze(box, first);
+    limit(spec, HUGE);
+    let c = new Client(spec);
+    settleBackground(c);
+    const { bytes } = numbers(spec);
+    c.symlink('short', 'short');
+    assert.equal(numbers(spec).bytes, bytes);
+    c.symlink('t'.repeat(3000), 'long');
+    c.setxattr('long', 'trusted.note', 'v'.repeat(2000));
+    c.rename('long', 'e/longer');
+    const taken = lstatSync(join(spec.privateDir, 'e/longer')).blocks * 512;
+    assert.ok(taken > 0);
+    assert.deepEqual(numbers(spec), counted(spec));
+    c.close();
+    const clone = freeze(box, spec);
+    limit(clone, HUGE);
+    c = new Client(clone);
+    settleBackground(c);
+    const before = numbers(clone).bytes;
+    c.unlink('e/longer');
+    assert.equal(before - numbers(clone).bytes, taken);
+    assert.deepEqual(numbers(clone), counted(clone));
+    c.close();
+    assert.deepEqual(c.faults, []);
+  });
 });
 
 /** An appliance with something to freeze. */

@@ -1,20 +1,10 @@
 /**
  * The quota of an appliance: limits, and what it takes, kept in numbers that each operation changes by what it did (docs/decisions/0018-quotas.md).
- * What counts is what the appliance shows of its own, private or frozen: an inode each, the allocated bytes of regular files (hard links once), DIRECTORY_BYTES for a
+ * What counts is what the appliance shows of its own, private or frozen: an inode each, the allocated bytes of files and links (hard links once), DIRECTORY_BYTES for a
  * directory. Whiteouts do not count: who is at the limit must be able to delete. Without limits `core.quota` is null and nothing here costs anything.
  */
 import type { Name } from '../../base/index.ts';
-import {
-  E,
-  fdatasync,
-  fstat,
-  fstatfs,
-  newStat,
-  S_IFDIR,
-  S_IFMT,
-  S_IFREG,
-  type Stat,
-} from '../../sys/index.ts';
+import { E, fdatasync, fstat, fstatfs, newStat, S_IFDIR, S_IFMT, type Stat } from '../../sys/index.ts';
 import type { StatfsOut } from '../contract.ts';
 import type { Backing, Core, Node } from '../core.ts';
 import { PARTIAL_XATTR } from '../delta/partial-form.ts';
@@ -43,7 +33,7 @@ export interface Quota {
   inodes: number;
   /** Descriptor of the usage file, or a negative errno. */
   readonly fd: number;
-  /** What each regular file that was looked at counts for. */
+  /** What each object but directories that was looked at counts for. */
   readonly charged: WeakMap<Node, number>;
   /** Files of which the kernel's cache holds nothing older than this. */
   readonly coherent: WeakSet<Node>;
@@ -154,7 +144,6 @@ export function charge(quota: Quota, ino: number, bytes: number, inodes: number,
 export function bytesOf({ capped }: { capped: boolean }, stat: Stat): number {
   const kind = stat.mode & S_IFMT;
   if (kind === S_IFDIR) return DIRECTORY_BYTES;
-  if (kind !== S_IFREG) return 0;
   const allocated = stat.blocks * 512;
   return capped ? Math.min(allocated, Math.ceil(stat.size / BLOCK) * BLOCK) : allocated;
 }
@@ -193,10 +182,10 @@ export function directoryInode(core: Core, node: Node): number {
   return unit === null || unit.frozen === null ? 0 : unit.frozen.stat(entryOf(ref)).ino;
 }
 
-/** Before an operation that may change what a regular file takes. */
+/** Before an operation that may change what an object takes. */
 export function knowBytes(core: Core, node: Node): void {
   const quota = core.quota!;
-  if (!node.priv || node.kind !== S_IFREG || quota.charged.has(node)) return;
+  if (!node.priv || node.children !== null || quota.charged.has(node)) return;
   if (statNode(core, node, stat) === 0) quota.charged.set(node, bytesOf(quota, stat));
 }
 
@@ -204,7 +193,7 @@ export function knowBytes(core: Core, node: Node): void {
 export function settleBytes(core: Core, given: Node): void {
   const quota = core.quota!;
   const node = given.successor ?? given;
-  if (!node.priv || node.kind !== S_IFREG) return;
+  if (!node.priv || node.children !== null) return;
   if (statNode(core, node, stat) !== 0) return;
   const now = bytesOf(quota, stat);
   const before = quota.charged.get(node) ?? now;

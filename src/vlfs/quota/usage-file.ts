@@ -34,6 +34,8 @@ export interface Usage {
 /** Bytes of the usage file, whatever the numbers are: one write replaces them. */
 const RECORD_BYTES = 128;
 const STATES = ['exact', 'open', 'stale'];
+/** Raise it when other things count: numbers of another format are counted again. */
+const FORMAT = 2;
 
 export function quotaFile(privateDir: string): string {
   return join(dirname(privateDir), 'quota.json');
@@ -71,12 +73,13 @@ export function formatLimits({ bytes, inodes }: QuotaLimits): string {
 export function readUsage(privateDir: string): Usage | null {
   const known = parse(usageFile(privateDir));
   if (known === null || !isCount(known.bytes) || !isCount(known.inodes)) return null;
-  const state = STATES.includes(known.state as string) ? (known.state as Usage['state']) : 'stale';
+  const isKnown = known.format === FORMAT && STATES.includes(known.state as string);
+  const state = isKnown ? (known.state as Usage['state']) : 'stale';
   return { bytes: known.bytes, inodes: known.inodes, state };
 }
 
 export function formatUsage({ bytes, inodes, state }: Usage): string {
-  return `${JSON.stringify({ format: 1, bytes, inodes, state }).padEnd(RECORD_BYTES - 1)}\n`;
+  return `${JSON.stringify({ format: FORMAT, bytes, inodes, state }).padEnd(RECORD_BYTES - 1)}\n`;
 }
 
 /** Opens the usage file for writeUsage; a negative errno. The caller closes it. */
