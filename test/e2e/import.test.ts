@@ -1,13 +1,19 @@
 /** An archive of a root file system becomes an appliance that is mounted by both doors, changed, run, cloned, compared, scanned, put under a policy, updated by its template, and deleted. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('import');
-after(() => s.remove());
+/** What is moved must not come from the state root. */
+const outside = mkdtempSync(join(tmpdir(), 'strata-imported-'));
+after(async () => {
+  rmSync(outside, { recursive: true });
+  await s.remove();
+});
 const view = join(s.root, 'view');
 
 async function script(text: string): Promise<string> {
@@ -16,8 +22,70 @@ async function script(text: string): Promise<string> {
   return stdout;
 }
 
-test('what is imported is an appliance like any other', async () => {
+/** Attributes by which overlayfs and Strata would show other contents, hide names or refuse files. */
+const MARKS = `
+  mark() { setfattr -h -n "$1" -v "$2" "$3"; }
+  mkdir -p opaque redirected/in merged; echo o > opaque/file; echo r > redirected/in/file; echo host > merged/file
+  mark trusted.overlay.opaque y opaque; mark trusted.overlay.opaque x merged; mark trusted.overlay.redirect /merged redirected
+  mark trusted.overlay.redirect ../../../../etc redirected/in; mark trusted.overlay.overlay.opaque y opaque; mark user.overlay.opaque y opaque
+  mark trusted.strata.redirects y .; mark trusted.strata.bases 0x6d61696e2f783100002f00 .; mark trusted.strata.ino 0x0100000000000000 merged
+  head -c 200000 /dev/zero | tr '\\0' m > meta; mark trusted.overlay.metacopy '' meta; mark trusted.overlay.redirect /merged/file meta
+  echo w > white; mark trusted.overlay.whiteout y white; echo p > partial; mark trusted.strata.partial 0x0100 partial
+  echo q > held; mark trusted.strata.quarantine ${'0'.repeat(64)} held; echo n > kept; mark trusted.strata.nonclonable y kept
+  mark trusted.strata.was /etc opaque; mark trusted.strata.origin 0x2f00 white; mark trusted.mine yes kept; ln meta hard`;
+
+test('marks of overlayfs and Strata in what is linked or moved mean nothing, through both doors', async () => {
   mkdirSync(view);
+  const picture = async (): Promise<string> =>
+    script(`find . -mindepth 1 ! -type d -printf '%P %y %m %s %n\\n' -o -mindepth 1 -printf '%P %y %m\\n' | sort
+      find . -type f -exec sha256sum {} + | sort -k2; find . -print0 | sort -z | xargs -0 getfattr -h -d -m '^(user|trusted.mine)' --absolute-names`);
+  const shownBy = async (name: string, ...door: string[]): Promise<string> => {
+    await s.json('mount', name, view, ...door);
+    const seen = await picture();
+    assert.equal(
+      await script("find . -print0 | xargs -0 getfattr -h -m '^trusted.(overlay|strata)' 2>&1"),
+      '',
+    );
+    await s.json('umount', name);
+    return seen;
+  };
+  for (const how of ['--link', '--move']) {
+    const name = how.slice(2);
+    const tree = join(outside, name);
+    mkdirSync(tree);
+    const made = await sh(`set -e; cd '${tree}'; ${MARKS}`);
+    assert.equal(made.status, 0, made.stderr);
+    await sh(`mount --bind '${tree}' '${view}'`);
+    const before = await picture();
+    await sh(`umount '${view}'`);
+    await s.json('import-dir', tree, name, how);
+    assert.equal(await shownBy(name), before);
+    assert.equal(await shownBy(name, '--door', 'sealed'), before);
+    // Copies and their clones are without them too.
+    for (const door of ['fuse', 'sealed']) {
+      await s.json('mount', name, view, '--door', door);
+      await script(
+        `printf ${door} >> meta; chmod 600 white partial held; printf + >> merged/file; touch opaque/new; mv redirected moved-${door}; mv moved-${door} redirected`,
+      );
+      await s.json('umount', name);
+    }
+    const copy = `${name}-copy`;
+    await s.json('clone', name, copy);
+    assert.equal(await shownBy(copy), await shownBy(name));
+    await s.json('mount', copy, view);
+    assert.equal(
+      await script(
+        'cat held partial kept white opaque/file redirected/in/file merged/file; tail -c 10 meta; ls opaque',
+      ),
+      'q\np\nn\nw\no\nr\nhost\n++fusesealedfile\nnew\n',
+    );
+    await s.json('umount', copy);
+    assert.deepEqual((await s.json('fsck')).problems, []);
+    await s.json('delete', copy, name);
+  }
+});
+
+test('what is imported is an appliance like any other', async () => {
   const tree = join(s.root, 'trees', 'rootfs');
   mkdirSync(join(tree, 'bin'), { recursive: true });
   await sh(`cp /bin/busybox '${tree}/bin/busybox'; for one in sh cat ls echo; do ln -s busybox '${tree}/bin/'$one; done

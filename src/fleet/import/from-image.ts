@@ -37,7 +37,8 @@ export async function withImage<T>(
 
 function attach(file: string): sys.LoopDevice {
   const path = nameFromText(file);
-  const fd = must(sys.openat(sys.AT_FDCWD, path, sys.O_RDONLY | sys.O_CLOEXEC), `open ${file}`);
+  const flags = sys.O_RDONLY | sys.O_NONBLOCK | sys.O_CLOEXEC;
+  const fd = must(sys.openat(sys.AT_FDCWD, path, flags), `open ${file}`);
   const device = sys.loopDevice(fd);
   sys.close(fd);
   if (typeof device !== 'number') return device;

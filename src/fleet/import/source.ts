@@ -1,5 +1,5 @@
 /** What is to be imported: a directory, a tar archive, or a file that holds a file system; told by looking, never by the name. */
-import { closeSync, lstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { asStrataError, StrataError } from '../../base/index.ts';
 
@@ -45,8 +45,12 @@ export function sourceAt(given: string): Source {
 }
 
 function fileAt(path: string): Source {
-  const fd = openSync(path, 'r');
+  // Who may write in the directory can put a pipe there meanwhile.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile() && !stat.isBlockDevice())
+      throw new StrataError('UNSUPPORTED', `${path} is neither a directory nor a file`);
     const has = ({ offset, bytes }: { offset: number; bytes: number[] }): boolean => {
       const found = Buffer.alloc(bytes.length);
       return (
