@@ -3,7 +3,18 @@
  * with the process however that ends. Only the holder touches the socket and the pid file, therefore what lies there when the lock
  * has been taken is stale and is removed.
  */
-import { chmodSync, closeSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { StrataError } from '../base/index.ts';
 import { flock } from '../sys/index.ts';
 import { type DaemonPaths, daemonPaths } from './contract.ts';
@@ -17,10 +28,21 @@ export interface Instance {
   release(): void;
 }
 
-/** Becomes the daemon of `root`. Throws BUSY when there is one already. */
+/** Whose these directories are chooses what stratad, which is root, reads, writes and starts. */
+function refuseForeign(dir: string): void {
+  const stat = lstatSync(dir);
+  if (stat.isDirectory() && stat.uid === process.geteuid!()) return;
+  throw new StrataError('DENIED', `${dir} is not a directory of root`, {
+    hint: 'the state root, and run in it, must be directories that belong to root',
+  });
+}
+
+/** Becomes the daemon of `root`. Throws BUSY when there is one already, DENIED when the root is somebody else's. */
 export function acquireInstance(root: string): Instance {
   const paths = daemonPaths(root);
+  if (existsSync(root)) refuseForeign(realpathSync(root));
   mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
+  refuseForeign(paths.runDir);
   chmodSync(paths.runDir, 0o700);
   const fd = openSync(paths.lock, 'a', 0o600);
   if (flock(fd, LOCK_EX | LOCK_NB) < 0) {

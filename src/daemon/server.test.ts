@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -207,6 +217,25 @@ test('metrics count requests and durations', async () => {
 test('a second daemon for the same root is refused', async () => {
   await assert.rejects(runDaemon({ root, parts: fakeParts() }), { code: 'BUSY' });
   assert.equal((await ask('GET', '/v1/ping')).status, 200);
+});
+
+test('a root of somebody else, or whose run leads elsewhere, is refused, and nothing there is changed', async () => {
+  const other = mkdtempSync(join(tmpdir(), 'strata-other-'));
+  try {
+    const victim = join(other, 'victim');
+    mkdirSync(victim, { mode: 0o755 });
+    mkdirSync(join(other, 'linked'));
+    symlinkSync(victim, join(other, 'linked/run'));
+    mkdirSync(join(other, 'foreign'));
+    chownSync(join(other, 'foreign'), 65534, 65534);
+    for (const name of ['linked', 'foreign'])
+      await assert.rejects(runDaemon({ root: join(other, name), parts: fakeParts() }), { code: 'DENIED' });
+    assert.equal(statSync(victim).mode & 0o777, 0o755);
+    assert.deepEqual(readdirSync(victim), []);
+    assert.deepEqual(readdirSync(join(other, 'foreign')), []);
+  } finally {
+    rmSync(other, { recursive: true });
+  }
 });
 
 test('the log is bounded and stays one event a line', async () => {
