@@ -8,7 +8,10 @@ export interface TableOptions {
 /** The lines of a table, header first, without trailing spaces. */
 export function renderTable(header: string[], rows: string[][], options: TableOptions): string[] {
   const lines = [header, ...rows];
-  const widths = header.map((_, column) => Math.max(...lines.map((row) => textWidth(row[column] ?? ''))));
+  // Rows may be more than a call can have arguments.
+  const widths = header.map((_, column) =>
+    lines.reduce((widest, row) => Math.max(widest, textWidth(row[column] ?? '')), 0),
+  );
   return lines.map((row) => {
     const cells = header.map((_, column) => {
       const cell = row[column] ?? '';

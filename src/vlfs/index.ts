@@ -76,6 +76,7 @@ export { createMatcher, type Matcher, NO_RULE } from './policy/matcher.ts';
 export { exactPattern, parsePattern } from './policy/pattern.ts';
 export { copyShown, type ShownObject, shownAtPath } from './policy/shown.ts';
 export { freedBytes, type Space, takenBytes } from './private-layer/space.ts';
+export { type WalkedEntry, walkEntries } from './private-layer/walk-entries.ts';
 export {
   forgetUsage,
   formatLimits,

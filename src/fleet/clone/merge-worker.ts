@@ -6,7 +6,7 @@ import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { asStrataError, nameFromText } from '../../base/index.ts';
 import { AT_FDCWD, close, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../../sys/index.ts';
-import { walkEntries } from '../merge-layers/walk-entries.ts';
+import { walkEntries } from '../../vlfs/index.ts';
 import { type MergeJob, mergeFrozen } from './merge-frozen.ts';
 
 export type MergeWork = { count: string[] } | { merge: MergeJob };

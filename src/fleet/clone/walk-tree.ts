@@ -1,8 +1,8 @@
 /** Walks over trees that appliances wrote: nothing is followed, and the event loop breathes. */
 import { setImmediate as breathe } from 'node:timers/promises';
 import * as sys from '../../sys/index.ts';
+import { walkEntries } from '../../vlfs/index.ts';
 import { latin1, must, openDirectory } from '../merge-layers/untrusted-tree.ts';
-import { walkEntries } from '../merge-layers/walk-entries.ts';
 
 export interface TreeEntry {
   /** Valid until the next entry. */

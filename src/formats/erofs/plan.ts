@@ -159,7 +159,7 @@ function collect(root: ErofsInode): PlacedInode[] {
       if (dirents[i]!.name === dirents[i - 1]!.name)
         throw bad(`a directory has ${JSON.stringify(dirents[i]!.name)} twice`);
     }
-    pending.push(...below.reverse());
+    for (const one of below.reverse()) pending.push(one);
   }
   return inodes;
 }

@@ -18,6 +18,7 @@ import {
   fsync,
   ftruncate,
   futimens,
+  getxattrAt,
   newStat,
   O_CLOEXEC,
   O_DIRECTORY,
@@ -32,9 +33,9 @@ import {
   pwrite,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
-  readDirectory,
 } from '../../sys/index.ts';
 import { systemFailure } from '../failure.ts';
+import { walkEntries } from '../private-layer/walk-entries.ts';
 import { forgetUsage } from '../quota/usage-file.ts';
 import { BLOCK, gaps } from './block-map.ts';
 import { checkMap, newPartial, type Partial } from './partial-file.ts';
@@ -153,38 +154,22 @@ export async function completePrivate(privateDir: string): Promise<number> {
   forgetUsage(privateDir);
   const root = must(openat(AT_FDCWD, nameFromText(privateDir), DIRECTORY));
   try {
-    const done = await completeBelow(root, bases);
+    let done = 0;
+    for (const { dirfd, name, type } of walkEntries(root)) {
+      if (type === DT_DIR || typeof getxattrAt(dirfd, name, PARTIAL_XATTR) === 'number') continue;
+      const file = must(openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      try {
+        if (await completeFile(file, bases)) done++;
+      } finally {
+        close(file);
+      }
+    }
     must(fsync(root));
     fremovexattr(root, BASES_XATTR);
     return done;
   } finally {
     close(root);
   }
-}
-
-async function completeBelow(fd: number, bases: ReadonlyMap<string, string>): Promise<number> {
-  let done = 0;
-  const entries = readDirectory(fd);
-  if (typeof entries === 'number') throw systemFailure(entries, 'read a private directory');
-  for (const { name, type } of entries) {
-    if (type === DT_DIR) {
-      const below = must(openat(fd, name, DIRECTORY));
-      try {
-        done += await completeBelow(below, bases);
-      } finally {
-        close(below);
-      }
-      continue;
-    }
-    const file = openat(fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (file < 0) continue;
-    try {
-      if (await completeFile(file, bases)) done++;
-    } finally {
-      close(file);
-    }
-  }
-  return done;
 }
 
 async function completeFile(fd: number, bases: ReadonlyMap<string, string>): Promise<boolean> {

@@ -14,7 +14,6 @@ import {
   O_NONBLOCK,
   O_RDONLY,
   openat,
-  readDirectory,
   S_IFDIR,
   S_IFMT,
   S_IFREG,
@@ -22,6 +21,7 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
+import { walkEntries } from './walk-entries.ts';
 
 export interface Space {
   /** Allocated, each inode once; directories too. */
@@ -74,29 +74,24 @@ export function spaceOf(dir: string): Space {
   return { bytes: walk.bytes, ownBytes: walk.ownBytes, linked: Float64Array.from(elsewhere) };
 }
 
-function addTree(fd: number, walk: Walk): void {
-  const entries = readDirectory(fd);
+function addTree(root: number, walk: Walk): void {
   const stat = newStat();
-  for (const { name } of typeof entries === 'number' ? [] : entries) {
-    if (statAt(fd, name, stat) !== 0) continue;
+  for (const { dirfd, name } of walkEntries(root, { lenient: true })) {
+    if (statAt(dirfd, name, stat) !== 0) continue;
     const bytes = stat.blocks * 512;
     if ((stat.mode & S_IFMT) === S_IFDIR) {
       walk.bytes += bytes;
       walk.ownBytes += bytes;
-      const sub = openDirectory(fd, name);
-      if (sub < 0) continue;
-      addTree(sub, walk);
-      close(sub);
     } else if (stat.nlink === 1) {
       walk.bytes += bytes;
-      walk.ownBytes += bytes - sharedBlocks(fd, name, stat, walk);
+      walk.ownBytes += bytes - sharedBlocks(dirfd, name, stat, walk);
     } else {
       const key = `${stat.dev}:${stat.ino}`;
       const known = walk.links.get(key);
       if (known !== undefined) known[3]!++;
       else {
         walk.bytes += bytes;
-        const own = bytes - sharedBlocks(fd, name, stat, walk);
+        const own = bytes - sharedBlocks(dirfd, name, stat, walk);
         walk.links.set(key, [stat.dev, stat.ino, own, 1, stat.nlink, bytes]);
       }
     }

@@ -26,15 +26,32 @@ interface Level {
   path: string;
 }
 
-/** Every entry below an open directory, directories before what is in them. Throws IO when one cannot be read, or was moved meanwhile. The caller closes `root`. */
-export function* walkEntries(root: number): Generator<WalkedEntry, void, undefined> {
-  const stack = [enter(must(sys.openat(root, '.', DIRECTORY)), '')];
+/**
+ * Every entry below an open directory, directories before what is in them. Throws IO when one cannot be read, or was moved meanwhile; `lenient`: what is in it, or
+ * above it, is left out instead, because programs may be changing the tree. The caller closes `root`.
+ */
+export function* walkEntries(
+  root: number,
+  { lenient = false }: { lenient?: boolean } = {},
+): Generator<WalkedEntry, void, undefined> {
+  const stack: Level[] = [];
+  const attempt = <T>(work: () => T): T | null => {
+    try {
+      return work();
+    } catch (error) {
+      if (!lenient) throw error;
+      return null;
+    }
+  };
   try {
+    const first = attempt(() => enter(must(sys.openat(root, '.', DIRECTORY)), ''));
+    if (first !== null) stack.push(first);
     for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
       const next = level.entries.pop();
       if (next === undefined) {
         stack.pop();
-        leave(level, stack.at(-1));
+        attempt(() => leave(level, stack.at(-1)));
+        while (stack.length > 0 && stack.at(-1)!.fd < 0) stack.pop();
         continue;
       }
       const path = level.path === '' ? next.name : `${level.path}/${next.name}`;
@@ -42,7 +59,8 @@ export function* walkEntries(root: number): Generator<WalkedEntry, void, undefin
       if (next.type !== sys.DT_DIR && next.type !== sys.DT_UNKNOWN) continue;
       const fd = sys.openat(level.fd, next.name, DIRECTORY);
       if (fd === -sys.E.NOTDIR || fd === -sys.E.LOOP) continue;
-      const below = enter(must(fd), path);
+      const below = attempt(() => enter(must(fd), path));
+      if (below === null) continue;
       if (stack.length > KEPT) {
         sys.close(level.fd);
         level.fd = -1;

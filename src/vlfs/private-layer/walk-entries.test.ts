@@ -1,12 +1,13 @@
 /** A tree that is deeper than any path is long, and than descriptors may be open. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { nameFromText } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
+import { spaceOf } from './space.ts';
 import { walkEntries } from './walk-entries.ts';
 
 const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC;
@@ -47,6 +48,36 @@ test('a walk of any depth needs few descriptors, and finds everything once', () 
     for (const { path } of walkEntries(again)) if (path.length > 400) break;
     assert.equal(open(), before);
     sys.close(again);
+  } finally {
+    execFileSync('rm', ['-rf', dir]);
+  }
+});
+
+test('the space of a tree that is deeper than a stack of calls, and that moves meanwhile', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'strata-walk-'));
+  try {
+    let fd = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY);
+    for (let depth = 0; depth < 15_000; depth++) {
+      sys.mkdirat(fd, 'd', 0o755);
+      const next = sys.openat(fd, 'd', DIRECTORY);
+      sys.close(fd);
+      fd = next;
+    }
+    sys.close(fd);
+    const before = readdirSync('/proc/self/fd').length;
+    const du = execFileSync('du', ['-s', '--block-size=1', dir], { encoding: 'utf8' });
+    assert.equal(spaceOf(dir).bytes, Number.parseInt(du, 10));
+    // What is moved away while it is read is left out.
+    const root = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY);
+    let seen = 0;
+    for (const _ of walkEntries(root, { lenient: true })) {
+      if (++seen !== 1000) continue;
+      renameSync(join(dir, 'd/d'), join(dir, 'moved'));
+      execFileSync('rm', ['-r', join(dir, 'moved')]);
+    }
+    sys.close(root);
+    assert.ok(seen >= 1000);
+    assert.equal(readdirSync('/proc/self/fd').length, before);
   } finally {
     execFileSync('rm', ['-rf', dir]);
   }
