@@ -10,6 +10,8 @@ export interface WalkedEntry {
   name: string;
   /** DT_*, as the file system says it. */
   type: number;
+  /** Its inode, as the directory lists it. */
+  ino: number;
   /** Below the root, latin1. */
   path: string;
 }
@@ -55,7 +57,7 @@ export function* walkEntries(
         continue;
       }
       const path = level.path === '' ? next.name : `${level.path}/${next.name}`;
-      yield { dirfd: level.fd, name: next.name, type: next.type, path };
+      yield { dirfd: level.fd, name: next.name, type: next.type, ino: next.ino, path };
       if (next.type !== sys.DT_DIR && next.type !== sys.DT_UNKNOWN) continue;
       const fd = sys.openat(level.fd, next.name, DIRECTORY);
       if (fd === -sys.E.NOTDIR || fd === -sys.E.LOOP) continue;

@@ -21,7 +21,6 @@ import {
   O_CLOEXEC,
   O_DIRECTORY,
   O_NOFOLLOW,
-  O_PATH,
   O_RDONLY,
   openat,
   readDirectory,
@@ -38,6 +37,7 @@ import {
 import { decodeIno, INO_XATTR } from '../nodes/ino-xattr.ts';
 import { privateIno } from '../nodes/inode-numbers.ts';
 import { type KeptInodes, openKeptInodes, readFormerNames } from '../nodes/kept-inodes.ts';
+import { walkEntries } from '../private-layer/walk-entries.ts';
 
 export interface FrozenIndex extends TreeIndex {
   stat(entry: number): Readonly<Stat>;
@@ -60,13 +60,37 @@ const NONE: ReadonlyMap<Name, Uint8Array> = new Map();
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 const MOST = 2 ** 22;
 
-/** The directory that was used last, of all frozen layers of the thread: what lies in it is asked for one after the other. */
-const last: { index: FrozenIndex | null; entry: number; fd: number } = { index: null, entry: -1, fd: -1 };
+/** An open directory of a frozen layer. */
+interface OpenDirectory {
+  /** Those of its layer, by entry. */
+  readonly among: Map<number, OpenDirectory>;
+  readonly entry: number;
+  readonly fd: number;
+}
 
-function forgetLast(): void {
-  if (last.fd >= 0) close(last.fd);
-  last.index = null;
-  last.fd = -1;
+/**
+ * Directories that were used last, of all frozen layers of the thread: a stack may have a thousand of them, and each a tree of any depth. So what a step
+ * to another directory costs does not grow with its depth: of a long way from the root each ANCHOR-th directory is kept too.
+ */
+const recent = new Set<OpenDirectory>();
+const MOST_OPEN = 64;
+const ANCHOR = 128;
+
+function keepOpen(among: Map<number, OpenDirectory>, entry: number, fd: number): void {
+  const kept = { among, entry, fd };
+  among.set(entry, kept);
+  recent.add(kept);
+  if (recent.size <= MOST_OPEN) return;
+  for (const oldest of recent) {
+    giveUp(oldest);
+    return;
+  }
+}
+
+function giveUp(kept: OpenDirectory): void {
+  recent.delete(kept);
+  kept.among.delete(kept.entry);
+  close(kept.fd);
 }
 
 /** The index of the frozen tree at `treeDir`, which need not be there before its first use. */
@@ -88,6 +112,7 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
   let kept: KeptInodes | null | undefined;
   let former: ReadonlyMap<string, readonly string[]> | null = null;
   const openedAt = Date.now() / 1000;
+  const opened = new Map<number, OpenDirectory>();
   let closed = false;
 
   function failure(errno: number): StrataError {
@@ -96,17 +121,43 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
 
   /** The descriptor of a directory, valid until the next call. */
   function directory(entry: number): number {
-    if (last.index === index && last.entry === entry && last.fd >= 0) return last.fd;
+    const known = opened.get(entry);
+    if (known !== undefined) return used(known);
     if (closed) return -E.STALE;
-    // No descriptor is kept: a stack may have a thousand frozen layers.
-    const root = openat(AT_FDCWD, nameFromText(treeDir), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    const fd = openFrom(root, pathParts(entry), DIRECTORY);
-    if (root >= 0) close(root);
-    if (fd < 0) return fd;
-    forgetLast();
-    last.index = index;
-    last.entry = entry;
-    last.fd = fd;
+    const way: number[] = [];
+    let from: OpenDirectory | undefined;
+    for (let at = entry; at !== 0 && from === undefined; at = parents[at]!) {
+      way.push(at);
+      from = opened.get(parents[at]!);
+    }
+    if (from === undefined) {
+      const root = openat(AT_FDCWD, nameFromText(treeDir), DIRECTORY);
+      if (root < 0) return root;
+      keepOpen(opened, 0, root);
+      if (entry === 0) return root;
+      from = opened.get(0)!;
+    }
+    return openAlong(way, used(from));
+  }
+
+  function used(kept: OpenDirectory): number {
+    recent.delete(kept);
+    recent.add(kept);
+    return kept.fd;
+  }
+
+  /** Opens the directories of a way, the last one first in the list, name by name, so that no link is followed and no path is too long. */
+  function openAlong(way: readonly number[], from: number): number {
+    let fd = from;
+    let isKept = true;
+    for (let i = way.length - 1; i >= 0; i--) {
+      const next = openat(fd, names[way[i]!]!, DIRECTORY);
+      if (!isKept) close(fd);
+      if (next < 0) return next;
+      fd = next;
+      isKept = i % ANCHOR === 0;
+      if (isKept) keepOpen(opened, way[i]!, fd);
+    }
     return fd;
   }
 
@@ -294,54 +345,26 @@ export function openFrozenIndex(treeDir: string): FrozenIndex {
       complete = true;
     },
     close() {
-      if (last.index === index) forgetLast();
+      for (const kept of [...opened.values()]) giveUp(kept);
       closed = true;
     },
   };
   return index;
 }
 
-/** Opens a directory name by name, so that no link is followed and no path is too long. The caller closes it. */
-function openFrom(root: number, parts: readonly string[], flags: number): number {
-  if (root < 0) return root;
-  let fd = openat(root, '.', flags);
-  for (const part of parts) {
-    if (fd < 0) return fd;
-    const next = openat(fd, part, flags);
-    close(fd);
-    fd = next;
-  }
-  return fd;
-}
-
 /** The paths of a tree that share their inode with another. */
 function namesOfLinks(rootFd: number): string[] {
   const firstPath = new Map<number, string>();
   const found: string[] = [];
-  const walk = (fd: number, path: string): void => {
-    const entries = readDirectory(fd);
-    for (const { name, type, ino } of typeof entries === 'number' ? [] : entries) {
-      const at = path === '' ? name : `${path}/${name}`;
-      if (type !== DT_DIR) {
-        const known = firstPath.get(ino);
-        if (known === undefined) firstPath.set(ino, at);
-        else {
-          if (known !== '') found.push(known);
-          firstPath.set(ino, '');
-          found.push(at);
-        }
-        continue;
-      }
-      const sub = openat(fd, name, DIRECTORY);
-      if (sub < 0) continue;
-      walk(sub, at);
-      close(sub);
+  for (const { type, ino, path } of rootFd < 0 ? [] : walkEntries(rootFd, { lenient: true })) {
+    if (type === DT_DIR) continue;
+    const known = firstPath.get(ino);
+    if (known === undefined) firstPath.set(ino, path);
+    else {
+      if (known !== '') found.push(known);
+      firstPath.set(ino, '');
+      found.push(path);
     }
-  };
-  const top = rootFd < 0 ? rootFd : openat(rootFd, '.', DIRECTORY);
-  if (top >= 0) {
-    walk(top, '');
-    close(top);
   }
   return found;
 }
