@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../base/until.test-support.ts';
 import { findDaemon, startDaemon } from '../client/index.ts';
 import { RUN_COMMAND } from './commands/run.ts';
 import { candidates } from './completion/candidates.ts';
@@ -340,7 +340,7 @@ test('the daemon starts by itself, again after kill -9, and only once for two co
     const [a, b] = await Promise.all([client().call('ping', {}), client().call('ping', {})]);
     assert.equal(a.pid, b.pid);
     process.kill(a.pid, 'SIGKILL');
-    await sleep(50);
+    await until('nobody answers', async () => (await findDaemon(own)) === null);
     const again = await client().call('list', {});
     assert.deepEqual(again.appliances, []);
     const now = await findDaemon(own);

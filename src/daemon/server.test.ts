@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import {
   chownSync,
   mkdirSync,
@@ -14,6 +15,7 @@ import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { until } from '../base/until.test-support.ts';
 import { daemonPaths, ROUTES } from './contract.ts';
 import { type RunningDaemon, runDaemon } from './daemon.ts';
 import { fakeParts } from './test-support/fake-daemon.ts';
@@ -182,13 +184,13 @@ test('work goes on when the client goes away', async () => {
   });
   request.on('error', () => {});
   request.end(JSON.stringify({ name: 'left', layers: ['slow'], from: [] }));
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  const running = JSON.parse((await ask('GET', '/v1/jobs')).text).jobs.at(-1);
-  assert.equal(running.state, 'running');
-  assert.equal(running.target, 'left');
+  const last = async () => JSON.parse((await ask('GET', '/v1/jobs')).text).jobs.at(-1);
+  await until('it is being made', async () => (await last()).target === 'left');
+  assert.equal((await last()).state, 'running');
   request.destroy();
-  await new Promise((resolve) => setTimeout(resolve, 400));
-  assert.equal((await ask('GET', '/v1/templates/left')).status, 200);
+  await once(request, 'close');
+  fleet.goOn();
+  await until('it is made', async () => (await ask('GET', '/v1/templates/left')).status === 200);
 });
 
 test('events tell of all jobs', async () => {
@@ -198,7 +200,7 @@ test('events tell of all jobs', async () => {
   response.on('error', () => {});
   response.on('data', (chunk) => seen.push(String(chunk)));
   await ask('POST', '/v1/templates', '{"name":"seen","layers":["a"],"from":[]}', JSON_TYPE);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await until('the last one is told', () => seen.join('').includes('event: done'));
   watching.on('error', () => {});
   watching.destroy();
   const events = [...seen.join('').matchAll(/^event: (\w+)$/gm)].map((m) => m[1]);

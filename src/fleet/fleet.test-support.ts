@@ -7,7 +7,7 @@ import type { DataPlane, MountInfo, MountRequest } from '../fuse/contract.ts';
 import type { PrivateFile, StackSpec } from '../vlfs/contract.ts';
 import { exchangeOffline, freezeOffline } from '../vlfs/index.ts';
 import type { Fleet } from './contract.ts';
-import { openFleetWith } from './fleet.ts';
+import { type FleetInternals, openFleetWith } from './fleet.ts';
 
 export interface FakePlane extends DataPlane {
   mounts: MountInfo[];
@@ -105,7 +105,7 @@ export interface World {
     files: Record<string, string>,
     more?: Record<string, string>,
   ): Promise<void>;
-  reopen(): Promise<void>;
+  reopen(internals?: FleetInternals): Promise<void>;
   /** After `fleet.close()`. */
   reopenClosed(): Promise<Fleet>;
   remove(): Promise<void>;
@@ -119,7 +119,8 @@ export async function makeWorld(): Promise<World> {
   // The fleet asks a data plane only when there may be one.
   mkdirSync(join(root, 'run'), { recursive: true });
   writeFileSync(join(root, 'run/strata-fs.sock'), '');
-  const open = () => openFleetWith({ root, dataPlane: async () => plane });
+  const open = (internals?: FleetInternals) =>
+    openFleetWith({ root, dataPlane: async () => plane }, internals);
   const world: World = {
     dir,
     root,
@@ -128,11 +129,11 @@ export async function makeWorld(): Promise<World> {
     async build(layer, version, files, more = {}) {
       await buildLayer(world.fleet, dir, layer, version, files, more);
     },
-    async reopen() {
+    async reopen(internals) {
       await world.fleet.close();
-      world.fleet = await open();
+      world.fleet = await open(internals);
     },
-    reopenClosed: open,
+    reopenClosed: () => open(),
     async remove() {
       await world.fleet.close();
       rmSync(dir, { recursive: true, force: true });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../base/until.test-support.ts';
 import { writeTreeIndex } from '../layer/index.ts';
 import type { LevelSpec, StackSpec } from '../vlfs/contract.ts';
 import { dataPlanePid } from './process/client.ts';
@@ -55,8 +55,7 @@ test('descriptors: the last files that were used, and those without a name until
         assert.equal(fs.readFileSync(fd, 'latin1'), `${i}!`);
         fs.closeSync(fd);
       }
-      for (let i = 0; i < 100 && descriptors() > before + MOST_OPEN; i++) await delay(50);
-      assert.ok(descriptors() <= before + MOST_OPEN, `${descriptors()} of ${before} at first`);
+      await until('the others are closed', () => descriptors() <= before + MOST_OPEN);
       assert.deepEqual(fs.readdirSync(join(mnt, 'd')), ['shared']);
     },
     { layered: true },

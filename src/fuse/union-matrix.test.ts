@@ -107,7 +107,8 @@ test('a union mount whose layers change answers as a plain directory does', asyn
       await whileLayersChange(cases('prepare', mnt));
       const expected = await cases('run', plain);
       assertSame(await whileLayersChange(cases('run', mnt)), expected);
-      assert.ok(relayers >= 4, `${relayers} relayers`);
+      // Each of the two begins with one.
+      assert.ok(relayers > 2, `${relayers} relayers`);
 
       const left = await cases('dump', plain);
       assertSame(await cases('dump', mnt), left);

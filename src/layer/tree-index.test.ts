@@ -303,21 +303,29 @@ test('opening does not depend on the size', () => {
     mtimeSec: 0,
     mtimeNsec: 0,
   };
-  const many = [root];
-  for (let d = 0; d < 400; d++) {
-    many.push({ ...root, path: `directory-${d}` as Name });
-    for (let f = 0; f < 250; f++)
-      many.push({ ...root, path: `directory-${d}/file-${f}` as Name, mode: S_IFREG | 0o644, size: f });
-  }
-  const file = join(dir, 'large.index');
-  writeFileSync(file, buildTreeIndex(many));
-  const times: number[] = [];
-  for (let i = 0; i < 20; i++) {
+  const written = (directories: number): string => {
+    const entries = [root];
+    for (let d = 0; d < directories; d++) {
+      entries.push({ ...root, path: `directory-${d}` as Name });
+      for (let f = 0; f < 250; f++)
+        entries.push({ ...root, path: `directory-${d}/file-${f}` as Name, mode: S_IFREG | 0o644, size: f });
+    }
+    const file = join(dir, `${directories}.index`);
+    writeFileSync(file, buildTreeIndex(entries));
+    return file;
+  };
+  const timeOf = (file: string): number => {
     const start = performance.now();
     const index = openTreeIndex(file);
-    assert.equal(index.size(index.find('directory-399/file-249')), 249);
-    times.push(performance.now() - start);
+    assert.equal(index.size(index.find('directory-3/file-249')), 249);
+    return performance.now() - start;
+  };
+  const [small, large] = [written(4), written(400)];
+  const best = { small: Number.POSITIVE_INFINITY, large: Number.POSITIVE_INFINITY };
+  // What else the machine does only adds to it.
+  for (let i = 0; i < 20 || (i < 1000 && best.large >= 10 * best.small); i++) {
+    best.small = Math.min(best.small, timeOf(small));
+    best.large = Math.min(best.large, timeOf(large));
   }
-  const best = Math.min(...times);
-  assert.ok(best < 2, `opened 100,000 entries in ${best.toFixed(3)} ms`);
+  assert.ok(best.large < 10 * best.small, `${best.small} ms for 1,000 entries, ${best.large} for 100,000`);
 });

@@ -4,6 +4,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { until } from '../base/until.test-support.ts';
 import { prepareBundle, removeBundle } from './index.ts';
 import { canRunContainers, makeTestRoot, type TestRoot } from './test-support.ts';
 
@@ -89,7 +90,7 @@ describe('an interactive container', { skip }, () => {
     const out = join(t.root, 'typescript');
     let status = 0;
     try {
-      execFileSync('script', ['-q', '-e', '-c', command, out], { stdio: 'ignore', timeout: 20_000 });
+      execFileSync('script', ['-q', '-e', '-c', command, out], { stdio: 'ignore', timeout: 120_000 });
     } catch (error) {
       status = (error as { status: number }).status;
     }
@@ -109,7 +110,5 @@ describe('an interactive container', { skip }, () => {
 });
 
 async function untilOutput(output: () => string, text: string): Promise<void> {
-  for (let i = 0; i < 200 && !output().includes(text); i++)
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  assert.ok(output().includes(text), 'the command did not start');
+  await until(`the command says ${text}`, () => output().includes(text));
 }

@@ -5,7 +5,7 @@ import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../base/until.test-support.ts';
 import * as sys from './index.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'strata-sys-'));
@@ -113,6 +113,5 @@ test('a loop device ends with the process that made it, killed or not', async ()
   child.kill('SIGKILL');
   await once(child, 'exit');
   const isThere = (): boolean => existsSync(backing) && readFileSync(backing, 'utf8').trim() === file;
-  for (let i = 0; i < 500 && isThere(); i++) await delay(10);
-  assert.ok(!isThere());
+  await until('it is gone', () => !isThere());
 });

@@ -18,8 +18,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { until } from '../../src/base/until.test-support.ts';
 import { createClient } from '../../src/client/index.ts';
-import { until } from '../helpers/kills.ts';
 import { strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('clone-modes');

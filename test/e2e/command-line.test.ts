@@ -40,7 +40,7 @@ function strata(...args: string[]): Ran {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     ['--disable-warning=ExperimentalWarning', MAIN, ...args],
-    { encoding: 'utf8', env: { ...process.env, STRATA_ROOT: root }, timeout: 60_000 },
+    { encoding: 'utf8', env: { ...process.env, STRATA_ROOT: root }, timeout: 300_000 },
   );
   return { status, stdout, stderr };
 }
@@ -65,7 +65,7 @@ function build(name: string, version: string, files: Record<string, string>, ...
   json('layer', 'build', writeTree(files), '--repo', 'local', '--name', name, '--version', version, ...more);
 }
 
-async function eventually<R>(what: string, look: () => R | null | false, timeoutMs = 15_000): Promise<R> {
+async function eventually<R>(what: string, look: () => R | null | false, timeoutMs = 120_000): Promise<R> {
   const until = performance.now() + timeoutMs;
   for (;;) {
     let found: R | null | false = null;

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { killDuring, until } from '../helpers/kills.ts';
+import { until } from '../../src/base/until.test-support.ts';
+import { killDuring } from '../helpers/kills.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('debian');
@@ -210,10 +210,10 @@ test('nginx serves from the appliance, and a changed page shows as a private cha
   ]);
   try {
     let page = '';
-    for (let i = 0; i < 100 && page === ''; i++) {
-      await sleep(100);
+    await until('it answers', async () => {
       page = (await sh('curl -sf http://127.0.0.1:18080/')).stdout;
-    }
+      return page !== '';
+    });
     assert.equal(page, 'from-strata\n');
     const { entries } = await s.json('diff', 'dev-2', '/srv');
     assert.ok(

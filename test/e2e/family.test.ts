@@ -7,7 +7,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('family');
@@ -158,9 +158,6 @@ test('an appliance whose time is over goes by itself, mounted or not', async () 
   assert.match((await s.run(['show', 'short'])).stdout, /^ends: .* \(in (59 min|1 h)/m);
   assert.match((await s.run(['list'])).stdout, /^short .*ends in/m);
   await s.json('ttl', 'short', '1s');
-  for (let tries = 0; existsSync(join(s.root, 'appliances/short')); tries++) {
-    assert.ok(tries < 600, 'it has ended');
-    await delay(50);
-  }
+  await until('it has ended', () => !existsSync(join(s.root, 'appliances/short')));
   assert.deepEqual(await s.json('expire'), { expired: [], kept: [], next: null });
 });

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('import');
@@ -159,9 +159,6 @@ test('what is imported is an appliance like any other', async () => {
   await s.json('umount', 'c');
   assert.deepEqual((await s.json('fsck')).problems, []);
   await s.json('delete', 'i', 'c', 'd', 'etc', 'etc2');
-  for (let tries = 0; readdirSync(join(s.root, 'imports')).length > 0; tries++) {
-    assert.ok(tries < 500, 'space comes back');
-    await delay(20);
-  }
+  await until('space comes back', () => readdirSync(join(s.root, 'imports')).length === 0);
   assert.equal(existsSync(join(tree, 'etc/conf')), true);
 });

@@ -9,8 +9,9 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { createClient } from '../../src/client/index.ts';
-import { killDuring, killNow, pidIn, program, succeeded, until } from '../helpers/kills.ts';
+import { killDuring, killNow, pidIn, program, succeeded } from '../helpers/kills.ts';
 import { project, sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('killed-programs');

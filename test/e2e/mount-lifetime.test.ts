@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('lifetime');
@@ -23,12 +23,8 @@ test('an appliance that was mounted when another container started can be unmoun
   const dir = join(s.root, 'view');
   mkdirSync(dir);
   await s.json('mount', 'm-1', dir);
-  const container = s.start(['run', 'm-2', '--', 'sh', '-c', 'touch /tmp/runs; sleep 60']);
-  for (let i = 0; i < 100; i++) {
-    await sleep(50);
-    if (existsSync(join(s.root, 'appliances/m-2/private/tmp/runs'))) break;
-  }
-  assert.ok(existsSync(join(s.root, 'appliances/m-2/private/tmp/runs')), 'the container runs');
+  const container = s.start(['run', 'm-2', '--', 'sh', '-c', 'touch /tmp/runs; sleep 1000']);
+  await until('the container runs', () => existsSync(join(s.root, 'appliances/m-2/private/tmp/runs')));
   await s.json('umount', 'm-1');
   await s.json('mount', 'm-1', dir);
   assert.equal((await s.run(['run', 'm-1', '--', 'sh', '-c', 'exit 5'])).status, 5);

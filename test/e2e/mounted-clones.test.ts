@@ -21,9 +21,10 @@ import {
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { createClient } from '../../src/client/index.ts';
 import { mapShared } from '../../src/sys/index.ts';
-import { killNow, pidIn, succeeded, until } from '../helpers/kills.ts';
+import { killNow, pidIn, succeeded } from '../helpers/kills.ts';
 import { project, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('mounted-clones');

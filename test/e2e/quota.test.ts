@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('quota');
@@ -36,13 +37,11 @@ async function used(name: string): Promise<Quota> {
 
 /** Until the counting in the background is done. */
 async function settled(name: string, { used_bytes, used_inodes }: Quota): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    const now = await used(name);
-    if (now.used_bytes === used_bytes && now.used_inodes === used_inodes) return;
-    assert.ok(tries < 100, JSON.stringify([now, used_bytes, used_inodes]));
-    await delay(50);
+  await until(`${used_bytes} bytes and ${used_inodes} inodes are counted`, async () => {
     await script('ls . > /dev/null');
-  }
+    const now = await used(name);
+    return now.used_bytes === used_bytes && now.used_inodes === used_inodes;
+  });
 }
 
 async function du(): Promise<number> {

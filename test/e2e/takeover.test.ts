@@ -19,10 +19,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../src/base/until.test-support.ts';
 import { createClient } from '../../src/client/index.ts';
 import { markOf } from '../../src/fuse/process/process-life.ts';
-import { killDuring, killNow, pidIn, program, until } from '../helpers/kills.ts';
+import { killDuring, killNow, pidIn, program } from '../helpers/kills.ts';
 import { project, sh, strataRoot } from '../helpers/strata.ts';
 
 const s = strataRoot('takeover');
@@ -67,8 +67,7 @@ test(`${MOUNTS} mounts are served again, open files and containers included`, as
     '-c',
     'touch /tmp/up; while :; do cat /usr/share/work/a >/dev/null || exit 9; touch /tmp/beat || exit 8; sleep 0.05; done',
   ]);
-  for (let i = 0; i < 200 && !existsSync(join(view(1), 'tmp/up')); i++) await sleep(50);
-  assert.ok(existsSync(join(view(1), 'tmp/up')), 'the container runs');
+  await until('the container runs', () => existsSync(join(view(1), 'tmp/up')));
 
   const unnamed = openSync(join(view(2), 'tmp/open'), 'w+');
   writeSync(unnamed, 'before');
@@ -86,8 +85,8 @@ test(`${MOUNTS} mounts are served again, open files and containers included`, as
     t.diagnostic(
       `killed ${file}: the first operation took ${first.toFixed(0)} ms, ${MOUNTS} mounts ${all.toFixed(0)} ms`,
     );
-    // A loaded machine is slower; the figure for an idle one stands in the documentation.
-    assert.ok(all < 8000, `${all} ms`);
+    // Nobody waits for a time limit of the kernel or of a program; the figure for an idle machine stands in the documentation.
+    assert.ok(all < 60_000, `${all} ms`);
     writeSync(unnamed, '+after', 6);
     assert.equal(fstatSync(unnamed).size, 12);
     assert.equal(fstatSync(unnamed).nlink, 0);
@@ -96,7 +95,7 @@ test(`${MOUNTS} mounts are served again, open files and containers included`, as
     assert.equal(readSync(reader, content, 0, 10, 5), 10);
     assert.equal(content.toString(), 'dsharedsha');
     if (file !== 'stratad.pid')
-      for (let i = 0; i < 500 && pidIn(s.root, 'strata-fs.pid') === pid; i++) await sleep(20);
+      await until('another strata-fs serves', () => pidIn(s.root, 'strata-fs.pid') !== pid);
     assert.equal(await mountedNow(), MOUNTS);
   }
   closeSync(unnamed);
@@ -201,8 +200,7 @@ test('daemon restart: both processes are new, and nobody notices', async () => {
   await s.json('daemon', 'restart');
   writeSync(file, 'x');
   writeFileSync(join(view(6), 'tmp/after'), 'x');
-  for (let i = 0; i < 500 && pidIn(s.root, 'strata-fs.pid') === before[0]; i++) await sleep(20);
-  assert.notEqual(pidIn(s.root, 'strata-fs.pid'), before[0]);
+  await until('another strata-fs serves', () => pidIn(s.root, 'strata-fs.pid') !== before[0]);
   assert.notEqual(pidIn(s.root, 'stratad.pid'), before[1]);
   assert.equal(fstatSync(file).size, 1);
   closeSync(file);

@@ -66,8 +66,3 @@ export async function succeeded(child: ChildProcess): Promise<string> {
   assert.equal(code, 0, `${child.spawnargs.join(' ')}: ${signal ?? code}\n${out.slice(-4000)}`);
   return out;
 }
-
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 6000 && !condition(); i++) await sleep(20);
-  assert.ok(condition(), what);
-}

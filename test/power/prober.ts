@@ -65,7 +65,7 @@ for await (const line of createInterface({ input: process.stdin })) {
         ['--disable-warning=ExperimentalWarning', file, root, gc ? 'gc' : '-', ...apart],
         {
           stdio: 'pipe',
-          timeout: 60_000,
+          timeout: 300_000,
           maxBuffer: 64 << 20,
         },
       );

@@ -23,6 +23,8 @@ export interface FakeFleet extends Fleet {
   /** Every call with its arguments, without progress functions. */
   calls: { method: string; args: unknown[] }[];
   closed: boolean;
+  /** Lets those go on that wait because they were asked for the layer `slow`. */
+  goOn(): void;
 }
 
 export function createFakeFleet(root: string): FakeFleet {
@@ -39,6 +41,7 @@ export function createFakeFleet(root: string): FakeFleet {
     return found;
   };
   const calls: FakeFleet['calls'] = [];
+  const waiting: (() => void)[] = [];
   const updated = { templates: [], appliances: { updated: 0, held_back: [] }, elapsed_ms: 1 };
   const line = (word: string) => ({ repo: 'main', layer: word, version: '1', held: false });
   const change = async (o: { name: string; layers: string[] }) => {
@@ -47,7 +50,7 @@ export function createFakeFleet(root: string): FakeFleet {
     return template;
   };
 
-  const fleet: Omit<FakeFleet, 'calls' | 'closed'> = {
+  const fleet: Omit<FakeFleet, 'calls' | 'closed' | 'goOn'> = {
     repoAdd: async (o, progress) => {
       if (repos.has(o.name)) throw new StrataError('EXISTS', `repository ${o.name} exists already`);
       progress({ phase: 'index', done: 1, total: 2 });
@@ -86,7 +89,7 @@ export function createFakeFleet(root: string): FakeFleet {
     }),
     layerRemove: async () => {},
     templateCreate: async (o, progress) => {
-      if (o.layers.includes('slow')) await new Promise((resolve) => setTimeout(resolve, 300));
+      if (o.layers.includes('slow')) await new Promise<void>((resolve) => waiting.push(resolve));
       if (o.layers.includes('main/boa')) {
         throw new StrataError(
           'CONFLICT',
@@ -332,7 +335,10 @@ export function createFakeFleet(root: string): FakeFleet {
       fake.closed = true;
     },
   };
-  const fake: FakeFleet = { calls, closed: false, ...fleet };
+  const goOn = (): void => {
+    for (const one of waiting.splice(0)) one();
+  };
+  const fake: FakeFleet = { calls, closed: false, goOn, ...fleet };
   for (const [method, implementation] of Object.entries(fleet)) {
     const call = implementation as (...args: unknown[]) => unknown;
     (fake as unknown as Record<string, unknown>)[method] = (...args: unknown[]) => {

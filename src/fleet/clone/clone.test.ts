@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { noProgress } from '../../base/index.ts';
+import { until } from '../../base/until.test-support.ts';
 import { makeWorld, type World } from '../fleet.test-support.ts';
 
 let w: World;
@@ -33,10 +33,7 @@ async function paths(name: string): Promise<string[]> {
 
 /** What threads delete is gone. */
 async function spaceIsBack(): Promise<void> {
-  for (let tries = 0; readdirSync(at('frozen')).length > 0; tries++) {
-    assert.ok(tries < 500, 'space comes back');
-    await delay(20);
-  }
+  await until('space comes back', () => readdirSync(at('frozen')).length === 0);
 }
 
 async function isClean(): Promise<void> {

@@ -4,8 +4,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { noProgress, StrataError } from '../../base/index.ts';
+import { until } from '../../base/until.test-support.ts';
 import type { Fleet } from '../contract.ts';
 import { fakePlane, makeWorld, type World } from '../fleet.test-support.ts';
 import { openFleetWith } from '../fleet.ts';
@@ -46,13 +46,6 @@ const onDisk = (root = w.root): string[] =>
 
 async function paths(name: string, fleet = w.fleet): Promise<string[]> {
   return (await fleet.diff({ name })).entries.map(({ path, change }) => `${change} ${path}`);
-}
-
-async function until(what: string, is: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; !(await is()); tries++) {
-    assert.ok(tries < 1000, what);
-    await delay(20);
-  }
 }
 
 async function isClean(): Promise<void> {

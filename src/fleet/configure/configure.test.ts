@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { until } from '../../base/until.test-support.ts';
 import {
   cleanupConfigure,
   configureTemplate,
@@ -266,8 +267,7 @@ describe('configuration', { skip }, () => {
     const program = `import { configureTemplate } from ${JSON.stringify(face)}; await configureTemplate(${JSON.stringify(input)});`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'ignore' });
     const ended = new Promise((resolve) => child.on('close', resolve));
-    for (let i = 0; i < 200 && !existsSync(join(m.rootfs, 'tmp/begun')); i++)
-      await new Promise((resolve) => setTimeout(resolve, 50));
+    await until('the script has begun', () => existsSync(join(m.rootfs, 'tmp/begun')));
     child.kill('SIGKILL');
     await ended;
     assert.equal(await cleanupConfigure(m.root), 1);

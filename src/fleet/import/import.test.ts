@@ -14,8 +14,8 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { noProgress } from '../../base/index.ts';
+import { until } from '../../base/until.test-support.ts';
 import { makeWorld, type World } from '../fleet.test-support.ts';
 
 let w: World;
@@ -104,10 +104,7 @@ test('a directory comes with everything; what changes later is a change of the a
   const tree = baseTree('b');
   await w.fleet.delete(['b']);
   assert.equal(existsSync(tree), false);
-  for (let tries = 0; readdirSync(at('imports')).length > 0; tries++) {
-    assert.ok(tries < 500, 'space comes back');
-    await delay(20);
-  }
+  await until('space comes back', () => readdirSync(at('imports')).length === 0);
 });
 
 test('--link shares the files, --move takes the directory, and says no where it cannot', async () => {

@@ -19,12 +19,16 @@ function hangingDisk(dir: string): () => void {
   };
 }
 
-async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
-  const began = performance.now();
-  const result = await work;
-  const took = performance.now() - began;
-  assert.ok(took < ms, `${what} took ${Math.round(took)} ms`);
-  return result;
+/** That the work does not wait for the disk, not even SILENT_MS: on a machine with other work, in the best of some tries. */
+async function promptly<T>(what: string, work: () => Promise<T>): Promise<T> {
+  let best = Number.POSITIVE_INFINITY;
+  for (let tries = 0; ; tries++) {
+    const began = performance.now();
+    const result = await work();
+    best = Math.min(best, performance.now() - began);
+    if (best < SILENT_MS / 2) return result;
+    assert.ok(tries < 20, `${what} took ${Math.round(best)} ms`);
+  }
 }
 
 test('a disk that hangs under one appliance keeps only those waiting who ask for that appliance', async () => {
@@ -42,15 +46,16 @@ test('a disk that hangs under one appliance keeps only those waiting who ask for
       () => 'answered',
       () => 'refused',
     );
-    assert.equal((await within(2000, 'list', w.fleet.list())).appliances.length, 2);
-    const { entries } = await within(5000, 'diff of another', w.fleet.diff({ name: 'well' }));
+    assert.equal((await promptly('list', () => w.fleet.list())).appliances.length, 2);
+    const { entries } = await promptly('diff of another', () => w.fleet.diff({ name: 'well' }));
     assert.deepEqual(
       entries.map(({ path }) => path),
       ['/own'],
     );
-    await within(5000, 'show of another', w.fleet.show('well'));
+    await promptly('show of another', () => w.fleet.show('well'));
     await w.build('base', '2', { 'etc/motd': 'two\n' });
-    await within(SILENT_MS + 10_000, 'an update', w.fleet.update({}, noProgress));
+    // It ends, though the disk never answers.
+    await w.fleet.update({}, noProgress);
     assert.equal((await w.fleet.templateShow('t')).generation, 2);
     assert.equal(await Promise.race([hanging, Promise.resolve('waits')]), 'waits');
     unhang();

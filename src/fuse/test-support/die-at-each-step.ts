@@ -8,7 +8,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../base/until.test-support.ts';
 import { writeTreeIndex } from '../../layer/index.ts';
 import type { LevelSpec, StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { recoverMounts } from '../process/client.ts';
@@ -95,8 +95,7 @@ export async function dieAtEachStep(
       assert.deepEqual(await recoverMounts(t.root, t.plane), [], 'it was taken over');
       const found = (): Set<boolean> => states(mnt, change.expected, `step ${round}`);
       // The next strata-fs makes the kernel forget names while it serves already.
-      for (let i = 0; change.atOnce && i < 200 && found().size > 1; i++) await delay(20);
-      if (change.atOnce) assert.equal(found().size, 1, `step ${round}: a part is done`);
+      if (change.atOnce) await until(`step ${round} is done wholly or not`, () => found().size === 1);
       await change.run();
     }
     for (const [path, { after }] of Object.entries(change.expected))

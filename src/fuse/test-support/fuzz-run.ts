@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../base/until.test-support.ts';
 import { writeTreeIndex } from '../../layer/index.ts';
 import * as sys from '../../sys/index.ts';
 import { PENDING, type RelayerWork, type SlowJob, type StackSpec } from '../../vlfs/contract.ts';
@@ -124,9 +124,10 @@ export async function fuzz(dir: string, seed: number, goOn: (requests: number) =
     closeIdleStacks();
     const remaining = () => [...openDescriptors(dir)].filter(([fd]) => !descriptors.has(fd));
     // A deletion in the background ends by itself.
-    for (let i = 0; i < 300 && remaining().length > 0; i++) await delay(100);
-    const left = remaining();
-    assert.deepEqual(left, [], `seed ${seed}: descriptors are left open`);
+    await until(`seed ${seed} leaves no descriptor open`, () => {
+      assert.deepEqual(remaining(), []);
+      return true;
+    });
     const after = ['outside', 'repo'].map((name) => fingerprint(join(dir, name)));
     assert.deepEqual(after, before, 'something outside of the private layer changed');
     return requests;

@@ -96,7 +96,7 @@ export function inoOf(file: string | number): bigint {
 export function python(program: string, ...args: string[]): string {
   const ran = spawnSync('python3', ['-I', '-S', '-c', program, ...args], {
     encoding: 'utf8',
-    timeout: 30_000,
+    timeout: 120_000,
   });
   assert.equal(ran.status, 0, ran.stdout + ran.stderr);
   return ran.stdout.trim();
@@ -104,5 +104,5 @@ export function python(program: string, ...args: string[]): string {
 
 /** Runs a program; it must exit 0. Returns what it printed. */
 export function tool(file: string, ...args: string[]): string {
-  return execFileSync(file, args, { encoding: 'utf8', timeout: 30_000, stdio: ['ignore', 'pipe', 'pipe'] });
+  return execFileSync(file, args, { encoding: 'utf8', timeout: 120_000, stdio: ['ignore', 'pipe', 'pipe'] });
 }

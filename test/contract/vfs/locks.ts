@@ -128,7 +128,7 @@ pid = os.fork()
 if pid == 0:
     a = os.open(path, os.O_RDWR)
     fcntl.flock(a, EX); fcntl.lockf(a, EX)
-    os.write(w, b'x'); time.sleep(30)
+    os.write(w, b'x'); time.sleep(100)
 os.read(r, 1)
 b = os.open(path, os.O_RDWR)
 assert busy(fcntl.flock, b, EX | NB)
@@ -146,7 +146,7 @@ os.waitpid(pid, 0)
       python(
         `
 import errno, os, subprocess, sys
-child = subprocess.Popen([sys.argv[1], '30'])
+child = subprocess.Popen([sys.argv[1], '100'])
 try:
     try:
         os.open(sys.argv[1], os.O_RDWR)

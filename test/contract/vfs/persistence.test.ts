@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../../src/base/until.test-support.ts';
 import {
   AT_FDCWD,
   encodeDev,
@@ -95,10 +95,6 @@ function look(root: string, numbers: boolean): Seen[] {
   });
 }
 
-async function eventually(done: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 100 && !done(); tries++) await sleep(100);
-}
-
 const attributes = (root: string) =>
   tool(
     'sh',
@@ -148,14 +144,8 @@ test('a changed tree is the same after a remount, a restart and a kill, and the 
   same('after the kernel forgot it');
   const { data_plane } = await strata.json('status');
   process.kill(data_plane.pid, 'SIGKILL');
-  await eventually(() => {
-    try {
-      // The kernel answers listings and attributes by itself, but not an open.
-      return fs.readFileSync(inside('etc/c')).length > 0;
-    } catch {
-      return false;
-    }
-  });
+  // The kernel answers listings and attributes by itself, but not an open.
+  await until('another one serves', () => fs.readFileSync(inside('etc/c')).length > 0);
   same('after the data plane was killed');
   await strata.json('daemon', 'restart');
   same('after a restart');

@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../../src/base/until.test-support.ts';
 import type { Topic } from './behaviour.ts';
 import { python, withFile } from './behaviour.ts';
 
@@ -101,7 +102,7 @@ fd = os.open(sys.argv[1], os.O_RDONLY)
 os.lseek(fd, 0, os.SEEK_END)
 print('ready', flush=True)
 got = b''
-end = time.time() + 4
+end = time.time() + 120
 while not got.endswith(b'three\\n') and time.time() < end:
     got += os.read(fd, 100)
     time.sleep(0.002)
@@ -116,7 +117,7 @@ async function followed(path: string): Promise<void> {
     child.stdout.on('data', (chunk) => {
       said += chunk;
     });
-    for (let i = 0; i < 5000 && !said.startsWith('ready'); i++) await delay(1);
+    await until('it has the file open', () => said.startsWith('ready'));
     for (const line of ['one', 'two', 'three']) {
       fs.appendFileSync(path, `${line}\n`);
       await delay(5);

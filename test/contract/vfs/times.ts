@@ -51,7 +51,7 @@ export const times: Topic = {
       assert.deepEqual([of(path).atimeNs, of(path).mtimeNs], [5_000_000_006n, 1_234_567_890_123_456_789n]);
       ok(utimensat(AT_FDCWD, path, 0, UTIME_OMIT, 0, UTIME_NOW));
       assert.equal(of(path).atimeNs, 5_000_000_006n);
-      assert.ok(Math.abs(Number(of(path).mtimeMs) - Date.now()) < 5000);
+      assert.ok(Math.abs(Number(of(path).mtimeMs) - Date.now()) < 60_000);
     },
     'a chmod, a link and a rename change ctime only; a read changes nothing but atime'(dir) {
       const path = join(dir, 'aged');
@@ -86,7 +86,7 @@ export const times: Topic = {
       const changed = (what: string, fd: number) => {
         assert.ok(of(path).mtimeMs > 1_000_000n, what);
         assert.ok(fs.fstatSync(fd).mtimeMs > 1_000_000, what);
-        assert.ok(Math.abs(Number(of(path).ctimeMs) - Date.now()) < 5000, what);
+        assert.ok(Math.abs(Number(of(path).ctimeMs) - Date.now()) < 60_000, what);
       };
       withFile(path, 'r+', (fd) => {
         age();
