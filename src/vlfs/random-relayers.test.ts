@@ -10,14 +10,29 @@ import { StrataError } from '../base/index.ts';
 import { E } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { diffVlfs, revertOffline } from './index.ts';
-import { MODES, type Mode } from './test-support/operations.test-support.ts';
+import {
+  MODES,
+  type Mode,
+  type Operation,
+  onVlfs,
+  removeAll,
+} from './test-support/operations.test-support.ts';
 import { referenceTree } from './test-support/reference.test-support.ts';
 import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from './test-support/vlfs.test-support.ts';
 
+const EXCHANGE = 2;
 const name = fc.constantFrom('a', 'b', 'c', 'd', 'e');
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));
 
-const operation = fc.oneof(
+type Step =
+  | Operation
+  | { op: 'relayer'; stack: number }
+  | { op: 'revert'; path: string }
+  | { op: 'hold'; path: string }
+  | { op: 'revert all' }
+  | { op: 'reset'; keep: string[] };
+
+const step = fc.oneof(
   {
     weight: 8,
     arbitrary: fc.record({
@@ -25,55 +40,42 @@ const operation = fc.oneof(
       path,
     }),
   },
-  { weight: 5, arbitrary: fc.record({ op: fc.constant('rename'), path, to: path }) },
-  { weight: 2, arbitrary: fc.record({ op: fc.constantFrom('link', 'exchange'), path, to: path }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      op: fc.constant('rename'),
+      path,
+      to: path,
+      flags: fc.constantFrom(0, 0, 0, 0, 0, EXCHANGE),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant('link'), path, to: path }) },
   { weight: 4, arbitrary: fc.record({ op: fc.constant('relayer'), stack: fc.nat(5) }) },
   { weight: 3, arbitrary: fc.record({ op: fc.constant('revert'), path }) },
   { weight: 1, arbitrary: fc.record({ op: fc.constant('revert all') }) },
   { weight: 1, arbitrary: fc.record({ op: fc.constant('reset'), keep: fc.array(path, { maxLength: 2 }) }) },
   { weight: 2, arbitrary: fc.record({ op: fc.constant('remount') }) },
   { weight: 2, arbitrary: fc.record({ op: fc.constant('hold'), path }) },
-);
-type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
+) as fc.Arbitrary<Step>;
 
 const CHANGES = ['relayer', 'revert', 'revert all', 'reset', 'remount'];
 
-function removeAll(c: Client, at: string): void {
-  if ((c.stat(at).mode & 0o170000) !== 0o040000) {
-    c.unlink(at);
-    return;
-  }
-  for (const child of c.readdir(at)) removeAll(c, `${at}/${child}`);
-  c.rmdir(at);
-}
-
-function apply(c: Client, o: Operation, stacks: VlfsSpec['stack'][]): unknown {
+function apply(
+  c: Client,
+  o: Exclude<Step, { op: 'hold' } | { op: 'remount' }>,
+  stacks: VlfsSpec['stack'][],
+): unknown {
   switch (o.op) {
-    case 'write':
-      return c.write(o.path, `new ${o.path}`);
-    case 'append':
-      return c.append(o.path, '+');
-    case 'mkdir':
-      return c.mkdir(o.path);
-    case 'unlink':
-      return c.unlink(o.path);
-    case 'rmdir':
-      return c.rmdir(o.path);
-    case 'remove':
-      return removeAll(c, o.path);
-    case 'rename':
-    case 'exchange':
-      return c.rename(o.path, (o as { to: string }).to, o.op === 'exchange' ? 2 : 0);
-    case 'link':
-      return c.link(o.path, (o as { to: string }).to);
     case 'relayer':
-      return c.fs.relayer(stacks[(o as { stack: number }).stack % stacks.length]!);
+      return c.fs.relayer(stacks[o.stack % stacks.length]!);
     case 'revert':
-      return c.fs.revert([(o as { path: string }).path]);
+      return c.fs.revert([o.path]);
     case 'revert all':
       return c.fs.revert(['/']);
     case 'reset':
-      return c.fs.reset((o as { keep: string[] }).keep);
+      return c.fs.reset(o.keep);
+    default:
+      return onVlfs(c, o);
   }
 }
 
@@ -95,7 +97,7 @@ interface Held {
   path: string;
 }
 
-function play(spec: VlfsSpec, stacks: VlfsSpec['stack'][], operations: Operation[], mode: Mode): void {
+function play(spec: VlfsSpec, stacks: VlfsSpec['stack'][], operations: Step[], mode: Mode): void {
   let current: VlfsSpec = { ...spec, stack: stacks[0]! };
   let c = new Client(current, mode);
   let held: Held[] = [];
@@ -103,8 +105,8 @@ function play(spec: VlfsSpec, stacks: VlfsSpec['stack'][], operations: Operation
     for (const [i, o] of operations.entries()) {
       if (o.op === 'hold') {
         attempt(() => {
-          const handle = c.open((o as { path: string }).path, 0);
-          held.push({ handle, content: c.readHandle(handle), path: (o as { path: string }).path });
+          const handle = c.open(o.path, 0);
+          held.push({ handle, content: c.readHandle(handle), path: o.path });
         });
         continue;
       }
@@ -114,15 +116,14 @@ function play(spec: VlfsSpec, stacks: VlfsSpec['stack'][], operations: Operation
         held = [];
       } else attempt(() => apply(c, o, stacks));
       if (o.op === 'relayer') {
-        current = { ...spec, stack: stacks[(o as { stack: number }).stack % stacks.length]! };
+        current = { ...spec, stack: stacks[o.stack % stacks.length]! };
         for (const { handle, content, path: at } of held)
           assert.equal(c.readHandle(handle), content, `open file ${at}`);
       }
       if (o.op === 'append' || o.op === 'write')
         held = held.filter((one) => c.readHandle(one.handle) === one.content);
       if (!CHANGES.includes(o.op)) continue;
-      const step = `${i}: ${JSON.stringify(o)}`;
-      assert.deepEqual(c.tree(), referenceTree(current), step);
+      assert.deepEqual(c.tree(), referenceTree(current), `${i}: ${JSON.stringify(o)}`);
     }
     const expected = referenceTree(current);
     assert.deepEqual(c.tree(), expected, 'at the end');
@@ -197,7 +198,7 @@ test('random relayers, reverts and resets show what is on disk', async () => {
     let run = 0;
     fc.assert(
       fc.property(
-        fc.array(operation, { minLength: 4, maxLength: 40 }),
+        fc.array(step, { minLength: 4, maxLength: 40 }),
         fc.constantFrom(...MODES),
         (operations, mode) => {
           const spec = box.spec(`r${run++}`, []);

@@ -32,6 +32,7 @@ import { takePrunable } from './nodes/shares.ts';
 import { everyName, namesOfPaths, privateNames, uncoveredNames } from './nodes/stale-names.ts';
 import { closeCore, type OpenOptions, openCore } from './open-core.ts';
 import * as creating from './operations/create-ops.ts';
+import { catching, type Operations } from './operations/either.ts';
 import { fileFlags, setFileFlags } from './operations/file-flags.ts';
 import * as files from './operations/file-ops.ts';
 import { fsyncdir } from './operations/fsync-directory.ts';
@@ -121,10 +122,13 @@ export function openVlfs(spec: VlfsSpec, options: VlfsOptions = {}): Vlfs {
     finishRelayer(core);
     finishAdoption(core);
   }
-  return guarded(withOpensOnDemand(core, withQuota(core, operationsOf(core))), controlOf(core), options);
+  const operations = withOpensOnDemand(core, withQuota(core, operationsOf(core)));
+  const caught = catching(operations, (operation, error) => {
+    options.onFault?.(operation, error);
+    return -E.IO;
+  });
+  return { ...controlOf(core), ...caught };
 }
-
-type Operations = { [K in keyof VfsOperations]: VfsOperations[K] };
 
 /**
  * A node that the server knows; null for a number that was never given out or was forgotten. A file that was private before the layer was frozen, or
@@ -392,40 +396,4 @@ function controlOf(core: Core): Omit<Vlfs, keyof VfsOperations> {
       whiteouts: core.hidden.count,
     }),
   };
-}
-
-type AnyOperation = (
-  a: unknown,
-  b: unknown,
-  c: unknown,
-  d: unknown,
-  e: unknown,
-  f: unknown,
-  g: unknown,
-  h: unknown,
-) => unknown;
-
-/** The operations with every exception turned into EIO. */
-function guarded(operations: Operations, control: object, options: VlfsOptions): Vlfs {
-  const result: Record<string, unknown> = { ...control };
-  for (const [name, operation] of Object.entries(operations) as [string, AnyOperation][]) {
-    result[name] = (
-      a: unknown,
-      b: unknown,
-      c: unknown,
-      d: unknown,
-      e: unknown,
-      f: unknown,
-      g: unknown,
-      h: unknown,
-    ) => {
-      try {
-        return operation(a, b, c, d, e, f, g, h);
-      } catch (error) {
-        options.onFault?.(name, error);
-        return -E.IO;
-      }
-    };
-  }
-  return result as unknown as Vlfs;
 }

@@ -172,6 +172,14 @@ export function read(core: Core, fh: number, offset: number, into: Uint8Array): 
   return done;
 }
 
+/** The descriptor of a file that is open for writing, to change it at `offset`; or PENDING or a negative errno. */
+function fdToChange(core: Core, caller: Caller, fh: number, offset: number): number {
+  const handle = handleOf(core, fh);
+  if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  const waits = waitForCopy(core, caller, handle.node, offset);
+  return waits !== 0 ? waits : ioFd(core, fh, handle);
+}
+
 export function write(
   core: Core,
   caller: Caller,
@@ -180,12 +188,9 @@ export function write(
   from: Uint8Array,
   killPriv: boolean,
 ): number {
-  const handle = handleOf(core, fh);
-  if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const waits = waitForCopy(core, caller, handle.node, offset);
-  if (waits !== 0) return waits;
-  const fd = ioFd(core, fh, handle);
+  const fd = fdToChange(core, caller, fh, offset);
   if (fd < 0) return fd;
+  const handle = handleOf(core, fh)!;
   const part = partialOfHandle(handle);
   const done =
     part === null
@@ -272,12 +277,9 @@ export function fallocate(
   offset: number,
   length: number,
 ): number {
-  const handle = handleOf(core, fh);
-  if (handle === null || (handle.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
-  const waits = waitForCopy(core, caller, handle.node, offset);
-  if (waits !== 0) return waits;
-  const fd = ioFd(core, fh, handle);
+  const fd = fdToChange(core, caller, fh, offset);
   if (fd < 0) return fd;
+  const handle = handleOf(core, fh)!;
   const part = partialOfHandle(handle);
   if (part !== null) {
     return changePartial(core, caller, handle.node, part.partial, offset, offset + length, () =>

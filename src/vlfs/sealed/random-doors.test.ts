@@ -9,24 +9,23 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
-import { E, MNT_DETACH, renameat2, umount } from '../../sys/index.ts';
+import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../contract.ts';
 import { pruneWhiteouts } from '../index.ts';
 import { freeze } from '../test-support/frozen.test-support.ts';
+import { answer, answerable, onHost } from '../test-support/host.test-support.ts';
+import { type Operation, onVlfs } from '../test-support/operations.test-support.ts';
 import { referenceTree } from '../test-support/reference.test-support.ts';
-import { Client, ErrnoError, makeSandbox, type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
+import { Client, makeSandbox, type Sandbox, stackOf } from '../test-support/vlfs.test-support.ts';
 import { absorbSealed } from './absorb.ts';
 import { mountSealed, releaseSealedImages } from './mount.ts';
 
 const name = fc.constantFrom('a', 'b', 'c', 'd', 'e');
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));
 
-type Operation =
-  | { op: 'write' | 'append' | 'unlink' | 'rmdir' | 'mkdir' | 'remove'; path: string }
-  | { op: 'rename'; path: string; to: string; flags: number }
-  | { op: 'link'; path: string; to: string };
+type PlayedOperation = Exclude<Operation, { op: 'remount' }>;
 
-const operation: fc.Arbitrary<Operation> = fc.oneof(
+const operation: fc.Arbitrary<PlayedOperation> = fc.oneof(
   { weight: 6, arbitrary: fc.record({ op: fc.constantFrom('write', 'append', 'mkdir'), path }) },
   { weight: 8, arbitrary: fc.record({ op: fc.constantFrom('unlink', 'rmdir', 'remove'), path }) },
   {
@@ -39,7 +38,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ op: fc.constant('link'), path, to: path }) },
-) as fc.Arbitrary<Operation>;
+) as fc.Arbitrary<PlayedOperation>;
 
 const session = fc.record({
   door: fc.constantFrom('sealed', 'sealed', 'fuse'),
@@ -53,84 +52,6 @@ const session = fc.record({
   ),
 });
 type Session = typeof session extends fc.Arbitrary<infer T> ? T : never;
-
-/** 'ok', or the name of the errno. */
-function answer(run: () => unknown): string {
-  try {
-    run();
-    return 'ok';
-  } catch (error) {
-    if (error instanceof ErrnoError)
-      return Object.entries(E).find(([, value]) => value === -error.errno)?.[0] ?? error.message;
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined || error instanceof assert.AssertionError) throw error;
-    return code.slice(1);
-  }
-}
-
-function onDirectory(root: string, o: Operation): unknown {
-  const at = join(root, o.path);
-  switch (o.op) {
-    case 'write':
-      return nodeFs.writeFileSync(at, `new ${o.path}`);
-    case 'append':
-      return nodeFs.appendFileSync(at, '+', { flag: 0o2001 as unknown as string });
-    case 'mkdir':
-      return nodeFs.mkdirSync(at);
-    case 'unlink':
-      return nodeFs.unlinkSync(at);
-    case 'rmdir':
-      return nodeFs.rmdirSync(at);
-    case 'remove':
-      return nodeFs.rmSync(at, { recursive: true });
-    case 'link':
-      return nodeFs.linkSync(at, join(root, o.to));
-    case 'rename': {
-      const result: number = renameat2(-100, at, -100, join(root, o.to), o.flags);
-      if (result < 0) throw new ErrnoError(result, 'rename');
-    }
-  }
-}
-
-function onClient(c: Client, o: Operation): unknown {
-  switch (o.op) {
-    case 'write':
-      return c.write(o.path, `new ${o.path}`);
-    case 'append':
-      return c.append(o.path, '+');
-    case 'mkdir':
-      return c.mkdir(o.path);
-    case 'unlink':
-      return c.unlink(o.path);
-    case 'rmdir':
-      return c.rmdir(o.path);
-    case 'remove':
-      return removeAll(c, o.path);
-    case 'link':
-      return c.link(o.path, o.to);
-    case 'rename':
-      return c.rename(o.path, o.to, o.flags);
-  }
-}
-
-function removeAll(c: Client, at: string): void {
-  if ((c.stat(at).mode & 0o170000) !== 0o040000) {
-    c.unlink(at);
-    return;
-  }
-  for (const child of c.readdir(at)) removeAll(c, `${at}/${child}`);
-  c.rmdir(at);
-}
-
-/** The kernel answers these itself when a directory or a link is opened: nothing that a VLFS sees. */
-function isComparable(host: string, o: Operation): boolean {
-  if (o.op !== 'write' && o.op !== 'append') return true;
-  try {
-    return nodeFs.lstatSync(join(host, o.path), { throwIfNoEntry: false })?.isFile() ?? true;
-  } catch {
-    return true;
-  }
-}
 
 function treeOf(root: string, dir = '', into: Record<string, string> = {}): Record<string, string> {
   for (const entry of nodeFs.readdirSync(join(root, dir)).sort()) {
@@ -177,7 +98,7 @@ async function sealedSession(
   box: Sandbox,
   spec: VlfsSpec,
   host: string,
-  operations: Operation[],
+  operations: PlayedOperation[],
 ): Promise<boolean> {
   const dir = join(box.dir, 'mnt');
   nodeFs.mkdirSync(dir, { recursive: true });
@@ -195,7 +116,7 @@ async function sealedSession(
   }
   try {
     assert.deepEqual(treeOf(dir), treeOf(host), 'mounted');
-    run(host, operations, (o) => onDirectory(dir, o));
+    run(host, operations, (o) => onHost(dir, o));
     assert.deepEqual(treeOf(dir), treeOf(host), 'before the unmount');
   } finally {
     assert.equal(umount(dir, MNT_DETACH), 0);
@@ -204,10 +125,10 @@ async function sealedSession(
   return true;
 }
 
-function run(host: string, operations: Operation[], on: (o: Operation) => unknown): void {
+function run(host: string, operations: PlayedOperation[], on: (o: PlayedOperation) => unknown): void {
   for (const [i, o] of operations.entries()) {
-    if (!isComparable(host, o)) continue;
-    const expected = answer(() => onDirectory(host, o));
+    if (!answerable(host, o)) continue;
+    const expected = answer(() => onHost(host, o));
     assert.equal(
       answer(() => on(o)),
       expected,
@@ -223,7 +144,7 @@ async function play(box: Sandbox, spec: VlfsSpec, stacks: StackSpec[], sessions:
   for (const [i, { door, operations, after }] of sessions.entries()) {
     const step = `session ${i}: ${door}`;
     if (door === 'sealed') await sealedSession(box, current, host, operations);
-    else withClient(current, (c) => run(host, operations, (o) => onClient(c, o)));
+    else withClient(current, (c) => run(host, operations, (o) => onVlfs(c, o)));
     const left = treeOf(host);
     const frozen = current.stack.levels.filter(({ kind }) => kind === 'frozen');
     if (frozen.length === 0) assert.deepEqual(referenceTree(current), left, step);

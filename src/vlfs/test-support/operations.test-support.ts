@@ -30,7 +30,7 @@ const name = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'l');
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));
 
 export type Operation =
-  | { op: 'write' | 'append' | 'unlink' | 'rmdir' | 'mkdir' | 'read'; path: string }
+  | { op: 'write' | 'append' | 'unlink' | 'rmdir' | 'remove' | 'mkdir' | 'read'; path: string }
   | { op: 'chmod'; path: string; mode: number }
   | { op: 'truncate'; path: string; size: number }
   | { op: 'rename'; path: string; to: string; flags: number }
@@ -58,6 +58,16 @@ export const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ op: fc.constant('remount') }) },
 ) as fc.Arbitrary<Operation>;
 
+/** As rm -r. */
+export function removeAll(c: Client, at: string): void {
+  if ((c.stat(at).mode & 0o170000) !== 0o040000) {
+    c.unlink(at);
+    return;
+  }
+  for (const child of c.readdir(at)) removeAll(c, `${at}/${child}`);
+  c.rmdir(at);
+}
+
 export function onVlfs(c: Client, o: Exclude<Operation, { op: 'remount' }>): unknown {
   switch (o.op) {
     case 'write':
@@ -72,6 +82,8 @@ export function onVlfs(c: Client, o: Exclude<Operation, { op: 'remount' }>): unk
       return c.unlink(o.path);
     case 'rmdir':
       return c.rmdir(o.path);
+    case 'remove':
+      return removeAll(c, o.path);
     case 'chmod':
       return c.chmod(o.path, o.mode);
     case 'truncate':
