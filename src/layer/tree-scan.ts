@@ -4,7 +4,7 @@
  */
 import { createHash, hash } from 'node:crypto';
 import type { Digest, Name } from '../base/index.ts';
-import { LIMITS, StrataError } from '../base/index.ts';
+import { LIMITS, nameToText, StrataError } from '../base/index.ts';
 import {
   AT_FDCWD,
   close,
@@ -101,6 +101,7 @@ function* scanSteps(dir: string, options: ScanOptions): Generator<void, TreeEntr
           if (entries.length >= LIMITS.layerEntries) {
             throw new StrataError('LIMIT', `${dir} holds more than ${LIMITS.layerEntries} entries`);
           }
+          if (childPath.length > LIMITS.pathBytes) throw tooLong(childPath);
           checked(statAt(fd, name, stat), 'stat', `${dir}/${childPath}`);
           const type = stat.mode & S_IFMT;
           if (type === S_IFSOCK) continue; // A socket without its process is nothing; tar and dpkg leave them out too.
@@ -131,6 +132,11 @@ function* scanSteps(dir: string, options: ScanOptions): Generator<void, TreeEntr
   } finally {
     close(root);
   }
+}
+
+function tooLong(path: Name): StrataError {
+  const shown = nameToText(path.slice(0, 120));
+  return new StrataError('LIMIT', `a path is longer than ${LIMITS.pathBytes} bytes: /${shown}...`);
 }
 
 function record(stat: Stat, path: Name, xattrs: Map<Name, Uint8Array> | undefined): TreeEntry {

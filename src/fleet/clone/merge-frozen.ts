@@ -23,6 +23,7 @@ import {
   writeBases,
 } from '../../vlfs/index.ts';
 import { mergePrivateOver } from '../merge-layers/layer-merge.ts';
+import { openTrail } from '../merge-layers/trail.ts';
 import { copyTree, type OnMade } from '../merge-layers/tree-copy.ts';
 import { latin1, listDirectory, must, openDirectory, removeEntry } from '../merge-layers/untrusted-tree.ts';
 import { mergeWhiteouts } from '../merge-layers/whiteout-merge.ts';
@@ -140,38 +141,39 @@ async function mergeOver(
   if (existsSync(join(upper.whiteouts, WHOLE))) {
     removeTree(lower.whiteouts);
     await copySets(upper.whiteouts, lower.whiteouts);
-  } else mergeWhiteouts(upper.whiteouts, lower.whiteouts);
+  } else await mergeWhiteouts(upper.whiteouts, lower.whiteouts);
   removeTree(join(lower.whiteouts, 'frozen', id));
 }
 
 async function copySets(from: string, to: string): Promise<void> {
   mkdirSync(to, { mode: 0o755 });
-  mergeWhiteouts(from, to);
+  await mergeWhiteouts(from, to);
   if (existsSync(join(from, WHOLE))) writeFileSync(join(to, WHOLE), '', { mode: 0o600 });
 }
 
 /** What no clone may get, in a copy of an inherited layer: a whiteout takes its place, so that nothing older shows there either. */
 async function hideMarked(tree: string): Promise<void> {
-  const walk = async (fd: number): Promise<void> => {
-    for (const [i, { name, type }] of listDirectory(fd).entries()) {
+  const root = openDirectory(sys.AT_FDCWD, latin1(tree));
+  const trail = openTrail(root);
+  const walk = async (): Promise<void> => {
+    await trail.rested();
+    for (const [i, { name, type }] of listDirectory(trail.fd).entries()) {
       if (i % 512 === 511) await breathe();
+      const { fd } = trail;
       if ([MARK_XATTR, USER_MARK].some((mark) => typeof sys.getxattrAt(fd, name, mark) !== 'number')) {
         removeEntry(fd, name);
         must(sys.mknodat(fd, name, sys.S_IFCHR, 0), `hide ${name}`);
       } else if (type === sys.DT_DIR) {
-        const below = openDirectory(fd, name);
-        try {
-          await walk(below);
-        } finally {
-          sys.close(below);
-        }
+        trail.down(name);
+        await walk();
+        trail.up();
       }
     }
   };
-  const root = openDirectory(sys.AT_FDCWD, latin1(tree));
   try {
-    await walk(root);
+    await walk();
   } finally {
+    trail.close();
     sys.close(root);
   }
 }

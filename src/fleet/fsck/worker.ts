@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { nameFromText, nameToText } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
-import { basesOf, PARTIAL_XATTR, partialSource } from '../../vlfs/index.ts';
+import { basesOf, PARTIAL_XATTR, partialSource, walkEntries } from '../../vlfs/index.ts';
 
 export interface PrivateJob {
   /** Appliances' directories. */
@@ -21,7 +21,6 @@ export interface PrivateAnswer {
 }
 
 const NAMED = 20;
-const DEPTH = 1024;
 const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
 const OVERLAY = 'trusted.overlay.';
 const STRATA = 'trusted.strata.';
@@ -100,22 +99,24 @@ function partialProblem(dirfd: number, name: string, { bases, isSet }: Walk): st
   }
 }
 
-function visit(walk: Walk, dirfd: number, name: string, path: string, depth: number): void {
-  if (path === 'whiteouts/.whole') return;
-  const look = () => problemAt(dirfd, name, walk.isSet) ?? partialProblem(dirfd, name, walk);
-  const problem = look();
-  if (problem !== null && look() === problem) {
-    const { problems } = walk.answer;
-    if (problems.length < NAMED) problems.push({ path: nameToText(path), problem });
-    else walk.answer.more = true;
-  }
-  if (depth >= DEPTH) return;
-  const fd = sys.openat(dirfd, name, DIRECTORY);
+function look(walk: Walk, dirfd: number, name: string, path: string): void {
+  const found = () => problemAt(dirfd, name, walk.isSet) ?? partialProblem(dirfd, name, walk);
+  const problem = found();
+  if (problem === null || found() !== problem) return;
+  const { problems } = walk.answer;
+  if (problems.length < NAMED) problems.push({ path: nameToText(path), problem });
+  else walk.answer.more = true;
+}
+
+/** The tree `top` in the directory. What a running appliance moves at that moment is left out. */
+function lookAt(walk: Walk, dirfd: number, top: string): void {
+  const fd = sys.openat(dirfd, top, DIRECTORY);
   if (fd < 0) return;
-  const entries = sys.readDirectory(fd);
-  for (const entry of typeof entries === 'number' ? [] : entries) {
-    if (entry.type === sys.DT_REG && walk.isSet === false && !hasXattrs(fd, entry.name)) continue;
-    visit(walk, fd, entry.name, `${path}/${entry.name}`, depth + 1);
+  look(walk, dirfd, top, top);
+  for (const { dirfd: at, name, type, path } of walkEntries(fd, { lenient: true })) {
+    if (type === sys.DT_REG && !walk.isSet && !hasXattrs(at, name)) continue;
+    if (walk.isSet && path === '.whole') continue;
+    look(walk, at, name, `${top}/${path}`);
   }
   sys.close(fd);
 }
@@ -130,8 +131,8 @@ for (const dir of (workerData as PrivateJob).dirs) {
   const fd = sys.openat(sys.AT_FDCWD, nameFromText(dir), DIRECTORY);
   if (fd >= 0) {
     const bases = basesOf(join(dir, 'private'));
-    visit({ answer, isSet: false, bases }, fd, 'private', 'private', 0);
-    visit({ answer, isSet: true, bases }, fd, 'whiteouts', 'whiteouts', 0);
+    lookAt({ answer, isSet: false, bases }, fd, 'private');
+    lookAt({ answer, isSet: true, bases }, fd, 'whiteouts');
     sys.close(fd);
   }
   parentPort!.postMessage(answer);

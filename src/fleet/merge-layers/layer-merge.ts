@@ -5,11 +5,11 @@
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import { basesOf, MARK_XATTR, USER_MARK, WAS_XATTR } from '../../vlfs/index.ts';
 import { removeTree } from '../state/files.ts';
 import type { Owner } from '../state/paths.ts';
+import { alongBoth, openTrail, type Trail } from './trail.ts';
 import {
   type CopyOptions,
   type CopyState,
@@ -18,7 +18,15 @@ import {
   newCopyState,
   type OnMade,
 } from './tree-copy.ts';
-import { BENEATH, latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
+import {
+  latin1,
+  listDirectory,
+  must,
+  openBeneath,
+  openDirectory,
+  removeEntry,
+  splitParent,
+} from './untrusted-tree.ts';
 import {
   mergeWhiteouts,
   openMarked,
@@ -29,7 +37,6 @@ import {
 
 const OPAQUE = 'trusted.overlay.opaque';
 const REDIRECT = 'trusted.overlay.redirect';
-const DEPTH = 1024;
 const FOLLOW_NOTHING = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC;
 
 function xattr(dirfd: number, name: string, attribute: string): string | null {
@@ -77,7 +84,7 @@ export async function mergeLayerOver(
 ): Promise<void> {
   const own = join('config', owner);
   await mergePrivateOver(from.tree, to.tree, { hidden: join(from.whiteouts, own), how });
-  mergeWhiteouts(from.whiteouts, to.whiteouts);
+  await mergeWhiteouts(from.whiteouts, to.whiteouts);
   removeTree(join(to.whiteouts, own));
 }
 
@@ -108,15 +115,15 @@ export async function mergePrivateOver(
     const copy = newCopyState(toFd, { how, ...frozen, ...(bases === undefined ? {} : { bases }) });
     const state: MergeState = { ...copy, isFrozen, fresh: new Set() };
     try {
-      if (set !== null && isFrozen) openMarked(set, toFd);
-      if (set !== null) removeMarked(set, toFd, !isFrozen);
-      const moves = renamedDirectories(fromFd, toFd);
+      if (set !== null && isFrozen) await openMarked(set, toFd);
+      if (set !== null) await removeMarked(set, toFd, !isFrozen);
+      const moves = await renamedDirectories(fromFd, toFd);
       extract(toFd, moves);
       // Only now: a part of a hidden directory may have been renamed before.
-      if (set !== null) removeMarkedDirectories(set, toFd, !isFrozen);
-      clearHidden(fromFd, toFd, state, 0);
+      if (set !== null) await removeMarkedDirectories(set, toFd, !isFrozen);
+      await alongBoth(fromFd, toFd, (above, below) => clearHidden(above, below, state));
       place(toFd, moves);
-      await mergeDirectory(fromFd, toFd, state, '', 0);
+      await alongBoth(fromFd, toFd, (above, below) => mergeDirectory(above, below, state, ''));
       for (const move of moves) mark(toFd, move, isFrozen);
     } finally {
       if (set !== null) sys.close(set);
@@ -140,27 +147,29 @@ interface Move {
 }
 
 /** All renamed directories of the private layer, parents first. */
-function renamedDirectories(from: number, to: number): Move[] {
+async function renamedDirectories(from: number, to: number): Promise<Move[]> {
   const moves: Move[] = [];
-  const walk = (dirfd: number, path: string, lower: string, depth: number): void => {
-    if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-    const stat = sys.newStat();
-    for (const { name } of listDirectory(dirfd)) {
-      must(sys.statAt(dirfd, name, stat), `stat ${path}${name}`);
+  const trail = openTrail(from);
+  const stat = sys.newStat();
+  const walk = async (path: string, lower: string): Promise<void> => {
+    await trail.rested();
+    for (const { name } of listDirectory(trail.fd)) {
+      must(sys.statAt(trail.fd, name, stat), `stat ${path}${name}`);
       if (!isDirectory(stat)) continue;
-      const redirect = xattr(dirfd, name, OPAQUE) === 'y' ? null : xattr(dirfd, name, REDIRECT);
+      const redirect = xattr(trail.fd, name, OPAQUE) === 'y' ? null : xattr(trail.fd, name, REDIRECT);
       const source = redirected(lower, redirect ?? name);
       if (redirect !== null)
         moves.push({ path: `${path}${name}`, source, base: baseName(to, source), parked: null });
-      const fd = openDirectory(dirfd, name);
-      try {
-        walk(fd, `${path}${name}/`, source, depth + 1);
-      } finally {
-        sys.close(fd);
-      }
+      trail.down(name);
+      await walk(`${path}${name}/`, source);
+      trail.up();
     }
   };
-  walk(from, '', '', 0);
+  try {
+    await walk('', '');
+  } finally {
+    trail.close();
+  }
   return moves;
 }
 
@@ -193,7 +202,7 @@ function extract(root: number, moves: Move[]): void {
   const token = randomBytes(8).toString('hex');
   const depthOf = (move: Move) => move.source.split('/').length;
   for (const [at, move] of [...moves].sort((a, b) => depthOf(b) - depthOf(a)).entries()) {
-    const { parent, name } = split(move.source);
+    const { parent, name } = splitParent(move.source);
     const fd = openBeneath(root, parent);
     if (fd < 0) continue;
     const stat = sys.newStat();
@@ -206,33 +215,30 @@ function extract(root: number, moves: Move[]): void {
 }
 
 /** Removes from the config layer what the private layer hides wholly: replaced objects, and below opaque or renamed directories. */
-function clearHidden(from: number, to: number, state: MergeState, depth: number): void {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+async function clearHidden(from: Trail, to: Trail, state: MergeState): Promise<void> {
+  await from.rested();
   const stat = sys.newStat();
   const below = sys.newStat();
-  for (const { name } of listDirectory(from)) {
-    must(sys.statAt(from, name, stat), `stat ${name}`);
-    if (sys.statAt(to, name, below) < 0) continue;
+  for (const { name } of listDirectory(from.fd)) {
+    must(sys.statAt(from.fd, name, stat), `stat ${name}`);
+    if (sys.statAt(to.fd, name, below) < 0) continue;
     if (!isDirectory(stat)) {
-      removeEntry(to, name);
+      removeEntry(to.fd, name);
       continue;
     }
-    const isOpaque = xattr(from, name, OPAQUE) === 'y';
-    if (isOpaque || !isDirectory(below) || xattr(from, name, REDIRECT) !== null) {
-      removeEntry(to, name);
-      must(sys.mkdirat(to, name, 0o700), `make ${name}`);
-      must(sys.setxattrAt(to, name, OPAQUE, Buffer.from('y')), `mark ${name}`);
-      if (sys.statAt(to, name, below) >= 0) state.fresh.add(below.ino);
+    const isOpaque = xattr(from.fd, name, OPAQUE) === 'y';
+    if (isOpaque || !isDirectory(below) || xattr(from.fd, name, REDIRECT) !== null) {
+      removeEntry(to.fd, name);
+      must(sys.mkdirat(to.fd, name, 0o700), `make ${name}`);
+      must(sys.setxattrAt(to.fd, name, OPAQUE, Buffer.from('y')), `mark ${name}`);
+      if (sys.statAt(to.fd, name, below) >= 0) state.fresh.add(below.ino);
       continue;
     }
-    const fromFd = openDirectory(from, name);
-    const toFd = openDirectory(to, name);
-    try {
-      clearHidden(fromFd, toFd, state, depth + 1);
-    } finally {
-      sys.close(fromFd);
-      sys.close(toFd);
-    }
+    from.down(name);
+    to.down(name);
+    await clearHidden(from, to, state);
+    to.up();
+    from.up();
   }
 }
 
@@ -240,7 +246,7 @@ function clearHidden(from: number, to: number, state: MergeState, depth: number)
 function place(root: number, moves: Move[]): void {
   for (const { path, parked } of moves) {
     if (parked === null) continue;
-    const { parent, name } = split(path);
+    const { parent, name } = splitParent(path);
     const fd = makeParents(root, parent);
     try {
       removeEntry(fd, name);
@@ -253,7 +259,7 @@ function place(root: number, moves: Move[]): void {
 
 /** Says at a renamed directory what it is called below the config layer. */
 function mark(root: number, move: Move, isFrozen: boolean): void {
-  const { parent, name } = split(move.path);
+  const { parent, name } = splitParent(move.path);
   const fd = must(openBeneath(root, parent), `open ${parent}`);
   try {
     const absent = (result: number) => (result === -sys.E.NODATA ? 0 : result);
@@ -269,15 +275,6 @@ function mark(root: number, move: Move, isFrozen: boolean): void {
   } finally {
     sys.close(fd);
   }
-}
-
-function split(path: string): { parent: string; name: string } {
-  const slash = path.lastIndexOf('/');
-  return { parent: slash < 0 ? '.' : path.slice(0, slash), name: path.slice(slash + 1) };
-}
-
-function openBeneath(root: number, path: string): number {
-  return sys.openat2(root, path, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC, 0, BENEATH);
 }
 
 /** The directory `path` below root, made where it is missing (the merge gives it its attributes). */
@@ -297,47 +294,29 @@ function makeParents(root: number, path: string): number {
   return fd;
 }
 
-async function mergeDirectory(
-  from: number,
-  to: number,
-  state: MergeState,
-  path: string,
-  depth: number,
-): Promise<void> {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
+async function mergeDirectory(from: Trail, to: Trail, state: MergeState, path: string): Promise<void> {
+  await from.rested();
   const stat = sys.newStat();
   const below = sys.newStat();
-  for (const { name } of listDirectory(from)) {
-    must(sys.statAt(from, name, stat), `stat ${path}${name}`);
-    const there = sys.statAt(to, name, below) >= 0;
+  for (const { name } of listDirectory(from.fd)) {
+    must(sys.statAt(from.fd, name, stat), `stat ${path}${name}`);
+    const there = sys.statAt(to.fd, name, below) >= 0;
     if (!isDirectory(stat) || !there || !isDirectory(below)) {
-      if (there) removeEntry(to, name);
-      await copyEntry(from, name, to, state, path, depth);
+      if (there) removeEntry(to.fd, name);
+      await copyEntry(from, name, to, state, path);
       continue;
     }
-    await mergeInto(from, name, to, state, path, depth);
+    from.down(name);
+    to.down(name);
+    await mergeDirectory(from, to, state, `${path}${name}/`);
+    to.up();
+    from.up();
+    mergeAttributes(from.fd, name, to.fd, state, path);
   }
 }
 
-async function mergeInto(
-  from: number,
-  name: string,
-  to: number,
-  state: MergeState,
-  path: string,
-  depth: number,
-): Promise<void> {
-  const fromFd = openDirectory(from, name);
-  try {
-    const toFd = openDirectory(to, name);
-    try {
-      await mergeDirectory(fromFd, toFd, state, `${path}${name}/`, depth + 1);
-    } finally {
-      sys.close(toFd);
-    }
-  } finally {
-    sys.close(fromFd);
-  }
+/** What a merged directory is, once all below it is merged. */
+function mergeAttributes(from: number, name: string, to: number, state: MergeState, path: string): void {
   const stat = sys.newStat();
   must(sys.statAt(from, name, stat), `stat ${path}${name}`);
   const was = state.isFrozen ? formerPaths(to, name) : [];

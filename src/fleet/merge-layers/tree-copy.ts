@@ -4,7 +4,6 @@
  * through directory descriptors with O_NOFOLLOW. Lets the event loop breathe every few megabytes.
  */
 import { setImmediate as breathe } from 'node:timers/promises';
-import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import {
   copyPartial,
@@ -13,7 +12,8 @@ import {
   type PartialSource,
   partialSource,
 } from '../../vlfs/index.ts';
-import { latin1, listDirectory, must, openDirectory } from './untrusted-tree.ts';
+import { alongBoth, type Trail } from './trail.ts';
+import { latin1, linkBeneath, listDirectory, must, openDirectory } from './untrusted-tree.ts';
 
 /** 'copy': own bytes; 'link': further names of the same inodes (only for trees that are never written in place). */
 export interface CopyOptions {
@@ -51,7 +51,6 @@ export interface CopyState extends CopyOptions {
   fileBytes: number;
 }
 
-const DEPTH = 1024;
 const SLICE_BYTES = 8 << 20;
 
 /** Copies the tree `from` to the new directory `to`. */
@@ -69,7 +68,8 @@ export async function copyTreeFrom(fromFd: number, to: string, options: CopyOpti
   must(sys.mkdirat(sys.AT_FDCWD, latin1(to), 0o755), `make ${to}`);
   const toFd = openDirectory(sys.AT_FDCWD, latin1(to));
   try {
-    await copyChildren(fromFd, toFd, newCopyState(toFd, options), '', 0);
+    const state = newCopyState(toFd, options);
+    await alongBoth(fromFd, toFd, (from, to) => copyChildren(from, to, state, ''));
     const stat = sys.newStat();
     must(sys.fstat(fromFd, stat), 'stat');
     copyAttributes(fromFd, '.', toFd, '.', stat, options.skipXattr);
@@ -83,50 +83,47 @@ export function newCopyState(rootTo: number, options: CopyOptions): CopyState {
   return { ...options, rootTo, inodes: new Map(), bytes: 0, entries: 0, fileBytes: 0 };
 }
 
-async function copyChildren(
-  from: number,
-  to: number,
-  state: CopyState,
-  path: string,
-  depth: number,
-): Promise<void> {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  for (const { name } of listDirectory(from)) await copyEntry(from, name, to, state, path, depth);
+async function copyChildren(from: Trail, to: Trail, state: CopyState, path: string): Promise<void> {
+  await from.rested();
+  for (const { name } of listDirectory(from.fd)) await copyEntry(from, name, to, state, path);
 }
 
-/** Copies one entry (a directory with all below it) under the same name. `path` is the parent's path below the copy's root. */
+/** Copies one entry (a directory with all below it) of where `from` is to where `to` is, under the same name. `path` is the parent's path below the copy's root. */
 export async function copyEntry(
-  from: number,
+  from: Trail,
   name: string,
-  to: number,
+  to: Trail,
   state: CopyState,
   path: string,
-  depth: number,
 ): Promise<void> {
   const stat = sys.newStat();
-  must(sys.statAt(from, name, stat), `stat ${path}${name}`);
+  must(sys.statAt(from.fd, name, stat), `stat ${path}${name}`);
   const type = stat.mode & sys.S_IFMT;
   if (++state.entries % 512 === 0) await breathe();
   if (type === sys.S_IFREG) state.fileBytes += stat.size;
   state.onEntry?.(state.entries, state.fileBytes);
   if (type === sys.S_IFDIR) {
-    must(sys.mkdirat(to, name, 0o700), `make ${path}${name}`);
-    const fromFd = openDirectory(from, name);
-    try {
-      const toFd = openDirectory(to, name);
-      try {
-        if (isElsewhere(state, fromFd)) state.onLeftOut?.(`${path}${name}`);
-        else await copyChildren(fromFd, toFd, state, `${path}${name}/`, depth + 1);
-      } finally {
-        sys.close(toFd);
-      }
-    } finally {
-      sys.close(fromFd);
-    }
-    copyAttributes(from, name, to, name, stat, state.skipXattr);
-    state.onMade?.({ dirfd: from, name, stat }, { dirfd: to, name }, false);
+    must(sys.mkdirat(to.fd, name, 0o700), `make ${path}${name}`);
+    from.down(name);
+    to.down(name);
+    if (isElsewhere(state, from.fd)) state.onLeftOut?.(`${path}${name}`);
+    else await copyChildren(from, to, state, `${path}${name}/`);
+    to.up();
+    from.up();
+    copyAttributes(from.fd, name, to.fd, name, stat, state.skipXattr);
+    state.onMade?.({ dirfd: from.fd, name, stat }, { dirfd: to.fd, name }, false);
     return;
   }
+  await copyOther({ from: from.fd, to: to.fd, name, path }, stat, state);
+}
+
+/** What is no directory. */
+async function copyOther(
+  { from, to, name, path }: { from: number; to: number; name: string; path: string },
+  stat: sys.Stat,
+  state: CopyState,
+): Promise<void> {
+  const type = stat.mode & sys.S_IFMT;
   const isPartial =
     type === sys.S_IFREG &&
     (state.bases?.size ?? 0) > 0 &&
@@ -139,7 +136,7 @@ export async function copyEntry(
   const inode = `${stat.dev}:${stat.ino}`;
   const first = stat.nlink > 1 ? state.inodes.get(inode) : undefined;
   if (first !== undefined) {
-    must(sys.linkat(state.rootTo, first, to, name), `link ${path}${name}`);
+    linkBeneath(state.rootTo, first, to, name);
     return;
   }
   if (type === sys.S_IFREG) await copyFile(from, name, to, stat, state);

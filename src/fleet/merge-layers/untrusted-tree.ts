@@ -45,6 +45,41 @@ export function listDirectory(fd: number): sys.DirectoryEntry[] {
   return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+/** Bytes of a path that the kernel takes in one call, less the NUL; longer ones are walked in pieces. */
+const PIECE_BYTES = 4000;
+
+/** The directory at `path` below `root`, however long the path is: a descriptor, or a negative errno. */
+export function openBeneath(root: number, path: string): number {
+  let at = root;
+  for (let begin = 0; ; ) {
+    const isLast = path.length - begin <= PIECE_BYTES;
+    const end = isLast ? path.length : path.lastIndexOf('/', begin + PIECE_BYTES);
+    const flags = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC;
+    const next = sys.openat2(at, path.slice(begin, end) || '.', flags, 0, BENEATH);
+    if (at !== root) sys.close(at);
+    if (isLast || next < 0) return next;
+    at = next;
+    begin = end + 1;
+  }
+}
+
+/** The parent of a path, `.` for the root itself, and its name there. */
+export function splitParent(path: string): { parent: string; name: string } {
+  const slash = path.lastIndexOf('/');
+  return { parent: slash < 0 ? '.' : path.slice(0, slash), name: path.slice(slash + 1) };
+}
+
+/** Gives what is at `path` below `root` another name. */
+export function linkBeneath(root: number, path: string, dirfd: number, name: string): void {
+  const { parent, name: first } = splitParent(path);
+  const fd = must(openBeneath(root, parent), `open ${parent}`);
+  try {
+    must(sys.linkat(fd, first, dirfd, name), `link ${name}`);
+  } finally {
+    sys.close(fd);
+  }
+}
+
 /** Removes an entry with all below it; nothing to do when it is not there. */
 export function removeEntry(dirfd: number, name: string): void {
   const gone = sys.unlinkat(dirfd, name);

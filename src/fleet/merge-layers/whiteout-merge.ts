@@ -3,13 +3,12 @@
  * its sets of further layers are merged over the other layer's own. A mark is a 0:0 device, or a directory with
  * `trusted.overlay.opaque` where marks below it count for parts that were renamed away. The sets that are merged are only read.
  */
-import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
+import { alongBoth, type Trail } from './trail.ts';
 import { latin1, listDirectory, must, openDirectory, removeEntry } from './untrusted-tree.ts';
 
 const OPAQUE = 'trusted.overlay.opaque';
 const OPENED = 'trusted.strata.opened';
-const DEPTH = 1024;
 
 type Kind = 'device' | 'directory' | 'opaque' | 'none';
 
@@ -44,61 +43,56 @@ function eachMark(
   set: number,
   to: number,
   visit: (kind: Kind, name: string, to: number) => void,
-  depth = 0,
-): void {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  for (const { name } of listDirectory(set)) {
-    const kind = kindAt(set, name);
-    if (kind === 'directory' || kind === 'opaque') {
-      const below = sys.openat(to, name, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC);
-      if (below >= 0) {
-        const fd = openDirectory(set, name);
-        try {
-          eachMark(fd, below, visit, depth + 1);
-        } finally {
-          sys.close(fd);
-          sys.close(below);
-        }
+): Promise<void> {
+  const walk = async (marks: Trail, below: Trail): Promise<void> => {
+    await marks.rested();
+    for (const { name } of listDirectory(marks.fd)) {
+      const kind = kindAt(marks.fd, name);
+      if (isAnyDirectory(kind) && below.enter(name) >= 0) {
+        marks.down(name);
+        await walk(marks, below);
+        marks.up();
+        below.up();
       }
+      visit(kind, name, below.fd);
     }
-    visit(kind, name, to);
-  }
+  };
+  return alongBoth(set, to, walk);
 }
 
+const isAnyDirectory = (kind: Kind): boolean => kind === 'directory' || kind === 'opaque';
+
 /** Removes from the layer `to` what marks that are devices hide. `keepsHiding`: opaque directories leave a whiteout. */
-export function removeMarked(set: number, to: number, keepsHiding: boolean): void {
-  eachMark(set, to, (kind, name, dir) => {
+export function removeMarked(set: number, to: number, keepsHiding: boolean): Promise<void> {
+  return eachMark(set, to, (kind, name, dir) => {
     if (kind === 'device') removeHidden(dir, name, keepsHiding);
   });
 }
 
 /** Removes from the layer `to` the directories that are hidden as such; call it once their renamed parts are elsewhere. */
-export function removeMarkedDirectories(set: number, to: number, keepsHiding: boolean): void {
-  eachMark(set, to, (kind, name, dir) => {
+export function removeMarkedDirectories(set: number, to: number, keepsHiding: boolean): Promise<void> {
+  return eachMark(set, to, (kind, name, dir) => {
     if (kind === 'opaque') removeHidden(dir, name, keepsHiding);
   });
 }
 
 /** Directories of the frozen layer `to` that were opened hide nothing any more. */
-export function openMarked(set: number, to: number, depth = 0): void {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  for (const { name } of listDirectory(set)) {
-    const kind = kindAt(set, name);
-    if (kind !== 'directory' && kind !== 'opaque') continue;
-    const below = sys.openat(to, name, sys.O_RDONLY | sys.O_DIRECTORY | sys.O_NOFOLLOW | sys.O_CLOEXEC);
-    if (below < 0) continue;
-    const fd = openDirectory(set, name);
-    try {
-      if (typeof sys.fgetxattr(fd, OPENED) !== 'number') {
-        const opened = sys.fremovexattr(below, OPAQUE);
+export function openMarked(set: number, to: number): Promise<void> {
+  const walk = async (marks: Trail, below: Trail): Promise<void> => {
+    await marks.rested();
+    for (const { name } of listDirectory(marks.fd)) {
+      if (!isAnyDirectory(kindAt(marks.fd, name)) || below.enter(name) < 0) continue;
+      marks.down(name);
+      if (typeof sys.fgetxattr(marks.fd, OPENED) !== 'number') {
+        const opened = sys.fremovexattr(below.fd, OPAQUE);
         if (opened !== -sys.E.NODATA) must(opened, `open ${name}`);
       }
-      openMarked(fd, below, depth + 1);
-    } finally {
-      sys.close(fd);
-      sys.close(below);
+      await walk(marks, below);
+      marks.up();
+      below.up();
     }
-  }
+  };
+  return alongBoth(set, to, walk);
 }
 
 /** A directory of a config layer that hid the layers below goes on hiding them; below a frozen one they have marks of their own. */
@@ -109,13 +103,13 @@ function removeHidden(dirfd: number, name: string, keepsHiding: boolean): void {
 }
 
 /** Merges the sets below the directory `from` over those below `to`; a missing `from` counts as empty. */
-export function mergeWhiteouts(from: string, to: string): void {
+export async function mergeWhiteouts(from: string, to: string): Promise<void> {
   const fromFd = openSet(from);
   if (fromFd === null) return;
   try {
     const toFd = openDirectory(sys.AT_FDCWD, latin1(to));
     try {
-      merge(fromFd, toFd, 0);
+      await alongBoth(fromFd, toFd, merge);
     } finally {
       sys.close(toFd);
     }
@@ -124,38 +118,34 @@ export function mergeWhiteouts(from: string, to: string): void {
   }
 }
 
-function merge(from: number, to: number, depth: number): void {
-  if (depth > DEPTH) throw new StrataError('LIMIT', `directories are nested deeper than ${DEPTH}`);
-  for (const { name } of listDirectory(from)) {
-    const added = kindAt(from, name);
-    if (added === 'none') continue;
-    const there = kindAt(to, name);
-    if (added === 'device') {
-      if (there === 'none') must(sys.mknodat(to, name, sys.S_IFCHR, 0), `make whiteout ${name}`);
-      else if (there === 'directory') markOpaque(to, name);
-      continue;
-    }
-    if (there === 'device') removeEntry(to, name);
-    if (there === 'device' || there === 'none') must(sys.mkdirat(to, name, 0o755), `make ${name}`);
-    if (there === 'device' || added === 'opaque') markOpaque(to, name);
-    if (typeof sys.getxattrAt(from, name, OPENED) !== 'number')
-      must(sys.setxattrAt(to, name, OPENED, Buffer.from('y')), `mark ${name}`);
-    mergeBelow(from, to, name, depth);
+async function merge(from: Trail, to: Trail): Promise<void> {
+  await from.rested();
+  for (const { name } of listDirectory(from.fd)) {
+    if (!mergeMark(from.fd, to.fd, name)) continue;
+    from.down(name);
+    to.down(name);
+    await merge(from, to);
+    to.up();
+    from.up();
   }
 }
 
-function mergeBelow(from: number, to: number, name: string, depth: number): void {
-  const fromFd = openDirectory(from, name);
-  try {
-    const toFd = openDirectory(to, name);
-    try {
-      merge(fromFd, toFd, depth + 1);
-    } finally {
-      sys.close(toFd);
-    }
-  } finally {
-    sys.close(fromFd);
+/** Merges one mark; true when it is a directory, so that what is below it is to be merged too. */
+function mergeMark(from: number, to: number, name: string): boolean {
+  const added = kindAt(from, name);
+  if (added === 'none') return false;
+  const there = kindAt(to, name);
+  if (added === 'device') {
+    if (there === 'none') must(sys.mknodat(to, name, sys.S_IFCHR, 0), `make whiteout ${name}`);
+    else if (there === 'directory') markOpaque(to, name);
+    return false;
   }
+  if (there === 'device') removeEntry(to, name);
+  if (there === 'device' || there === 'none') must(sys.mkdirat(to, name, 0o755), `make ${name}`);
+  if (there === 'device' || added === 'opaque') markOpaque(to, name);
+  if (typeof sys.getxattrAt(from, name, OPENED) !== 'number')
+    must(sys.setxattrAt(to, name, OPENED, Buffer.from('y')), `mark ${name}`);
+  return true;
 }
 
 function markOpaque(dirfd: number, name: string): void {
