@@ -1,6 +1,6 @@
 /** Clones of a VLFS that is open: what programs have open stays theirs, the clone has what was there at that instant, and a kill changes nothing. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -256,6 +256,70 @@ test('the copy of a file that only grows follows; what would change its beginnin
       c.truncate('log.1', 0);
       c.unlink('read');
       for (const handle of [appender, reader, open]) c.release(handle);
+      assert.deepEqual(c.faults, []);
+    } finally {
+      c.close();
+    }
+  })();
+});
+
+/** Forgets in a process of its own what was noted, which is killed at the `at`th removal of a name; false: it came to its end. */
+function forgetKilled(dir: string, at: number): boolean {
+  const program = `import { forgetFollowers } from ${JSON.stringify(join(import.meta.dirname, 'follow.ts'))}; forgetFollowers(${JSON.stringify(dir)});`;
+  const strace = [
+    '-f',
+    '-qq',
+    '-o',
+    '/dev/null',
+    '-e',
+    'trace=unlinkat',
+    '-e',
+    `inject=unlinkat:signal=SIGKILL:when=${at}`,
+  ];
+  const node = [
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    '--input-type=module',
+    '-e',
+    program,
+  ];
+  const { status, signal, stderr } = spawnSync('strace', [...strace, ...node], { encoding: 'utf8' });
+  assert.ok(status === 0 || signal === 'SIGKILL', `${status} ${signal} ${stderr}`);
+  return signal === 'SIGKILL';
+}
+
+test('killed while what is noted of small files goes: each is whole, or still noted wholly', async () => {
+  await sandboxed(async (box) => {
+    const spec = box.spec('a', [await box.unit('base', '1', { 'etc/a': 'layer a' })]);
+    const c = new Client(spec, { passthrough: true });
+    const names = ['one', 'two'];
+    const text = LONG.slice(0, 5_000);
+    let states = 0;
+    try {
+      for (const name of names) c.write(name, text);
+      const open = names.map((name) => c.open(name, 2));
+      freezeOpen(box, c, spec, (dir) => {
+        assert.equal(readdirSync(followingDir(dir)).length, 6, 'two notes with two pieces each');
+        for (let at = 1, killed = true; killed; at++, states++) {
+          const root = join(box.dir, `killed-${at}`);
+          copyRoot(box, root);
+          const frozen = dir.replace(box.dir, root);
+          killed = forgetKilled(frozen, at);
+          const left = existsSync(followingDir(frozen)) ? readdirSync(followingDir(frozen)) : [];
+          for (const name of names) {
+            const file = join(frozen, 'private', name);
+            // As a power cut leaves what was not on the disk.
+            if (left.includes(String(statSync(file).ino))) truncateSync(file, 0);
+          }
+          assert.equal(finishFollowing(frozen, spec.privateDir.replace(box.dir, root)), 0);
+          for (const name of names)
+            assert.equal(readFileSync(join(frozen, 'private', name), 'latin1'), text, `${at}: ${left}`);
+          assert.equal(existsSync(followingDir(frozen)), false);
+          rmSync(root, { recursive: true });
+        }
+      });
+      assert.ok(states > 6, `${states}`);
+      for (const handle of open) c.release(handle);
       assert.deepEqual(c.faults, []);
     } finally {
       c.close();
