@@ -9,47 +9,18 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { StrataError } from '../../base/index.ts';
 import * as sys from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { createLedger, type HiddenEntries, type LedgerContent, type Preparation } from '../../vlfs/index.ts';
-import { closeLedgerMemory, createLedgerMemory } from '../ledger-memory.ts';
+import type { Preparation } from '../../vlfs/index.ts';
 import { createPoolClient } from '../pool/pool-client.ts';
-import { createFuseBuffers } from '../server/buffers.ts';
-import { stackName } from '../stack-name.ts';
 import { askToForget } from './ask-to-forget.ts';
 import { AWAKE_MS, createAwake } from './awake.ts';
-import {
-  changeMount,
-  dropContents,
-  exchangeMount,
-  expireEveryName,
-  failureOf,
-  relayerMount,
-} from './change-names.ts';
+import { changeMount, dropContents, exchangeMount, failureOf, relayerMount } from './change-names.ts';
 import { awaitFollowing, freezeMount } from './freeze-mount.ts';
 import { holdSyncs, letGo } from './hold-syncs.ts';
 import { createLongWork } from './long-work.ts';
-import type {
-  LoopCommand,
-  LoopData,
-  LoopFailure,
-  LoopMessage,
-  LoopReply,
-  RelayerOutcome,
-  ServedStatus,
-  TakeOverOutcome,
-} from './messages.ts';
-import {
-  createServedMount,
-  describe,
-  noteFeatures,
-  requestsByKind,
-  runBackground,
-  type ServeContext,
-  type ServedMount,
-  serveRequests,
-  TURN_MS,
-} from './served-mount.ts';
+import type { LoopCommand, LoopData, LoopMessage, LoopReply, RelayerOutcome } from './messages.ts';
+import { describe, runBackground, type ServedMount, serveRequests, TURN_MS } from './served-mount.ts';
 import type { OpenServedVlfs } from './served-vlfs.ts';
-import { askAgain, continueServer, type FormerMount, type FormerState, readFormer } from './take-over.ts';
+import { createThreadMounts } from './thread-mounts.ts';
 
 const COMMANDS = 0;
 const RESULTS = 1;
@@ -73,13 +44,6 @@ const { openVlfs, prepareVlfs, setQuarantine } = (await import(data.vlfsModule))
 setQuarantine?.(data.quarantine);
 const post = (reply: LoopReply): void => parentPort!.postMessage(reply);
 const epoll = sys.epollCreate();
-const byTag = new Map<number, ServedMount>();
-const tags = new Map<ServedMount, number>();
-const byId = new Map<string, ServedMount>();
-type Opened = Pick<ServedMount, 'vlfs' | 'stackKey' | 'moved' | 'closing' | 'ledger' | 'ledgerFd'>;
-const opened = new Map<string, Opened>();
-/** Taken over, not yet served. */
-const waiting = new Map<string, { mount: ServedMount; former: LedgerContent }>();
 /** By name. */
 const stacks = new Map<string, StackSpec>();
 /** Processes whose end is awaited: what each tag's answer is. */
@@ -89,158 +53,22 @@ const longWork = createLongWork();
 let nextTag = FIRST_TAG;
 let stopping = false;
 
-const ctx: ServeContext = {
-  arrivedMs: 0,
-  buffers: createFuseBuffers(),
+const mounts = createThreadMounts({
+  epoll,
+  newTag: () => nextTag++,
+  openVlfs,
+  prepareVlfs,
+  mostNodes: data.mostNodes,
   pool: createPoolClient(data.pool, (thread) => post({ event: 'pool', thread })),
-  log: (line) => post({ event: 'log', line }),
   later: longWork.add,
-  hold: (m) => void sys.epollRemove(epoll, m.fd),
-  release: (m) => void sys.epollAdd(epoll, m.fd, sys.EPOLLIN, tags.get(m)!),
-  // A closed connection stays ready for ever, which would keep this thread awake until its last job ends.
-  disconnected: (m) => void sys.epollRemove(epoll, m.fd),
-  finished(m) {
-    sys.close(m.fd);
-    byTag.delete(tags.get(m) ?? -1);
-    tags.delete(m);
-    if (byId.get(m.id) === m) byId.delete(m.id);
-    m.ledger?.clear();
-    closeLedgerMemory(m.ledgerFd);
-    post({ event: 'gone', id: m.id, ledgerFd: m.ledgerFd });
-  },
-};
-
-function served(id: string): ServedMount {
-  const found = byId.get(id);
-  if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not mounted`);
-  return found;
-}
+  post,
+});
+const { ctx } = mounts;
 
 function stackNamed(name: string): StackSpec {
   const stack = stacks.get(name);
   if (stack === undefined) throw new StrataError('INTERNAL', `the stack ${name} was not given`);
   return stack;
-}
-
-function refuseSecond(id: string): void {
-  if (byId.has(id) || opened.has(id))
-    throw new StrataError('BUSY', `${id} is being unmounted`, { hint: 'try again' });
-}
-
-function open(
-  id: string,
-  spec: VlfsSpec,
-  before: { former?: FormerState; hidden?: HiddenEntries | undefined },
-): Opened {
-  refuseSecond(id);
-  const { former, hidden } = before;
-  const moved: number[] = [];
-  const closing: number[] = [];
-  const store = createLedgerMemory();
-  const ledger = store === null ? null : createLedger(store.memory);
-  try {
-    const vlfs = openVlfs(spec, {
-      ...(data.mostNodes === undefined ? {} : { mostNodes: data.mostNodes }),
-      onAttributes: (node) => moved.push(node),
-      onClose: (fd) => closing.push(fd),
-      onBackingClosed: (node) => byId.get(id)?.server.backing.closed(node),
-      onFault: (operation, error) => ctx.log(`${id}: ${operation} failed: ${describe(error)}`),
-      ...(ledger === null ? {} : { ledger }),
-      ...(former === undefined ? {} : { revive: former }),
-      ...(hidden === undefined ? {} : { hidden }),
-    });
-    if (vlfs.everyName === undefined) ledger?.clear();
-    const { stack, ...rest } = spec;
-    ledger?.setSpec(JSON.stringify({ id, ...rest }));
-    ledger?.setStack(stackName(stack.key));
-    return { vlfs, stackKey: stack.key, moved, closing, ledger, ledgerFd: store?.fd ?? -1 };
-  } catch (error) {
-    closeLedgerMemory(store?.fd ?? -1);
-    throw error;
-  }
-}
-
-function close(found: Opened): void {
-  found.vlfs.destroy();
-  closeLedgerMemory(found.ledgerFd);
-}
-
-/** The VLFS whose stack is being opened: one after the other, because the next ones mostly have the same. */
-let opening: VlfsSpec | null = null;
-
-/** Opens the stack and reads what the VLFS hides between requests of the mounts that are served, and then opens it. */
-function openBetween(id: string, spec: VlfsSpec, done: (failure: LoopFailure | null) => void): void {
-  let prepared: Preparation | undefined;
-  ctx.later((untilMs) => {
-    if (opening !== null && opening !== spec) return false;
-    opening = spec;
-    let failure: LoopFailure | null = null;
-    try {
-      refuseSecond(id);
-      prepared ??= prepareVlfs?.(spec);
-      const hidden = prepared?.step(untilMs);
-      if (hidden === null) return false;
-      opened.set(id, open(id, spec, { hidden }));
-    } catch (error) {
-      failure = failureOf(error);
-    }
-    opening = null;
-    prepared?.release();
-    done(failure);
-    return true;
-  });
-}
-
-function serve(id: string, fd: number): void {
-  const found = opened.get(id);
-  if (found === undefined) throw new StrataError('NOT_FOUND', `${id} is not open`);
-  opened.delete(id);
-  start(createServedMount(ctx, { id, fd, ...found }));
-}
-
-function start(mount: ServedMount): void {
-  const tag = nextTag++;
-  byTag.set(tag, mount);
-  tags.set(mount, tag);
-  byId.set(mount.id, mount);
-  sys.epollAdd(epoll, mount.fd, sys.EPOLLIN, tag);
-}
-
-/** Everything is made as it was; nothing is changed that the former process left. */
-function takeOver(given: FormerMount, pidfd: number): number {
-  const former = readFormer(given, pidfd);
-  if (former === null) throw new StrataError('BAD_FORMAT', 'its ledger cannot be read');
-  const { content } = former;
-  const found = open(given.id, given.spec, { former });
-  const mount = createServedMount(ctx, { id: given.id, fd: given.fuseFd, ...found });
-  if (continueServer(mount, content)) noteFeatures(mount);
-  else found.ledger?.setFuse({ fd: given.fuseFd, fuseMinor: 0, features: 0 });
-  const stale = content.changing || content.stack !== stackName(given.spec.stack.key);
-  found.ledger?.setChanging(stale);
-  waiting.set(given.id, { mount, former: { ...content, changing: stale } });
-  return found.ledgerFd;
-}
-
-function takeOverAll(mounts: FormerMount[], pidfd: number): TakeOverOutcome[] {
-  return mounts.map((mount) => {
-    try {
-      return { id: mount.id, ledgerFd: takeOver(mount, pidfd), failure: null };
-    } catch (error) {
-      sys.close(mount.fuseFd);
-      return { id: mount.id, ledgerFd: -1, failure: failureOf(error).message };
-    }
-  });
-}
-
-function goOn(ids: string[]): void {
-  for (const id of ids) {
-    const found = waiting.get(id);
-    if (found === undefined) continue;
-    waiting.delete(id);
-    start(found.mount);
-    askAgain(found.mount);
-    if (found.former.changing) expireEveryName(ctx, found.mount);
-  }
 }
 
 function awaitEnd(pidfd: number, ended: () => void): void {
@@ -254,18 +82,6 @@ function awaitEnd(pidfd: number, ended: () => void): void {
   sys.epollAdd(epoll, pidfd, sys.EPOLLIN, tag);
 }
 
-function status(): ServedStatus[] {
-  return [...byId.values()].map((m) => ({
-    id: m.id,
-    stackKey: m.stackKey,
-    requests: m.requests,
-    kinds: requestsByKind(m),
-    openFiles: m.vlfs.stats().openFiles,
-    passthroughOpens: m.server.backing.passthroughOpens,
-    features: m.server.features,
-  }));
-}
-
 function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['changes']): void {
   const outcomes: RelayerOutcome[] = [];
   const one = (outcome: RelayerOutcome): void => {
@@ -274,7 +90,7 @@ function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['chan
   };
   if (changes.length === 0) post({ seq, value: outcomes });
   for (const change of changes) {
-    const mount = byId.get(change.id);
+    const mount = mounts.served.get(change.id);
     if (mount === undefined) {
       one({ id: change.id, failure: { code: 'NOT_FOUND', message: `${change.id} is not mounted` } });
       continue;
@@ -286,9 +102,9 @@ function relayer(seq: number, changes: (LoopCommand & { kind: 'relayer' })['chan
 }
 
 function dropAllContents(done: () => void): void {
-  let left = byId.size;
+  let left = mounts.served.size;
   if (left === 0) done();
-  for (const mount of byId.values()) dropContents(ctx, mount, () => --left === 0 && done());
+  for (const mount of mounts.served.values()) dropContents(ctx, mount, () => --left === 0 && done());
 }
 
 function execute(seq: number, command: LoopCommand): void {
@@ -300,61 +116,56 @@ function execute(seq: number, command: LoopCommand): void {
       stacks.set(command.name, command.stack);
       break;
     case 'open':
-      openBetween(command.id, { ...command.spec, stack: stackNamed(command.stack) }, (failure) =>
-        answer(opened.get(command.id)?.ledgerFd ?? -1, failure),
+      mounts.open(command.id, { ...command.spec, stack: stackNamed(command.stack) }, (failure) =>
+        answer(mounts.opened.get(command.id)?.ledgerFd ?? -1, failure),
       );
       break;
     case 'connect':
-      opened.get(command.id)?.ledger?.setFuse({ fd: command.fd, fuseMinor: 0, features: 0 });
-      answer(undefined, null);
+      answer(mounts.connect(command.id, command.fd), null);
       break;
     case 'take-over':
-      answer(takeOverAll(command.mounts, command.pidfd), null);
+      answer(mounts.takeOver(command.mounts, command.pidfd), null);
       break;
     case 'go-on':
-      answer(goOn(command.ids), null);
+      answer(mounts.goOn(command.ids), null);
       break;
     case 'serve':
-      answer(serve(command.id, command.fd), null);
+      answer(mounts.serve(command.id, command.fd), null);
       break;
-    case 'drop': {
-      const found = opened.get(command.id);
-      opened.delete(command.id);
-      if (found !== undefined) close(found);
-      answer(undefined, null);
+    case 'drop':
+      answer(mounts.drop(command.id), null);
       break;
-    }
     case 'relayer':
       relayer(seq, command.changes);
       break;
     case 'hold':
-      answer(holdSyncs(ctx, served(command.id), command.nodes), null);
+      answer(holdSyncs(ctx, mounts.find(command.id), command.nodes), null);
       break;
     case 'let-go':
-      answer(letGo(ctx, served(command.id)), null);
+      answer(letGo(ctx, mounts.find(command.id)), null);
       break;
     case 'freeze':
-      freezeMount(ctx, served(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
+      freezeMount(ctx, mounts.find(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
       break;
     case 'follow':
-      awaitFollowing(served(command.id), answer);
+      awaitFollowing(mounts.find(command.id), answer);
       break;
     case 'revert': {
-      const mount = served(command.id);
+      const mount = mounts.find(command.id);
       changeMount(ctx, mount, () => mount.vlfs.beginRevert(command.paths), answer);
       break;
     }
     case 'reset': {
-      const mount = served(command.id);
+      const mount = mounts.find(command.id);
       changeMount(ctx, mount, () => mount.vlfs.beginReset(command.keep), answer);
       break;
     }
     case 'exchange':
-      exchangeMount(ctx, served(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
+      exchangeMount(ctx, mounts.find(command.id), { ...command, stack: stackNamed(command.stack) }, answer);
       break;
     case 'quarantine':
       setQuarantine?.(command.digests);
-      for (const { vlfs } of [...byId.values(), ...opened.values()]) {
+      for (const { vlfs } of [...mounts.served.values(), ...mounts.opened.values()]) {
         vlfs.readScanOnOpen?.();
         vlfs.readQuota?.();
       }
@@ -362,7 +173,7 @@ function execute(seq: number, command: LoopCommand): void {
       else dropAllContents(() => answer(undefined, null));
       break;
     case 'status':
-      answer(status(), null);
+      answer(mounts.status(), null);
       break;
     case 'await-end':
       awaitEnd(command.pidfd, () => answer(undefined, null));
@@ -406,7 +217,7 @@ function serveReady(ready: number): ServedMount | null {
       ctx.pool.drain();
     } else if (ends.has(tag)) ends.get(tag)!();
     else {
-      const mount = byTag.get(tag);
+      const mount = mounts.byTag(tag);
       const served = mount === undefined ? 0 : serveRequests(ctx, mount, BUDGET);
       if (served === 0) continue;
       busy = mount!;
