@@ -1,9 +1,10 @@
 /** The fleet as one object: opens a state root, recovers it, and offers every command of contract.ts. */
 import { resolve } from 'node:path';
 import { asStrataError, noProgress } from '../base/index.ts';
-import { createAppliances, listAppliances, showAppliance } from './appliances/appliances.ts';
+import { createAppliances } from './appliances/appliances.ts';
 import { openCatalog } from './appliances/catalog.ts';
 import { diffAppliance, explainWhy, resetAppliance, revertPaths } from './appliances/changes.ts';
+import { listAppliances, showAppliance } from './appliances/show.ts';
 import { cloneAppliance } from './clone/clone.ts';
 import { finishAllFrozen } from './clone/finish-frozen.ts';
 import { unusedFrozen } from './clone/frozen.ts';

@@ -1,8 +1,9 @@
 /** The family of appliances as one list in tree order: each clone below the appliance that it was cloned from. */
-import { applianceRow, mountpoints } from '../appliances/appliances.ts';
+import { applianceRow } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import type { FleetContext } from '../context.ts';
 import type { FamilyMember, Fleet } from '../contract.ts';
+import { mountpoints } from '../mounts/mount-list.ts';
 import { parentOf } from './record.ts';
 
 /**

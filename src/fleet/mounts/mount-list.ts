@@ -99,3 +99,10 @@ export async function refuseLingering(context: FleetContext, names: string[]): P
     hint: 'end the programs that kept files of it open, and the mount namespaces that had copied its mount (lsns -t mnt lists them)',
   });
 }
+
+/** Mountpoints of every mounted appliance. */
+export async function mountpoints(context: FleetContext): Promise<Map<string, string[]>> {
+  const byName = new Map<string, string[]>();
+  for (const { name, dir } of await allMounts(context)) byName.set(name, [...(byName.get(name) ?? []), dir]);
+  return byName;
+}
