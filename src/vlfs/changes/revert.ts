@@ -3,26 +3,7 @@
  * and stays, unless its own path is asked for where an original lies below. Each path flips at once; between them, in steps, nothing else may change the VLFS.
  */
 import { type Name, nameToText, StrataError } from '../../base/index.ts';
-import {
-  AT_REMOVEDIR,
-  close,
-  DT_CHR,
-  DT_DIR,
-  DT_UNKNOWN,
-  E,
-  fchmod,
-  fchown,
-  flistxattr,
-  fremovexattr,
-  fsetxattr,
-  futimens,
-  newStat,
-  S_IFDIR,
-  S_IFMT,
-  splitXattrList,
-  statAt,
-  unlinkat,
-} from '../../sys/index.ts';
+import { close, DT_CHR, DT_DIR, DT_UNKNOWN, E, fremovexattr, newStat, S_IFDIR, S_IFMT, statAt, unlinkat } from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { closeLarge, holdLarge } from '../copy-up/large-files.ts';
 import { type Core, type Node, step } from '../core.ts';
@@ -30,36 +11,17 @@ import { systemFailure } from '../failure.ts';
 import { eachEntries } from '../listing/entries-steps.ts';
 import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { pathOf } from '../nodes/nodes.ts';
-import { isInternal } from '../operations/internal-xattrs.ts';
 import { candidatesAt, frozenAt, NOTHING, nodeAt, PRIVATE, resolve, SHARED } from '../operations/lookup.ts';
 import { lastAttr, loseName } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
-import { keepTimes, privateDirectory, restoreTimes } from '../private-layer/private-layer.ts';
 import { discard } from '../private-layer/work-dir.ts';
 import { splitPath } from '../split-path.ts';
-import {
-  entryOf,
-  isDirectory,
-  isHidden,
-  isOpaque,
-  isOpened,
-  levelOf,
-  type MergedDirectory,
-  mergedTimes,
-  nameSteps,
-  namesOf,
-  OPAQUE,
-  originalOf,
-  REDIRECT,
-  type Reference,
-  topOf,
-  unitOf,
-  withOlder,
-} from '../stack/merged-directory.ts';
+import { entryOf, isDirectory, isHidden, isOpaque, isOpened, levelOf, nameSteps, OPAQUE, originalOf, REDIRECT, type Reference, unitOf, withOlder } from '../stack/merged-directory.ts';
 import type { Steps } from '../steps.ts';
 import { keepApart } from '../whiteouts/keep-apart.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { hide, openOpaque, uncover } from '../whiteouts/whiteouts.ts';
+import { isOwn, restoreDirectory } from './restore-directory.ts';
 
 /** Names that are reverted, and that are looked at, between two steps. */
 const A_STEP = 16;
@@ -360,11 +322,6 @@ function* revertChildren(core: Core, node: Node, reverted: string[]): Steps<void
   }
 }
 
-/** An entry, or whiteout, of a frozen layer. */
-function isOwn(core: Core, ref: Reference): boolean {
-  return unitOf(core.stack, ref < 0 ? -1 - ref : ref).frozen !== null;
-}
-
 /** Whether a whiteout lies somewhere below one of these directories. */
 function hidesBelow(core: Core, refs: readonly Reference[]): boolean {
   if (core.hidden.count === 0) return false;
@@ -386,76 +343,4 @@ function nodeAtItself(core: Core, node: Node): Node | null {
   }
   const now = nodeAt(core, node.parent, node.name);
   return typeof now === 'number' || now.children === null ? null : now;
-}
-
-/** Removes what is private of a directory and empty, or gives it the original's attributes. True when something changed that one can see. */
-function restoreDirectory(core: Core, parent: Node, name: string): boolean {
-  const before = newStat();
-  const shown = nodeAt(core, parent, name);
-  if (typeof shown === 'number' || shown.children === null) return false;
-  if (shown.priv) {
-    const parentFd = directoryFd(core, parent);
-    if (statAt(parentFd, name, before) !== 0) return false;
-    const kept = keepTimes(parentFd);
-    step(core, 'revert: directory');
-    if (unlinkat(parentFd, name, AT_REMOVEDIR) === 0) {
-      restoreTimes(parentFd, kept);
-      core.generation++;
-    }
-  } else {
-    const top = shown.merged?.contributors[0];
-    const frozen = top === undefined ? null : unitOf(core.stack, top).frozen;
-    if (frozen === null || top === undefined) return false;
-    Object.assign(before, frozen.stat(entryOf(top)));
-  }
-  const own = frozenAt(core, parent, name);
-  if (own.length > 0 && own.every((ref) => isDirectory(core.stack, ref)) && isSpent(core, shown)) {
-    const hidden = hide(core, own);
-    if (hidden < 0) throw systemFailure(hidden, `revert ${name}`);
-    core.generation++;
-  }
-  const now = nodeAt(core, parent, name);
-  const original = typeof now === 'number' || now.merged === null ? null : originalOf(now.merged);
-  if (typeof now === 'number' || original === null || !differs(core, original, before)) return false;
-  if (now.priv || now.merged !== original) copyAttributes(core, now, original);
-  return true;
-}
-
-/** Whether everything that frozen layers have in a directory is hidden. */
-function isSpent(core: Core, { merged }: Node): boolean {
-  if (merged === null) return false;
-  for (const candidates of namesOf(merged).values()) {
-    const list = typeof candidates === 'number' ? [candidates] : candidates;
-    if (list.some((ref) => isOwn(core, ref) && !isHidden(core.hidden, ref))) return false;
-  }
-  return true;
-}
-
-function differs(
-  core: Core,
-  original: MergedDirectory,
-  stat: { mode: number; uid: number; gid: number },
-): boolean {
-  const ref = topOf(original);
-  const { index } = unitOf(core.stack, ref);
-  const entry = entryOf(ref);
-  return index.mode(entry) !== stat.mode || index.uid(entry) !== stat.uid || index.gid(entry) !== stat.gid;
-}
-
-function copyAttributes(core: Core, node: Node, original: MergedDirectory): void {
-  const fd = privateDirectory(core, node);
-  if (fd < 0) return;
-  const ref = topOf(original);
-  const { index } = unitOf(core.stack, ref);
-  const entry = entryOf(ref);
-  fchown(fd, index.uid(entry), index.gid(entry));
-  const list = flistxattr(fd);
-  for (const name of typeof list === 'number' ? [] : splitXattrList(list))
-    if (!isInternal(name)) fremovexattr(fd, name);
-  if (index.hasXattrs(entry)) {
-    for (const [name, value] of index.xattrs(entry)) if (!isInternal(name)) fsetxattr(fd, name, value);
-  }
-  fchmod(fd, index.mode(entry) & 0o7777);
-  const { mtimeSec, mtimeNsec } = mergedTimes(original);
-  futimens(fd, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec);
 }
