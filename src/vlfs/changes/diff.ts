@@ -39,20 +39,19 @@ import { candidatesAt, NOTHING, nodeAt, resolve } from '../operations/lookup.ts'
 import { isWhiteoutEntry } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { splitPath } from '../split-path.ts';
+import { childDirectory, originalOf } from '../stack/child-directories.ts';
 import {
-  childDirectory,
   entryOf,
   isHidden,
   levelOf,
   type MergedDirectory,
   NOTHING_HIDDEN,
-  namesOf,
-  originalOf,
   type Reference,
   reference,
   topOf,
   unitOf,
 } from '../stack/merged-directory.ts';
+import { namesOf } from '../stack/merged-names.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_CLOEXEC;

@@ -18,18 +18,18 @@ import { isInternal } from '../operations/internal-xattrs.ts';
 import { frozenAt, nodeAt } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, privateDirectory, restoreTimes } from '../private-layer/private-layer.ts';
+import { originalOf } from '../stack/child-directories.ts';
 import {
   entryOf,
   isDirectory,
   isHidden,
   type MergedDirectory,
   mergedTimes,
-  namesOf,
-  originalOf,
   type Reference,
   topOf,
   unitOf,
 } from '../stack/merged-directory.ts';
+import { namesOf } from '../stack/merged-names.ts';
 import { hide } from '../whiteouts/whiteouts.ts';
 
 /** Removes what is private of a directory and empty, or gives it the original's attributes. True when something changed that one can see. */

@@ -3,7 +3,19 @@
  * and stays, unless its own path is asked for where an original lies below. Each path flips at once; between them, in steps, nothing else may change the VLFS.
  */
 import { type Name, nameToText, StrataError } from '../../base/index.ts';
-import { close, DT_CHR, DT_DIR, DT_UNKNOWN, E, fremovexattr, newStat, S_IFDIR, S_IFMT, statAt, unlinkat } from '../../sys/index.ts';
+import {
+  close,
+  DT_CHR,
+  DT_DIR,
+  DT_UNKNOWN,
+  E,
+  fremovexattr,
+  newStat,
+  S_IFDIR,
+  S_IFMT,
+  statAt,
+  unlinkat,
+} from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { closeLarge, holdLarge } from '../copy-up/large-files.ts';
 import { type Core, type Node, step } from '../core.ts';
@@ -16,7 +28,19 @@ import { lastAttr, loseName } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { discard } from '../private-layer/work-dir.ts';
 import { splitPath } from '../split-path.ts';
-import { entryOf, isDirectory, isHidden, isOpaque, isOpened, levelOf, nameSteps, OPAQUE, originalOf, REDIRECT, type Reference, unitOf, withOlder } from '../stack/merged-directory.ts';
+import { isOpaque, originalOf } from '../stack/child-directories.ts';
+import {
+  entryOf,
+  isDirectory,
+  isHidden,
+  isOpened,
+  levelOf,
+  OPAQUE,
+  REDIRECT,
+  type Reference,
+  unitOf,
+} from '../stack/merged-directory.ts';
+import { nameSteps, withOlder } from '../stack/merged-names.ts';
 import type { Steps } from '../steps.ts';
 import { keepApart } from '../whiteouts/keep-apart.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';

@@ -3,7 +3,8 @@
  * directory of a common unit shows alike in both, but for entries that only one of them hides.
  */
 import type { Core } from '../core.ts';
-import { entryOf, hasRedirects, type Reference, unitOf } from '../stack/merged-directory.ts';
+import { hasRedirects } from '../stack/child-directories.ts';
+import { entryOf, type Reference, unitOf } from '../stack/merged-directory.ts';
 import type { Unit } from '../stack/stack.ts';
 
 export interface Common {

@@ -24,17 +24,9 @@ import { FINE_TIMES } from '../freeze/copies.ts';
 import { isMappedAbove } from '../freeze/open-files.ts';
 import { indexAttr, newAttr } from '../nodes/attributes.ts';
 import { isInternal } from '../operations/internal-xattrs.ts';
-import {
-  entryOf,
-  isOpaque,
-  NOTHING_HIDDEN,
-  namesOf,
-  OPAQUE,
-  REDIRECT,
-  topOf,
-  unitOf,
-  visibleOf,
-} from '../stack/merged-directory.ts';
+import { isOpaque } from '../stack/child-directories.ts';
+import { entryOf, NOTHING_HIDDEN, OPAQUE, REDIRECT, topOf, unitOf } from '../stack/merged-directory.ts';
+import { namesOf, visibleOf } from '../stack/merged-names.ts';
 import type { Unit } from '../stack/stack.ts';
 
 const stat = newStat();

@@ -19,15 +19,9 @@ import { nodeAt, refresh } from '../operations/lookup.ts';
 import { isWhiteoutEntry } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { carryOn } from '../private-layer/unfinished.ts';
-import {
-  childDirectory,
-  entryOf,
-  type MergedDirectory,
-  mergedIno,
-  nameSteps,
-  unitOf,
-  visibleOf,
-} from '../stack/merged-directory.ts';
+import { childDirectory } from '../stack/child-directories.ts';
+import { entryOf, type MergedDirectory, mergedIno, unitOf } from '../stack/merged-directory.ts';
+import { nameSteps, visibleOf } from '../stack/merged-names.ts';
 import { sharedIno } from '../stack/stack.ts';
 import type { Steps } from '../steps.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';

@@ -11,21 +11,16 @@ import { eachEntries } from '../listing/entries-steps.ts';
 import { refresh } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { splitPath } from '../split-path.ts';
+import { childDirectory, directoryAt, originalOf } from '../stack/child-directories.ts';
 import {
-  childDirectory,
-  directoryAt,
   entryOf,
   type MergedDirectory,
   NOTHING_HIDDEN,
-  nameSteps,
-  namesOf,
-  originalOf,
   type Reference,
   reference,
-  shareNames,
   unitOf,
-  visibleOf,
 } from '../stack/merged-directory.ts';
+import { nameSteps, namesOf, shareNames, visibleOf } from '../stack/merged-names.ts';
 import type { Stack, Unit } from '../stack/stack.ts';
 import { finished, type Steps } from '../steps.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';

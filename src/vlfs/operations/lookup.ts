@@ -21,26 +21,22 @@ import { attachName, detachName } from '../nodes/nodes.ts';
 import { mayRemember } from '../nodes/shares.ts';
 import { directoryFd, dropDirectoryFd } from '../private-layer/directory-fds.ts';
 import { dropParked } from '../private-layer/parked-files.ts';
+import { childDirectory, directoryAt, isOpaque, originalOf } from '../stack/child-directories.ts';
 import type { FrozenIndex } from '../stack/frozen-index.ts';
 import {
-  childDirectory,
-  directoryAt,
   entryOf,
   isHidden,
-  isOpaque,
   levelOf,
   type MergedDirectory,
   mergedIno,
-  namesOf,
   OPAQUE,
-  originalOf,
   REDIRECT,
   REDIRECTS_XATTR,
   type Reference,
   reference,
   unitOf,
-  visibleOf,
 } from '../stack/merged-directory.ts';
+import { namesOf, visibleOf } from '../stack/merged-names.ts';
 import type { Unit } from '../stack/stack.ts';
 
 export const NOTHING = 0;

@@ -28,7 +28,8 @@ import { detachName, forgetInode, pathOf, releaseIfUnused } from '../nodes/nodes
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { privateDirectory, touchDirectory } from '../private-layer/private-layer.ts';
 import { discard, removeTree, temporaryName, workFd } from '../private-layer/work-dir.ts';
-import { namesOf, type Reference, visibleOf } from '../stack/merged-directory.ts';
+import type { Reference } from '../stack/merged-directory.ts';
+import { namesOf, visibleOf } from '../stack/merged-names.ts';
 import { manyMarks } from '../whiteouts/many-marks.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout } from '../whiteouts/old-places.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';

@@ -40,12 +40,12 @@ import { privateDirectory } from '../private-layer/private-layer.ts';
 import {
   entryOf,
   isDirectory,
-  namesOf,
   OPAQUE,
   REDIRECT,
   REDIRECTS_XATTR,
   unitOf,
 } from '../stack/merged-directory.ts';
+import { namesOf } from '../stack/merged-names.ts';
 import { hideBeyond } from '../whiteouts/hide-beyond.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout, showsElsewhere } from '../whiteouts/old-places.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';

@@ -30,14 +30,9 @@ import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { closeCore, type OpenOptions, openCore } from '../open-core.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, openPrivateDir, privateDirectory, restoreTimes } from '../private-layer/private-layer.ts';
-import {
-  directoryAt,
-  namesOf,
-  OPAQUE,
-  REDIRECT,
-  REDIRECTS_XATTR,
-  visibleOf,
-} from '../stack/merged-directory.ts';
+import { directoryAt } from '../stack/child-directories.ts';
+import { OPAQUE, REDIRECT, REDIRECTS_XATTR } from '../stack/merged-directory.ts';
+import { namesOf, visibleOf } from '../stack/merged-names.ts';
 import { sameDirectory, shownAt, withAncestors } from './image-walk.ts';
 import { rememberTargets } from './known-targets.ts';
 import { eachPrivateDirectory, must, redirectTargets } from './private-tree.ts';

@@ -2,12 +2,8 @@
  * What an image shows at a path of the layers: whiteouts count, but the targets of redirects stand in it as a redirect reaches them. The image is made
  * by this rule (merged-inodes.ts), and what the private layer must hide in it is found by it (hide-kept.ts).
  */
-import {
-  childDirectory,
-  directoryAt,
-  type HiddenEntries,
-  type MergedDirectory,
-} from '../stack/merged-directory.ts';
+import { childDirectory, directoryAt } from '../stack/child-directories.ts';
+import type { HiddenEntries, MergedDirectory } from '../stack/merged-directory.ts';
 import type { Stack } from '../stack/stack.ts';
 
 /** The directory that whiteouts leave at `path`, within the nearest target above it; null when that is none. */

@@ -20,7 +20,8 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import type { StackSpec } from '../contract.ts';
-import { isOpaque, OPAQUE } from '../stack/merged-directory.ts';
+import { isOpaque } from '../stack/child-directories.ts';
+import { OPAQUE } from '../stack/merged-directory.ts';
 import { OPENED, openDirectory, WHOLE } from '../whiteouts/whiteout-sets.ts';
 import type { DataLayers, ImageJob } from './contract.ts';
 

@@ -7,22 +7,20 @@ import { LIMITS, type Name, nameToText, StrataError } from '../../base/index.ts'
 import type { ErofsChild, ErofsInode } from '../../formats/index.ts';
 import { S_IFMT, S_IFREG } from '../../sys/index.ts';
 import { isCarried } from '../operations/internal-xattrs.ts';
+import { childDirectory, directoryAt } from '../stack/child-directories.ts';
 import {
-  childDirectory,
-  directoryAt,
   entryOf,
   type HiddenEntries,
   isDirectory,
   levelOf,
   type MergedDirectory,
   mergedTimes,
-  namesOf,
   REDIRECT,
   type Reference,
   topOf,
   unitOf,
-  visibleOf,
 } from '../stack/merged-directory.ts';
+import { namesOf, visibleOf } from '../stack/merged-names.ts';
 import type { Stack } from '../stack/stack.ts';
 import { withAncestors } from './image-walk.ts';
 

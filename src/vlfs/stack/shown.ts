@@ -6,7 +6,9 @@ import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { nodeAt, resolve, SHARED } from '../operations/lookup.ts';
-import { entryOf, hasRedirects, namesOf, unitOf } from './merged-directory.ts';
+import { hasRedirects } from './child-directories.ts';
+import { entryOf, unitOf } from './merged-directory.ts';
+import { namesOf } from './merged-names.ts';
 
 /** A file of a level, by its path there (latin1). */
 export interface LevelFile {

@@ -3,14 +3,8 @@
  * place it came from. What had been deleted before the redirect was made would come back by that: it is hidden name by name.
  */
 import type { Core } from '../core.ts';
-import {
-  directoryAt,
-  entryOf,
-  levelOf,
-  type MergedDirectory,
-  reference,
-  unitOf,
-} from '../stack/merged-directory.ts';
+import { directoryAt } from '../stack/child-directories.ts';
+import { entryOf, levelOf, type MergedDirectory, reference, unitOf } from '../stack/merged-directory.ts';
 import { hide } from './whiteouts.ts';
 
 /** `shown`: the directory as it is seen before a redirect leads to it. 0 or a negative errno; nothing that one can see changes. */

@@ -16,7 +16,8 @@ import { releaseIfUnused } from '../nodes/nodes.ts';
 import { PRIVATE, resolve, uncovered } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
-import { isDirectory, isOpaque, OPAQUE } from '../stack/merged-directory.ts';
+import { isOpaque } from '../stack/child-directories.ts';
+import { isDirectory, OPAQUE } from '../stack/merged-directory.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
 

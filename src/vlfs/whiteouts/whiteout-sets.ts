@@ -26,7 +26,8 @@ import {
   statAt,
 } from '../../sys/index.ts';
 import type { LevelSpec } from '../contract.ts';
-import { type HiddenEntries, isOpaque, OPAQUE } from '../stack/merged-directory.ts';
+import { isOpaque } from '../stack/child-directories.ts';
+import { type HiddenEntries, OPAQUE } from '../stack/merged-directory.ts';
 import type { Stack, Unit } from '../stack/stack.ts';
 import { finished, type Steps } from '../steps.ts';
 

@@ -30,9 +30,9 @@ import {
 } from '../../sys/index.ts';
 import { type Core, step } from '../core.ts';
 import { discard, removeTree, removeTreeSteps, temporaryName, workFd } from '../private-layer/work-dir.ts';
+import { hasRedirects } from '../stack/child-directories.ts';
 import {
   entryOf,
-  hasRedirects,
   isDirectory,
   isHidden,
   levelOf,
