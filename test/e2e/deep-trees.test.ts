@@ -107,6 +107,11 @@ test('snapshots, merges and resets', async () => {
   const refused = await s.run(['--json', 'merge', 'c', 'b']);
   assert.equal(JSON.parse(refused.stdout).error?.code, 'LIMIT', refused.stdout);
   assert.equal(await look('b'), `${DEPTH} second b True`);
+  // That all of it is deleted can be told.
+  await program('rm', ['-rf', join(view('c'), 'd')]);
+  await s.json('merge', 'c', 'b');
+  assert.equal(await look('b'), '0 nothing');
+  await s.json('restore', 'c', 'good');
   await s.json('reset', 'c');
   assert.equal(await look('c'), '0 nothing');
   await isClean();

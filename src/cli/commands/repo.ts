@@ -19,10 +19,10 @@ export const REPO_COMMANDS: CommandSpec[] = [
     path: 'repo add',
     summary: 'Add a layer repository',
     details:
-      "SOURCE is a directory of layer units (made when only its last part is missing), `apt:SUITE` (this host's own apt sources), or a URL. Nothing is downloaded that is not used: units are mirrored when a template needs them.",
+      "SOURCE is a directory of layer units (made when only its last part is missing), `apt:SUITE` (this host's own apt sources). Nothing is downloaded that is not used: units are mirrored when a template needs them. URLs and kinds other than dir and apt are refused: they are not supported yet.",
     args: [
       { name: 'NAME', description: 'name for the repository', kind: 'text' },
-      { name: 'SOURCE', description: 'a directory, apt:SUITE or a URL', kind: 'dir' },
+      { name: 'SOURCE', description: 'a directory, or apt:SUITE', kind: 'dir' },
     ],
     options: [
       {

@@ -95,6 +95,8 @@ const NEXT = [
   ['strata run web-2', 'a shell in one; leave it, then strata diff web-2'],
   ['strata why web-2 /usr/sbin/nginx', 'which layer, and why it is in'],
   ['strata mount web-3 /mnt/web-3', 'look into it, change it'],
+  ['strata clone web-3 try-3', 'a fork of it, in milliseconds, mounted or not'],
+  ['strata diff web-3 try-3', 'what tells the two apart'],
   ['strata create node --template web --count 1000', 'a thousand more, in a second'],
   ['strata template add web main/php-fpm', 'all of them have it at once'],
   ['strata rollback web', 'and none'],

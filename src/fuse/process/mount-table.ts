@@ -9,15 +9,14 @@ import { nameFromText, StrataError } from '../../base/index.ts';
 import type { CacheMode, FreshPrivate, PrivateFile, StackSpec } from '../../vlfs/contract.ts';
 import type { FoundMounts, MountInfo, MountRequest } from '../contract.ts';
 import type { FreezeOutcome, WriteBarrier } from '../loop/freeze-mount.ts';
-import type { RelayerOutcome, ServedStatus, TakeOverOutcome } from '../loop/messages.ts';
-import type { FormerMount } from '../loop/take-over.ts';
+import type { RelayerOutcome, ServedStatus } from '../loop/messages.ts';
 import type { Features } from '../server/init.ts';
 import { stackName } from '../stack-name.ts';
 import { bindMount, mountFuse, setReadAhead, unmount } from '../transport/device.ts';
 import { strataMountpoints } from '../transport/mountinfo.ts';
-import { formerMounts } from './former-mounts.ts';
 import type { Former, Holding } from './holding.ts';
 import type { MountRecords } from './mount-records.ts';
+import { takeOverMounts } from './take-over-mounts.ts';
 import type { ThreadGroups } from './thread-groups.ts';
 import type { ServingThread } from './threads.ts';
 
@@ -30,7 +29,8 @@ const STATUS_MS = 500;
 /** How long writers are held when the freeze does not come for which that was done. */
 const HOLD_MS = 5000;
 
-interface Served {
+/** A VLFS that is served. */
+export interface Served {
   thread: ServingThread;
   mountpoints: { path: string; readOnly: boolean }[];
   cache: CacheMode;
@@ -360,44 +360,7 @@ export function createMountTable(threads: ThreadGroups, records: MountRecords, h
         records.remove(path);
       }
     },
-    async takeOver(former, log) {
-      const mounted = new Set(strataMountpoints());
-      const wanted = records.list().filter((r) => mounted.has(nameFromText(r.mountpoint)));
-      const recorded = Map.groupBy(wanted, ({ id }) => id);
-      const found = formerMounts(former, records, recorded, log);
-      const byThread = new Map<ServingThread, FormerMount[]>();
-      const threadsOf = await Promise.all(found.map(({ spec }) => threads.join(spec)));
-      for (const [i, mount] of found.entries()) {
-        const thread = threadsOf[i]!;
-        byThread.set(thread, [...(byThread.get(thread) ?? []), mount]);
-        const mountpoints = (recorded.get(mount.id) ?? []).map(({ mountpoint, readOnly }) => ({
-          path: mountpoint,
-          readOnly,
-        }));
-        const { cache = 'shared', stack } = mount.spec;
-        table.set(mount.id, { thread, mountpoints, cache, stackKey: stack.key });
-      }
-      // What is shown counts: the process may have died before a relayer was decided that is recorded already.
-      const shown = found.filter(({ id, spec }) =>
-        recorded.get(id)?.some(({ vlfs }) => vlfs.stack.key !== spec.stack.key),
-      );
-      if (shown.length > 0) records.restack(new Map(shown.map(({ id, spec }) => [id, spec.stack])));
-      await Promise.all(
-        [...byThread].map(async ([thread, mounts]) => {
-          const { pidfd } = former;
-          const outcomes = await thread.send<TakeOverOutcome[]>({ kind: 'take-over', mounts, pidfd });
-          for (const { id, ledgerFd, failure } of outcomes) {
-            if (failure === null) {
-              holding.add(ledgerFd);
-              continue;
-            }
-            log(`${id} could not be taken over: ${failure}`);
-            threads.leave(thread);
-            table.delete(id);
-          }
-        }),
-      );
-    },
+    takeOver: (former, log) => takeOverMounts({ threads, records, holding, table }, former, log),
     async goOn() {
       const ids = [...table.keys()];
       await Promise.all(threads.all().map((thread) => thread.send({ kind: 'go-on', ids })));

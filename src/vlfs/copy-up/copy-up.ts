@@ -35,13 +35,13 @@ import {
 } from '../../sys/index.ts';
 import { QUARANTINE_XATTR, quarantinedEntry } from '../checks/quarantine.ts';
 import { type Caller, PENDING } from '../contract.ts';
-import { attributesMoved, type CopyUp, type Core, type Node, newNode, step } from '../core.ts';
+import { attributesMoved, type CopyUp, type Core, type Node, step } from '../core.ts';
 import { BLOCK, newBlockMap } from '../delta/block-map.ts';
-import { newPartial, noteBase, type Partial } from '../delta/partial-file.ts';
+import { newPartial, noteBase } from '../delta/partial-file.ts';
 import { blocksOf, markMetacopy, type PartialForm, redirectOf, storePartial } from '../delta/partial-form.ts';
 import { encodeIno, INO_XATTR } from '../nodes/ino-xattr.ts';
 import { movedKnownFor } from '../nodes/moved-directories.ts';
-import { attachName, detachName, forgetInode, pathOf, releaseIfUnused } from '../nodes/nodes.ts';
+import { attachName, forgetInode, pathOf } from '../nodes/nodes.ts';
 import { isCarried } from '../operations/internal-xattrs.ts';
 import { confirm } from '../operations/lookup.ts';
 import { dropParked } from '../private-layer/parked-files.ts';
@@ -54,6 +54,7 @@ import { copyUpNameless } from './copy-up-nameless.ts';
 import { encodeOrigin, ORIGIN_XATTR } from './origin.ts';
 import { copyInline, openShared } from './shared-content.ts';
 import { slowJob } from './slow-job.ts';
+import { takeOver, turnPrivate } from './turn-private.ts';
 
 /** Up to this size a file is copied at once; a job would cost more than the copy. */
 export const INLINE_BYTES = 128 * 1024;
@@ -366,42 +367,6 @@ function becomePrivate(
   // What is not read by passthrough goes over to the copy: the kernel asks for every byte it does not have.
   if (node.backing !== null) node.backing = null;
   return 0;
-}
-
-function turnPrivate(core: Core, node: Node, privIno: number, partial: Partial | null): void {
-  node.priv = true;
-  node.privIno = privIno;
-  node.partial = partial;
-  core.byPrivateIno.set(privIno, node);
-  core.ledger?.changed(node);
-}
-
-/** As takeOver, for a metadata-only copy whose file below is open through passthrough, and which will be written. */
-export function takeOverPrivate(core: Core, node: Node): void {
-  const { privIno, partial } = node;
-  const heir = takeOver(core, node);
-  forgetInode(core, node);
-  node.priv = false;
-  turnPrivate(core, heir, privIno, partial ?? null);
-}
-
-/** A new node takes all names of one whose old content is open through passthrough. */
-function takeOver(core: Core, node: Node): Node {
-  const heir = newNode(core, node.kind);
-  heir.ino = node.ino;
-  heir.unit = node.unit;
-  heir.entry = node.entry;
-  const names = [{ parent: node.parent!, name: node.name }, ...(node.moreNames?.values() ?? [])];
-  node.successor = heir;
-  node.lookups++; // Keeps it alive while its names go.
-  for (const place of names) {
-    detachName(core, place.parent, place.name);
-    attachName(core, heir, place.parent, place.name);
-  }
-  node.lookups--;
-  core.ledger?.changed(node);
-  releaseIfUnused(core, node);
-  return heir;
 }
 
 /** Cuts a private file that is not open. */

@@ -5,7 +5,7 @@
  */
 import { close, E, ftruncate } from '../../sys/index.ts';
 import type { Caller } from '../contract.ts';
-import { takeOverPrivate } from '../copy-up/copy-up.ts';
+import { takeOverPrivate } from '../copy-up/turn-private.ts';
 import type { Core, Node } from '../core.ts';
 import { dropParked } from '../private-layer/parked-files.ts';
 import { canReflink, complete, mayFill, waitForFill } from './fill.ts';

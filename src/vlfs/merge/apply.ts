@@ -3,7 +3,7 @@
  * program in the parent would do it; so whiteouts, hard links, renamed directories and policies are what they would be then. Only content and attributes of what was just
  * made are written past them.
  */
-import { compareNames, nameToText, StrataError } from '../../base/index.ts';
+import { compareNames, nameToText } from '../../base/index.ts';
 import {
   close,
   O_CLOEXEC,
@@ -25,7 +25,6 @@ import { attrOf } from '../compare/same-object.ts';
 import type { Caller, EntryOut } from '../contract.ts';
 import { copySparse } from '../copy-up/copy-sparse.ts';
 import { copyUp } from '../copy-up/copy-up.ts';
-import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import type { Core, Node } from '../core.ts';
 import { copyPartial } from '../delta/outside.ts';
 import { systemFailure } from '../failure.ts';
@@ -35,32 +34,16 @@ import { isInternal } from '../operations/internal-xattrs.ts';
 import { link } from '../operations/link.ts';
 import { nodeAt, refresh } from '../operations/lookup.ts';
 import { readlink } from '../operations/readlink.ts';
-import { rmdir, unlink } from '../operations/remove-ops.ts';
 import { rename } from '../operations/rename.ts';
 import { listxattr } from '../operations/xattrs.ts';
 import { MARK_XATTR } from '../policy/marks.ts';
 import { runHere } from '../policy/run-here.ts';
-import { copyAttributes, namesShown } from '../policy/shown.ts';
+import { copyAttributes } from '../policy/shown.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
+import { type Applying, endOf, must } from './applying.ts';
 import { type Plan, pathsAbove, type Sides, withNode } from './plan.ts';
-
-interface Applying {
-  sides: Sides;
-  /** What is changed. */
-  core: Core;
-  puts: Map<string, Change>;
-  removes: Set<string>;
-  /** First place of each inode of the child that was put. */
-  placed: Map<string, string>;
-  inodes: Map<string, string>;
-  /** The paths of each inode of the child. */
-  names: Map<string, string[]>;
-  /** Renamed directories: where what stood at the first path is now. */
-  moved: { from: string; to: string }[];
-  /** Directories that the child made, whose times are set at the end. */
-  made: string[];
-}
+import { removeAt, removeOne } from './remove-objects.ts';
 
 const entry = (): EntryOut => ({
   nodeId: 0,
@@ -69,10 +52,6 @@ const entry = (): EntryOut => ({
   entryValidMs: 0,
   attrValidMs: 0,
 });
-
-function must(result: number, path: string): void {
-  if (result < 0) throw systemFailure(result, `merge ${nameToText(path as never)}`);
-}
 
 /** Throws when something cannot be done; what was done in the VLFS until then is of no use. */
 export async function applyMerge(sides: Sides, core: Core, plan: Plan): Promise<void> {
@@ -143,15 +122,6 @@ function renameTo(core: Core, from: string, to: string): number {
   const source = endOf(core, from);
   const target = endOf(core, to);
   return runHere((caller) => rename(core, caller, source, target, 0));
-}
-
-function endOf(core: Core, path: string): { parent: Node; name: string } {
-  const parts = path.split('/');
-  const name = parts.pop()!;
-  const parent = directoryByPath(core, parts);
-  if (parent === null)
-    throw new StrataError('INTERNAL', `a merge lacks the directory of ${nameToText(path as never)}`);
-  return { parent, name };
 }
 
 /** What still differs below a directory that was renamed. */
@@ -355,58 +325,4 @@ function setDirectoryTimes({ sides, core }: Applying, path: string): void {
     const fd = directoryFd(core, parent);
     if (fd >= 0) utimensat(fd, name, attr.mtimeSec, attr.mtimeNsec, attr.mtimeSec, attr.mtimeNsec);
   });
-}
-
-function removeAt(applying: Applying, path: string): void {
-  const parts = path.split('/');
-  const name = parts.pop()!;
-  const parent = directoryByPath(applying.core, parts);
-  if (parent === null) return;
-  const node = nodeAt(applying.core, parent, name);
-  if (typeof node !== 'number') removeTree(applying, path, parent, name, node);
-}
-
-/** What stands in the way of the child's object. */
-function removeOne(applying: Applying, path: string, parent: Node, name: string, node: Node): void {
-  if (removeTree(applying, path, parent, name, node)) return;
-  throw new StrataError(
-    'CONFLICT',
-    `${nameToText(path as never)} holds what the child's policy hides from it`,
-    {
-      hint: "take the parent's version: --ours-path",
-    },
-  );
-}
-
-/** Removes an object with all below, but not what the child's policy hides from it, nor then the directories above that; true when all is gone. */
-function removeTree(applying: Applying, path: string, parent: Node, name: string, node: Node): boolean {
-  const { core } = applying;
-  if (!isSeen(applying, path)) return false;
-  if (node.kind !== S_IFDIR) {
-    must(
-      runHere((caller) => unlink(core, caller, parent, name)),
-      path,
-    );
-    return true;
-  }
-  let isEmpty = true;
-  node.lookups++;
-  for (const child of namesShown(core, node)) {
-    const below = nodeAt(core, node, child);
-    if (typeof below === 'number') continue;
-    if (!removeTree(applying, `${path}/${child}`, node, child, below)) isEmpty = false;
-  }
-  node.lookups--;
-  if (isEmpty) must(rmdir(core, parent, name), path);
-  return isEmpty;
-}
-
-/** Whether the child could see what is at a path of the parent; what the parent has added since is seen by who asks for its removal. */
-function isSeen({ sides, moved }: Applying, path: string): boolean {
-  if (sides.child.stack.policy === null) return true;
-  let before = path;
-  for (const { from, to } of [...moved].reverse())
-    if (before === to || before.startsWith(`${to}/`)) before = `${from}${before.slice(to.length)}`;
-  const isThere = (core: Core): boolean => withNode(core, before, (node) => node !== null);
-  return !isThere(sides.parentBase) || isThere(sides.childBase);
 }
