@@ -1,6 +1,6 @@
 /**
  * The thread in which frozen layers are counted and merged, at the lowest priority: { count } first says how many of them are worth it, { merge } does
- * it. Answers { layers } (progress), then { result } or { failure }.
+ * it. Answers { loaded }, { layers } (progress), then { result } or { failure }.
  */
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -11,6 +11,7 @@ import { type MergeJob, mergeFrozen } from './merge-frozen.ts';
 
 export type MergeWork = { count: string[] } | { merge: MergeJob };
 export type MergeAnswer =
+  | { loaded: true }
   | { layers: number }
   | { result: number }
   | { failure: { code: string; message: string } };
@@ -58,6 +59,7 @@ async function work(job: MergeWork): Promise<number> {
   return job.merge.layers.length;
 }
 
+parentPort!.postMessage({ loaded: true } satisfies MergeAnswer);
 try {
   // On Linux this is the thread's own priority.
   setPriority(LOWEST);

@@ -28,7 +28,8 @@ interface Queue {
   /** Runs out when `states` is to be written down. */
   noted: NodeJS.Timeout | null;
   /** The thread at work. */
-  worker: Worker | null;
+  /** Who ends it waits until it has loaded: native code that is loaded in a thread that ends takes the process with it. */
+  worker: Promise<Worker> | null;
   stopped: boolean;
 }
 
@@ -59,7 +60,7 @@ export function mergeState(context: FleetContext, name: string): MergeState | un
 export async function stopMerges(context: FleetContext): Promise<void> {
   const queue = queueOf(context);
   queue.stopped = true;
-  await queue.worker?.terminate();
+  await (await queue.worker)?.terminate();
   await queue.tail;
 }
 
@@ -224,8 +225,12 @@ function runWorker(context: FleetContext, job: MergeWork, onLayers: (done: numbe
       workerData: job,
       execArgv: ['--disable-warning=ExperimentalWarning'],
     });
-    queue.worker = worker;
+    const loaded = new Promise<Worker>((isLoaded) => {
+      worker.once('message', () => isLoaded(worker)).once('exit', () => isLoaded(worker));
+    });
+    queue.worker = loaded;
     worker.on('message', (answer: MergeAnswer) => {
+      if ('loaded' in answer) return;
       if ('layers' in answer) onLayers(answer.layers);
       else if ('result' in answer) resolve(answer.result);
       else reject(new StrataError(answer.failure.code as ErrorCode, answer.failure.message));
@@ -233,7 +238,7 @@ function runWorker(context: FleetContext, job: MergeWork, onLayers: (done: numbe
     worker.on('error', reject);
     worker.on('exit', () => {
       // The next one may have begun already.
-      if (queue.worker === worker) queue.worker = null;
+      if (queue.worker === loaded) queue.worker = null;
       reject(
         new StrataError('BUSY', 'the merge of frozen layers was ended', { hint: 'it begins again later' }),
       );
