@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -115,6 +115,53 @@ test('a copy keeps owners, hard links, holes, xattrs and odd names; a whiteout s
   mkdirSync(join(at, 'empty'));
   await mergePrivateOver(join(at, 'empty'), join(at, 'to'), { hidden: join(at, 'set') });
   assert.equal(sh('ls -A d; ls g', join(at, 'to')), 'g\n');
+});
+
+test('trees of any depth are copied and merged with few descriptors', async () => {
+  const DEPTH = 3000;
+  const at = join(dir, 'deep');
+  const make = `import os, sys
+for top in sys.argv[1:]:
+    os.makedirs(top)
+    os.chdir(top)
+    for n in range(${DEPTH}):
+        os.mkdir('d')
+        os.chdir('d')
+        if n % 1000 == 999: open(os.path.basename(top), 'w').close()
+    with open('bottom', 'w') as f: f.write(top)
+    os.link('bottom', 'again')`;
+  execFileSync('python3', ['-c', make, join(at, 'upper'), join(at, 'lower')]);
+  mkdirSync(join(at, 'set'));
+  const descriptors = (): number => readdirSync('/proc/self/fd').length;
+  const before = descriptors();
+  let most = 0;
+  let made = 0;
+  const onMade = (): void => {
+    if (made++ % 100 === 0) most = Math.max(most, descriptors() - before);
+  };
+  for (const how of ['link', 'copy'] as const)
+    await copyTree(join(at, 'lower'), join(at, how), { how, onMade });
+  await mergePrivateOver(join(at, 'upper'), join(at, 'link'), {
+    hidden: join(at, 'set'),
+    how: 'link',
+    frozen: { onMade },
+  });
+  assert.ok(most > 0 && most < 300, `${most} descriptors`);
+  assert.equal(descriptors(), before);
+  const look = `import os, sys
+for top in sys.argv[1:]:
+    os.chdir(top)
+    depth, found = 0, []
+    while os.path.isdir('d'):
+        os.chdir('d')
+        depth += 1
+        found += [name for name in os.listdir('.') if name in ('upper', 'lower')]
+    print(depth, len(found), os.path.basename(open('again').read()), os.stat('bottom').st_nlink)`;
+  const seen = execFileSync('python3', ['-c', look, join(at, 'link'), join(at, 'copy')], {
+    encoding: 'utf8',
+  });
+  // Of the upper tree, whose files have their names there too, and of the lower one.
+  assert.deepEqual(seen.trim().split('\n'), [`${DEPTH} 6 upper 4`, `${DEPTH} 3 lower 2`]);
 });
 
 test('nothing in a private layer is followed out of it', async () => {
