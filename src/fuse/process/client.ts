@@ -35,7 +35,7 @@ import {
   type WireReply,
 } from './wire.ts';
 
-const START_TIMEOUT_MS = 15_000;
+const START_TIMEOUT_MS = 60_000;
 const START_POLL_MS = 10;
 /** Until a new standby has everything loaded; without it an exchange takes longer. */
 const RENEWAL_TIMEOUT_MS = 5_000;
