@@ -124,7 +124,8 @@ async function freezeOnce(
   await plane?.prepareFreeze(change);
   mkdirSync(dir, { mode: 0o700 });
   for (const part of ['private', 'whiteouts']) mkdirSync(join(dir, part), { mode: 0o755 });
-  copyRootAttributes(privateDir, join(dir, 'private'));
+  // strata-fs does so in the same turn.
+  if (plane === null) copyRootAttributes(privateDir, join(dir, 'private'));
   context.onStep('freeze-staged');
   // The policy first: a layer that it names and that is not there yet changes nothing.
   const steps = [frozenListStep(context, row, frozen)];

@@ -48,6 +48,8 @@ export interface Copy {
   before: Stat;
   /** Its content comes after the turn. */
   follows: boolean;
+  /** Something was copied into it. */
+  isFilled: boolean;
 }
 
 /** Bytes that are copied in the turn, of the smallest files; the others are copied by the pool, before it. Files may grow in between. */
@@ -67,13 +69,13 @@ function isSince(major: number, minor: number): boolean {
 /** Copies that the pool made, by node. */
 export type Ahead = Map<Node, Copy>;
 
-/** Has the pool copy files of which there is no copy, or an old one, until what is left is small enough for the turn. */
-export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
+/** Has the pool copy those of the open files of which there is no copy, or an old one, until what is left is small enough for the turn. */
+export function* copyAhead(core: Core, ahead: Ahead, open: readonly OpenFile[]): Steps<void> {
   const seen = new Set<Node>();
-  // What is open is asked again after each round: programs open and close files meanwhile.
-  for (;;) {
-    const files = openFiles(core).filter((file) => !mayFollow(core, file));
-    const round = tooMuch(files).filter(({ node }) => !seen.has(node));
+  for (let files = open; ; files = openFiles(core)) {
+    const round = tooMuch(files.filter((file) => !mayFollow(core, file))).filter(
+      ({ node }) => !seen.has(node),
+    );
     if (round.length === 0) return;
     for (const file of round) {
       seen.add(file.node);
@@ -84,6 +86,7 @@ export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
       ahead.delete(file.node);
       yield* copyLarge(core, file, ahead);
     }
+    // Programs open and close files meanwhile.
   }
 }
 
@@ -91,17 +94,11 @@ export function* copyAhead(core: Core, ahead: Ahead): Steps<void> {
 function tooMuch(files: readonly OpenFile[]): OpenFile[] {
   let left = TURN_BYTES;
   return files
-    .map((file) => ({ file, size: sizeOf(file) }))
-    .sort((a, b) => a.size - b.size)
-    .filter(({ size }) => {
-      left -= size;
+    .toSorted((a, b) => a.sizeBytes - b.sizeBytes)
+    .filter(({ sizeBytes }) => {
+      left -= sizeBytes;
       return left < 0;
-    })
-    .map(({ file }) => file);
-}
-
-function sizeOf({ fd }: OpenFile): number {
-  return fstat(fd, now) === 0 ? now.size : 0;
+    });
 }
 
 function* copyLarge(core: Core, file: OpenFile, ahead: Ahead): Steps<void> {
@@ -152,7 +149,7 @@ export function takeCopies(
         continue;
       }
       const follows = mayFollow(core, file);
-      if (!follows) bytes += sizeOf(file);
+      if (!follows) bytes += file.sizeBytes;
       if (bytes > MOST_TURN_BYTES) return none([], true);
       made.push(newCopy(core, file, follows));
     }
@@ -188,7 +185,7 @@ export function dropCopies(core: Core, copies: readonly Copy[]): void {
 function newCopy(core: Core, file: OpenFile, follows = false): Copy {
   const temporary = temporaryName(core);
   const fd = openat(must(workFd(core)), temporary, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0o600);
-  return { file, fd: must(fd), temporary, before: newStat(), follows };
+  return { file, fd: must(fd), temporary, before: newStat(), follows, isFilled: false };
 }
 
 /** From here on a change shows. */
@@ -218,7 +215,8 @@ function hasChanged({ file: { fd, node, cached }, before }: Copy, held = NOBODY)
 }
 
 function fill(copy: Copy): void {
-  must(ftruncate(copy.fd, 0));
+  if (copy.isFilled) must(ftruncate(copy.fd, 0));
+  copy.isFilled = true;
   if (copy.follows) must(reserve(copy.fd, copy.before.size));
   else must(copyContent(copy.file.fd, copy.fd, copy.before.size));
   attributes(copy);
@@ -226,7 +224,8 @@ function fill(copy: Copy): void {
 
 /** Owner, mode, times and every attribute, those of Strata too. */
 function attributes({ file: { fd: from }, fd: to, before }: Copy): void {
-  must(fchown(to, before.uid, before.gid));
+  // It was made by root.
+  if (before.uid !== 0 || before.gid !== 0) must(fchown(to, before.uid, before.gid));
   const list = flistxattr(from);
   for (const name of typeof list === 'number' ? [] : splitXattrList(list)) {
     const value = fgetxattr(from, name);

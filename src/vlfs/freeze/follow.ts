@@ -71,9 +71,16 @@ export function followingDir(dir: string): string {
 }
 
 /** Whether the copy of a file may follow: nobody changes what it holds now without asking. */
-export function mayFollow(core: Core, { backing, cached, changers, fd }: OpenFile): boolean {
-  if (changers > 0 || cached || backing.partial !== null) return false;
-  return fstat(fd, stat) === 0 && stat.size > LEAST_BYTES && keepsOrder(core.privateDir);
+export function mayFollow(core: Core, { backing, cached, changers, sizeBytes }: OpenFile): boolean {
+  return changers === 0 && !cached && backing.partial === null && sizeBytes > LEAST_BYTES && isOrdered(core);
+}
+
+const ordered = new WeakMap<Core, boolean>();
+
+function isOrdered(core: Core): boolean {
+  const known = ordered.get(core) ?? keepsOrder(core.privateDir);
+  ordered.set(core, known);
+  return known;
 }
 
 /** Before such a change (of what lies at `offset` and above): PENDING, with the job that is waited for, while its copy follows; else 0. */
@@ -95,8 +102,7 @@ export function followersOf(core: Core, copies: readonly Copy[]): Follower[] {
   // Holes of partial files say something.
   const small = copies.filter(({ follows, file }) => !follows && file.backing.partial === null);
   const bytes = small.reduce((sum, { before }) => sum + before.size, 0);
-  if (bytes <= NOTED_BYTES && keepsOrder(core.privateDir))
-    for (const copy of small) followers.push({ copy, live: -1 });
+  if (bytes <= NOTED_BYTES && isOrdered(core)) for (const copy of small) followers.push({ copy, live: -1 });
   for (const copy of copies.filter(({ follows }) => follows)) {
     const live = dup(copy.file.fd);
     if (live < 0) {

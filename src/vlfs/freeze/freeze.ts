@@ -69,8 +69,8 @@ export function beginFreeze(core: Core, spec: StackSpec, dir: string): FreezeWor
   function* prepare(): Steps<void> {
     next ??= yield* openStackSteps(spec, { below: core.stack });
     if (core.readOnly) return;
-    yield* nameOpenFiles(core);
-    yield* copyAhead(core, ahead);
+    const files = yield* nameOpenFiles(core);
+    yield* copyAhead(core, ahead, files);
   }
 
   function again<T>(outcome: T): T {

@@ -33,6 +33,9 @@ export interface OpenFile {
   cached: boolean;
   /** Opens that may change what it holds now: all for writing but those that only append. */
   changers: number;
+  /** When it was found. */
+  nlink: number;
+  sizeBytes: number;
   names: { parent: Node; name: string }[];
 }
 
@@ -52,10 +55,12 @@ export function openFiles(core: Core): OpenFile[] {
     if (other !== undefined) other.changers += changers;
     if (!node.priv || node.parent === null || other !== undefined) continue;
     if (fstat(backing.fd, stat) < 0 || stat.ino !== node.privIno) continue;
+    const { nlink, size: sizeBytes } = stat;
     const known = [{ parent: node.parent, name: node.name }, ...(node.moreNames?.values() ?? [])];
     const names = known.filter(({ parent, name }) => isAt(core, node, parent, name));
     const cached = backing.cached || !core.passthrough;
-    if (names.length > 0) found.set(node, { node, fd: backing.fd, backing, cached, changers, names });
+    if (names.length === 0) continue;
+    found.set(node, { node, fd: backing.fd, backing, cached, changers, nlink, sizeBytes, names });
   }
   return [...found.values()];
 }
@@ -80,15 +85,15 @@ export function isMappedAbove({ node, cached }: Pick<OpenFile, 'node' | 'cached'
 /** Inodes of open files with names that are not known. */
 export function unnamedLinks(files: readonly OpenFile[]): Set<number> {
   const found = new Set<number>();
-  for (const { node, fd, names } of files)
-    if (fstat(fd, stat) === 0 && stat.nlink > names.length) found.add(node.privIno);
+  for (const { node, nlink, names } of files) if (nlink > names.length) found.add(node.privIno);
   return found;
 }
 
-/** Looks up every name that an open file has. */
-export function* nameOpenFiles(core: Core): Steps<void> {
-  const wanted = unnamedLinks(openFiles(core));
-  if (wanted.size === 0) return;
+/** Looks up every name that an open file has. Gives the open files. */
+export function* nameOpenFiles(core: Core): Steps<OpenFile[]> {
+  const files = openFiles(core);
+  const wanted = unnamedLinks(files);
+  if (wanted.size === 0) return files;
   const paths = yield* pathsOf(core.rootFd, wanted);
   for (const parts of paths) {
     const name = parts.pop()!;
@@ -96,6 +101,7 @@ export function* nameOpenFiles(core: Core): Steps<void> {
     if (parent !== null) nodeAt(core, parent, name);
     yield;
   }
+  return openFiles(core);
 }
 
 /** Every path below an open directory that leads to one of these inodes. */
