@@ -28,7 +28,7 @@ import { endStaleRuns, finishRun, prepareRun } from './mounts/runs.ts';
 import { applyPolicy, policyState } from './policy/apply.ts';
 import { policyLog } from './policy/denials.ts';
 import { markPaths } from './policy/mark.ts';
-import { createPolicy, deletePolicy, listPolicies, showPolicy } from './policy/policies.ts';
+import { createPolicy, deletePolicy, listPolicies, showPolicy, warmPolicies } from './policy/policies.ts';
 import { quotaOf, setQuota } from './quota/quotas.ts';
 import { openRepositories } from './repositories.ts';
 import { listOnOpen, setScanOnOpen } from './scan/on-open.ts';
@@ -109,7 +109,10 @@ export async function openFleetWith(options: FleetOptions, internals: FleetInter
   await dropLeftFrozen(context);
   await dropLeftBases(context);
   resumeMerges(context);
-  if (context.templates.size > 0) context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
+  if (context.templates.size > 0) {
+    context.repositories.warm(() => unitsInUse(context), FIRST_WARM_MS);
+    setTimeout(() => warmPolicies(context), FIRST_WARM_MS).unref();
+  }
   return fleetOf(context, notes);
 }
 

@@ -72,7 +72,7 @@ export { type Preparation, prepareVlfs } from './open-core.ts';
 export type { Denial, Suppressed } from './policy/denials.ts';
 export { markObjects } from './policy/mark.ts';
 export { MARK_XATTR, USER_MARK, WAS_XATTR } from './policy/marks.ts';
-export { createMatcher, type Matcher, NO_RULE } from './policy/matcher.ts';
+export { createMatcher, type Matcher, matcherOf, NO_RULE } from './policy/matcher.ts';
 export { exactPattern, parsePattern } from './policy/pattern.ts';
 export { copyShown, type ShownObject, shownAtPath } from './policy/shown.ts';
 export { freedBytes, type Space, takenBytes } from './private-layer/space.ts';

@@ -5,17 +5,23 @@
 import { chmodSync, chownSync, mkdirSync, utimesSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { StrataError } from '../../base/index.ts';
-import { writeTreeIndex } from '../../layer/index.ts';
+import { buildTreeIndex, scanTree } from '../../layer/index.ts';
 import { S_IFDIR, S_IFMT } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { completePrivate, copyShown, createMatcher, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
+import { completePrivate, copyShown, matcherOf, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
 import type { PolicyGraft, PolicySource, PolicyState } from '../contract.ts';
 import { allMounts, refuseLingering } from '../mounts/mount-list.ts';
 import { refuseSealed, settleSealed } from '../sealed/settle.ts';
-import { makeDirectory, removeTree, syncFileSystemAside, writeNewFile } from '../state/files.ts';
+import {
+  bringOutAside,
+  makeDirectory,
+  removeTree,
+  syncFileSystemAside,
+  writeNewFile,
+} from '../state/files.ts';
 import type { JournalStep } from '../state/journal.ts';
 import { COMMIT } from '../state/locks.ts';
 import { applianceDefinition, reconcileMounts, vlfsSpec } from '../templates/follow.ts';
@@ -110,7 +116,7 @@ export async function stricter(
   for (const { name, rules: given } of o.policies) for (const { pattern } of given) add(pattern, name);
   const all = rules.map(({ pattern }) => pattern);
   for (const { path } of o.grafts) add(substituteRule(path, { kind: 'empty' }).pattern, '');
-  createMatcher(rules.map(({ pattern }) => pattern));
+  matcherOf(rules.map(({ pattern }) => pattern));
   refuseNested(o.policies, o.grafts);
   const substitutes = o.policies.some((policy) => policy.rules.some((rule) => rule.substitute !== undefined));
   if (!substitutes && o.grafts.length === 0)
@@ -124,13 +130,16 @@ export async function stricter(
   makeDirectory(join(context.paths.policies, '.layers'), 0o700);
   mkdirSync(join(dir, 'tree'), { recursive: true, mode: 0o755 });
   try {
-    let count = 0;
-    for (const policy of o.policies)
-      for (const rule of policy.rules) if (putSubstitute(dir, spec, policy, rule)) count++;
+    const files = o.policies.flatMap((policy) =>
+      policy.rules.flatMap((rule) => putSubstitute(dir, spec, policy, rule) ?? []),
+    );
+    let count = files.length;
     for (const graft of o.grafts) count += await putGraft(context, dir, spec, graft, all);
     if (count === 0) return { record: { ...o.before, rules }, steps: [], discard };
-    await writeTreeIndex(join(dir, 'index'), join(dir, 'tree'), { overlay: true });
-    await syncFileSystemAside(dir);
+    const index = join(dir, 'index');
+    writeNewFile(index, buildTreeIndex(await scanTree(join(dir, 'tree'), { overlay: true })), false);
+    if (o.grafts.length > 0) await syncFileSystemAside(dir);
+    else await bringOutAside(dir, [index, ...files]);
     const layers = [{ id, rulesFrom: rules.length }, ...o.before.layers];
     const steps: JournalStep[] = [{ do: 'rename', from: stage, to: join('policies', '.layers', id) }];
     return { record: { ...o.before, rules, layers }, steps, discard };
@@ -182,14 +191,14 @@ function placeFor(dir: string, path: string): string {
   return place;
 }
 
-/** True when something was put there. What a policy of many offers for a file that this appliance lacks is left out. */
-function putSubstitute(dir: string, spec: VlfsSpec, policy: Policy, rule: PolicyRule): boolean {
+/** The file that was put there, or null. What a policy of many offers for a file that this appliance lacks is left out. */
+function putSubstitute(dir: string, spec: VlfsSpec, policy: Policy, rule: PolicyRule): string | null {
   const { path, substitute } = rule;
-  if (path === undefined || substitute === undefined) return false;
+  if (path === undefined || substitute === undefined) return null;
   const shown = shownAtPath(spec, path, SUBSTITUTE_BYTES);
   const isFile = shown !== null && shown.content !== null;
-  if (!isFile && (substitute.kind === 'locked-passwords' || policy.name in SECRETS_NAMES)) return false;
-  if (policy.name in SECRETS_NAMES && !isReachable(spec, path)) return false;
+  if (!isFile && (substitute.kind === 'locked-passwords' || policy.name in SECRETS_NAMES)) return null;
+  if (policy.name in SECRETS_NAMES && !isReachable(spec, path)) return null;
   refuseUnreachable(spec, path);
   const content =
     substitute.kind === 'file'
@@ -198,11 +207,11 @@ function putSubstitute(dir: string, spec: VlfsSpec, policy: Policy, rule: Policy
         ? new Uint8Array(0)
         : lockedPasswords(shown!.content!);
   const place = placeFor(dir, path);
-  writeNewFile(place, content);
+  writeNewFile(place, content, false);
   chownSync(place, shown?.uid ?? 0, shown?.gid ?? 0);
   chmodSync(place, isFile ? shown.mode & 0o777 : 0o644);
   placeFor(dir, path);
-  return true;
+  return place;
 }
 
 const SECRETS_NAMES: Record<string, true> = Object.fromEntries(SECRETS.map((name) => [name, true]));

@@ -64,6 +64,12 @@ export async function writeOutAside(path: string): Promise<void> {
   });
 }
 
+/** Before a record that names new files below `dir`: what they hold is on the disk when the record is. Waits for no more than that, where names keep their order. */
+export async function bringOutAside(dir: string, files: readonly string[]): Promise<void> {
+  if (keepsOrder(dir)) await Promise.all(files.map(writeOutAside));
+  else await syncFileSystemAside(dir);
+}
+
 /** As syncFileSystem, for a file system on which appliances may be writing: this process does not stand still meanwhile. */
 export async function syncFileSystemAside(dir: string): Promise<void> {
   try {
