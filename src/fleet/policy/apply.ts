@@ -8,7 +8,14 @@ import { StrataError } from '../../base/index.ts';
 import { buildTreeIndex, scanTree } from '../../layer/index.ts';
 import { S_IFDIR, S_IFMT } from '../../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
-import { completePrivate, copyShown, matcherOf, NO_RULE, shownAtPath } from '../../vlfs/index.ts';
+import {
+  completePrivate,
+  copyShown,
+  createMatcher,
+  matcherOf,
+  NO_RULE,
+  shownAtPath,
+} from '../../vlfs/index.ts';
 import { applianceLock, applianceRow } from '../appliances/appliances.ts';
 import type { CatalogRow } from '../appliances/catalog.ts';
 import { type FleetContext, operationId } from '../context.ts';
