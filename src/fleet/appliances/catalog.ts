@@ -39,6 +39,8 @@ export interface Catalog {
   /** Frozen layers that some appliance has ceased to need since the last call. */
   takeLetGo(): string[];
   get(name: string): CatalogRow | null;
+  /** Rows come from the file again, not from memory. */
+  reread(): void;
   nameOfMac(mac: string): string | null;
   all(): CatalogRow[];
   /** Rows of one template's appliances. */
@@ -275,6 +277,7 @@ export function openCatalog(root: string): Catalog {
       return taken;
     }),
     get: (name) => later.get(name) ?? get(name),
+    reread: () => recent.clear(),
     nameOfMac(mac) {
       for (const row of later.values()) if (row.mac === mac) return row.name;
       return (sql.byMac.get(mac) as { name: string } | undefined)?.name ?? null;

@@ -257,6 +257,7 @@ const NO_FAMILY = { parent: null, base: null, merges: [], snapshots: [], expires
 /** The catalog shows what the files show. Appliances whose state cannot be read are reported for themselves. */
 async function checkCatalog(run: FsckRun): Promise<void> {
   const { context } = run;
+  context.catalog.reread();
   const differing = new Set<string>();
   for (const name of allNames(run)) {
     await run.breathe();
