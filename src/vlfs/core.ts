@@ -8,6 +8,7 @@ import type { Attr, SlowJob } from './contract.ts';
 import type { Partial } from './delta/partial-file.ts';
 import type { Following } from './freeze/follow.ts';
 import type { Ledger } from './ledger/ledger.ts';
+import type { WhoLooks } from './listing/who-looks.ts';
 import type { MovedDirectory } from './nodes/moved-directories.ts';
 import type { DemandedOpen, OpensOnDemand } from './nodes/opens-on-demand.ts';
 import { countNodes } from './nodes/shares.ts';
@@ -142,6 +143,8 @@ export interface Core {
   whiteoutSync: SlowJob | null;
   /** Ids of directories whose listing the kernel may keep. */
   listed: Set<number>;
+  /** Which programs look at what they list. */
+  readonly whoLooks: WhoLooks;
   readonly handles: (Handle | null)[];
   readonly freeHandles: number[];
   /** What a later process needs to go on serving; null: nobody will. */

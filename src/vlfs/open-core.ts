@@ -15,6 +15,7 @@ import { readBases } from './delta/partial-form.ts';
 import { systemFailure } from './failure.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import { dropListing } from './listing/listings.ts';
+import { createWhoLooks } from './listing/who-looks.ts';
 import { closeBacking } from './nodes/handles.ts';
 import { countHandles, countNodes, nodeCapacity } from './nodes/shares.ts';
 import { refresh } from './operations/lookup.ts';
@@ -139,6 +140,7 @@ export function openCore(spec: VlfsSpec, options: OpenOptions = {}): Core {
     changedSetFd: -1,
     whiteoutSync: null,
     listed: new Set(),
+    whoLooks: createWhoLooks(),
     handles: [],
     freeHandles: [],
     ledger: options.ledger ?? null,

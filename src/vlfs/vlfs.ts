@@ -165,7 +165,10 @@ function operationsOf(core: Core): Operations {
       const bad = checkName(name);
       if (bad < 0) return bad;
       const node = nodeAt(core, parent, name);
-      if (typeof node !== 'number') return movedKnownFor(core, caller, node) || fillFound(core, node, out);
+      if (typeof node !== 'number') {
+        core.whoLooks.looked(caller.pid, parentId);
+        return movedKnownFor(core, caller, node) || fillFound(core, node, out);
+      }
       if (node < 0) return node;
       fillNegative(out);
       if (core.stack.policy !== null) noteDenied(core, caller, parent, name, out);

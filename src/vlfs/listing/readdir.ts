@@ -1,7 +1,7 @@
 /**
  * Reading directories without handles: a name's cookie is a hash of it, and entries are sent in the order of their cookies. So a reader can go on
  * from any cookie whatever changed meanwhile, also after a relayer, and the kernel needs no OPENDIR. With attributes (READDIRPLUS) each name is
- * looked up when it is sent, and left out when it went meanwhile. A listing under way is kept in a bounded cache; one of a huge directory is made in steps
+ * looked up when it is sent, and left out when it went meanwhile, unless the program lists without looking (who-looks.ts). A listing under way is kept in a bounded cache; one of a huge directory is made in steps
  * between requests.
  */
 
@@ -32,6 +32,8 @@ import { dropListing, keepListing, keptListing, type ListedEntry, type Listing }
 const DOT = 1;
 const DOT_DOT = 2;
 const FIRST = 4;
+/** '.' and '..' are in each listing. */
+const DOTS = 2;
 
 /** 52 bits of two FNV-1a hashes of a name, above the cookies of '.' and '..'. */
 function cookieOf(name: string): number {
@@ -64,6 +66,10 @@ export function readdir(core: Core, caller: Caller, node: Node, cookie: number, 
   const from = firstBehind(listing, cookie);
   if (from === count) dropListing(node);
   const most = sink.plus ? MOST_PLUS : MOST_PLAIN;
+  const fill =
+    sink.plus && cookie === 0 && !core.whoLooks.wantsNodes(caller.pid, node.id, count - DOTS)
+      ? fillName
+      : fillPlus;
   let sent = 0;
   for (let i = from; i < count && sent < most; i++) {
     const listed = listing.entry(i);
@@ -72,7 +78,7 @@ export function readdir(core: Core, caller: Caller, node: Node, cookie: number, 
       if (!sink.add(name, shownIno(core, node, listed), listed.type, listed.cookie)) return 0;
     } else {
       if (!sink.hasRoomFor(name)) return 0;
-      if (!fillPlus(core, caller, node, listed)) {
+      if (!fill(core, caller, node, listed)) {
         if (sent > 0 || i - from < MOST_GONE) continue;
         // So many are gone that a new listing is quicker; an empty reply would be the end of the directory.
         dropListing(node);
@@ -134,19 +140,16 @@ function firstBehind(listing: Listing, cookie: number): number {
 }
 
 /** The name without its node: the kernel asks for that when it needs it. */
-function withoutNode(): boolean {
+function fillName(core: Core, _caller: Caller, directory: Node, listed: ListedEntry): boolean {
   entry.nodeId = 0;
   entry.entryValidMs = entry.attrValidMs = 0;
+  entry.attr.ino = shownIno(core, directory, listed);
   return true;
 }
 
 /** An entry with attributes; false when the name is gone. '.' and '..' are not counted as lookups. */
-function fillPlus(
-  core: Core,
-  caller: Caller,
-  directory: Node,
-  { name, cookie, type, ino }: ListedEntry,
-): boolean {
+function fillPlus(core: Core, caller: Caller, directory: Node, listed: ListedEntry): boolean {
+  const { name, cookie, type, ino } = listed;
   if (cookie < FIRST) {
     entry.nodeId = 0;
     entry.entryValidMs = entry.attrValidMs = 0;
@@ -154,10 +157,10 @@ function fillPlus(
     return true;
   }
   const node = nodeAt(core, directory, name);
-  if (node === -E.NFILE) return withoutNode();
+  if (node === -E.NFILE) return fillName(core, caller, directory, listed);
   if (typeof node !== 'number' && movedKnownFor(core, caller, node) !== 0) {
     caller.job = null;
-    return withoutNode();
+    return fillName(core, caller, directory, listed);
   }
   return typeof node !== 'number' && fillFound(core, node, entry) === 0;
 }
