@@ -7,8 +7,8 @@ import { test } from 'node:test';
 import { writeTreeIndex } from '../layer/index.ts';
 import { withDataPlane } from './test-support/with-data-plane.ts';
 
-const DIRECTORIES = 40;
-const FILES = 20;
+const DIRECTORIES = 24;
+const FILES = 10;
 /** As vlfs/listing/who-looks.ts. */
 const FIRST_WITH = 4;
 /** d_ino of each entry. */
