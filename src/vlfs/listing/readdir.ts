@@ -1,7 +1,7 @@
 /**
  * Reading directories without handles: a name's cookie is a hash of it, and entries are sent in the order of their cookies. So a reader can go on
  * from any cookie whatever changed meanwhile, also after a relayer, and the kernel needs no OPENDIR. With attributes (READDIRPLUS) each name is
- * looked up when it is sent, and left out when it went meanwhile, unless the program lists without looking (who-looks.ts). A listing under way is kept in a bounded cache; one of a huge directory is made in steps
+ * looked up when it is sent, and left out when it went meanwhile, unless the program lists without looking and the kernel does not know it (who-looks.ts). A listing under way is kept in a bounded cache; one of a huge directory is made in steps
  * between requests.
  */
 
@@ -66,10 +66,9 @@ export function readdir(core: Core, caller: Caller, node: Node, cookie: number, 
   const from = firstBehind(listing, cookie);
   if (from === count) dropListing(node);
   const most = sink.plus ? MOST_PLUS : MOST_PLAIN;
-  const fill =
-    sink.plus && cookie === 0 && !core.whoLooks.wantsNodes(caller.pid, node.id, count - DOTS)
-      ? fillName
-      : fillPlus;
+  const isFirst = sink.plus && cookie === 0;
+  const unknown = isFirst ? count - DOTS - node.children!.size : 0;
+  const fill = isFirst && !core.whoLooks.wantsNodes(caller.pid, node.id, unknown) ? fillKnown : fillPlus;
   let sent = 0;
   for (let i = from; i < count && sent < most; i++) {
     const listed = listing.entry(i);
@@ -145,6 +144,13 @@ function fillName(core: Core, _caller: Caller, directory: Node, listed: ListedEn
   entry.entryValidMs = entry.attrValidMs = 0;
   entry.attr.ino = shownIno(core, directory, listed);
   return true;
+}
+
+/** What the kernel knows gets its attributes, anything else is a name. */
+function fillKnown(core: Core, caller: Caller, directory: Node, listed: ListedEntry): boolean {
+  const known = directory.children!.get(listed.name);
+  const fill = known !== undefined && known.lookups > 0 ? fillPlus : fillName;
+  return fill(core, caller, directory, listed);
 }
 
 /** An entry with attributes; false when the name is gone. '.' and '..' are not counted as lookups. */

@@ -4,9 +4,10 @@
  * came so, it gets nodes again for a while, else none until it does. What was guessed wrongly costs lookups, nothing else.
  */
 
-/** Listings with nodes before the first one without, and between two when the names were looked up. */
+/** Listings with nodes before the first one without, then between two whenever the names were looked up: twice as many each time. */
 const FIRST_WITH = 4;
 const THEN_WITH = 32;
+const MOST_WITH = 1024;
 /** One name of so many that is looked up is enough. */
 const ENOUGH = 4;
 /** Programs (threads of them) that are remembered. */
@@ -15,15 +16,17 @@ const MOST = 64;
 interface Reader {
   /** Listings with nodes before the next one without. */
   left: number;
+  /** How many there will be next time. */
+  next: number;
   /** The directory that it listed last, if that was without nodes; else 0. */
   bare: number;
-  /** Names that were listed, and those of them that it looked up. */
+  /** Names that were unknown, and those of them that it looked up. */
   listed: number;
   looked: number;
 }
 
 export interface WhoLooks {
-  /** A program begins to list a directory of `names` names: whether they come with nodes. */
+  /** A program begins to list a directory with so many names that the kernel does not know: whether they come with nodes. */
   wantsNodes(pid: number, directory: number, names: number): boolean;
   /** A program looked up a name that is there. */
   looked(pid: number, directory: number): void;
@@ -37,7 +40,7 @@ export function createWhoLooks(): WhoLooks {
     let reader = readers.get(pid);
     if (reader === undefined) {
       if (readers.size >= MOST) readers.delete(readers.keys().next().value!);
-      reader = { left: FIRST_WITH, bare: 0, listed: 0, looked: 0 };
+      reader = { left: FIRST_WITH, next: THEN_WITH, bare: 0, listed: 0, looked: 0 };
       readers.set(pid, reader);
     }
     return reader;
@@ -47,7 +50,11 @@ export function createWhoLooks(): WhoLooks {
     wantsNodes(pid, directory, names) {
       const reader = readerOf(pid);
       if (names <= 0) return true;
-      if (reader.bare !== 0 && reader.looked * ENOUGH >= reader.listed) reader.left = THEN_WITH;
+      if (reader.bare !== 0) {
+        const looks = reader.looked * ENOUGH >= reader.listed;
+        reader.left = looks ? reader.next : 0;
+        reader.next = looks ? Math.min(reader.next * 2, MOST_WITH) : THEN_WITH;
+      }
       const wants = reader.left > 0;
       if (wants) reader.left--;
       reader.bare = wants ? 0 : directory;
