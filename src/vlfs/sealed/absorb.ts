@@ -3,7 +3,8 @@
  * Whiteouts and opaque directories, which would hide a name in every layer for ever, become whiteouts in the sets of the layers that
  * have the name, so that a replaced layer is seen again; copies get the note of what they hide. Nothing that one can see changes;
  * cut off anywhere and repeated it ends the same. Partial files, which would show any file that their mark names, are never the kernel's work: root inside can set the mark
- * through this door, so it goes.
+ * through this door, so it goes. So do overlayfs' notes of what files are copies of: two names with one origin are one inode to it, and one of them is gone, when the
+ * first is shown again beside its renamed copy.
  */
 import {
   close,
@@ -50,6 +51,8 @@ import {
   redirectTargets,
 } from './private-tree.ts';
 
+const KERNEL_ORIGIN_XATTR = 'trusted.overlay.origin';
+
 export interface AbsorbOptions extends OpenOptions {
   /** The private layer had no partial files when it was mounted; default true. */
   wasComplete?: boolean;
@@ -86,11 +89,11 @@ function dropBases(core: Core): void {
   must(fremovexattr(core.rootFd, BASES_XATTR), 'change the private layer');
 }
 
-function dropPartialMark(core: Core, fd: number, name: string): void {
-  const value = getxattrAt(fd, name, PARTIAL_XATTR);
+function dropMark(core: Core, fd: number, name: string, mark: string): void {
+  const value = getxattrAt(fd, name, mark);
   if (value === -E.NODATA || value === -E.OPNOTSUPP) return;
-  step(core, 'absorb: partial');
-  must(removexattrAt(fd, name, PARTIAL_XATTR), `change ${name}`);
+  step(core, 'absorb: mark');
+  must(removexattrAt(fd, name, mark), `change ${name}`);
 }
 
 /** The kernel made this redirect over an image that did not show what whiteouts hid. */
@@ -116,10 +119,13 @@ function absorbDirectory(
 ): void {
   const fd = must(directoryFd(core, node), 'open a private directory');
   for (const { name, type } of privateNames(core, node)) {
-    if (wasComplete && (type === DT_REG || type === DT_UNKNOWN)) dropPartialMark(core, fd, name);
+    if (wasComplete && (type === DT_REG || type === DT_UNKNOWN)) dropMark(core, fd, name, PARTIAL_XATTR);
     if (isWhiteoutEntry(fd, name, type)) absorbWhiteout(core, node, name, kept);
     else if (type === DT_DIR) absorbOpaque(core, node, name, kept);
-    else absorbFile(core, node, name);
+    else {
+      absorbFile(core, node, name);
+      dropMark(core, fd, name, KERNEL_ORIGIN_XATTR);
+    }
   }
 }
 
