@@ -102,7 +102,7 @@ fd = os.open(sys.argv[1], os.O_RDONLY)
 os.lseek(fd, 0, os.SEEK_END)
 print('ready', flush=True)
 got = b''
-end = time.time() + 120
+end = time.time() + 15
 while not got.endswith(b'three\\n') and time.time() < end:
     got += os.read(fd, 100)
     time.sleep(0.002)
