@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { nameFromPrinted, nameToText } from './bytes.ts';
+import { randomRuns } from './random-runs.test-support.ts';
 
 test('a printed name is given back, whatever its bytes', () => {
   const byte = fc.oneof(
@@ -13,7 +14,7 @@ test('a printed name is given back, whatever its bytes', () => {
       const name = bytes.join('');
       assert.equal(nameFromPrinted(nameToText(name)), name);
     }),
-    { numRuns: 2000 },
+    randomRuns(2000),
   );
 });
 

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FormatError, LIMITS, type StrataError } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { formatStanza, formatStanzas, parseStanzas, scanStanzas, stanzaField } from './deb822.ts';
 
 test('comments, continuation lines, blank lines and odd spacing', () => {
@@ -92,6 +93,7 @@ test('what is formatted is parsed to the same; no value can add a field', () => 
         assert.deepEqual([...parseStanzas(formatStanza(pairs))[0]!], pairs);
       },
     ),
+    randomRuns(100),
   );
   const hostile = parseStanzas(formatStanza([['A', 'x\n\nB: y\n# z\n']]));
   assert.deepEqual(

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { compareVersions, satisfies } from './debian-version.ts';
 
 /** dpkg's answer for each pair, -1, 0 or 1, with one shell for all. */
@@ -83,7 +84,7 @@ test('it is a total preorder, also for malformed versions', () => {
       assert.equal(Math.sign(compareVersions(a, b)) + Math.sign(compareVersions(b, a)), 0);
       if (compareVersions(a, b) <= 0 && compareVersions(b, c) <= 0) assert.ok(compareVersions(a, c) <= 0);
     }),
-    { numRuns: 2000 },
+    randomRuns(2000),
   );
 });
 

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FormatError } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import type { Alternatives } from './contract.ts';
 import { formatRelations, parseRelations } from './relations.ts';
 
@@ -70,6 +71,7 @@ test('what is formatted is parsed to the same', () => {
       ) as Alternatives[];
       assert.deepEqual(parseRelations(formatRelations(relations)), relations);
     }),
+    randomRuns(100),
   );
 });
 
@@ -100,5 +102,6 @@ test('nonsense is refused with its place', () => {
         }
       },
     ),
+    randomRuns(100),
   );
 });

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Name, StrataError } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import type { ArchiveEntry, ArchiveItem, EntryType } from './contract.ts';
 import { readTar } from './tar-reader.ts';
 import { writeTar } from './tar-writer.ts';
@@ -234,7 +235,7 @@ test('what is written is read back the same, whatever the names and numbers', ()
         items.map((r) => ({ entry: r.entry, hex: Buffer.from(r.bytes).toString('hex') })),
       );
     }),
-    { numRuns: 60 },
+    randomRuns(60),
   ));
 
 test('GNU tar unpacks what the writer writes', () =>

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import type { UnitMetadata } from './contract.ts';
 import { parseStanzas } from './deb822.ts';
 import { formatUnitMetadata, metadataFromDebControl, parseUnitMetadata } from './unit-metadata.ts';
@@ -47,6 +48,7 @@ test('parse(format(m)) is m', () => {
     fc.property(metadata, (m) =>
       assert.deepEqual(parseUnitMetadata(formatUnitMetadata(m as UnitMetadata)), { ...m }),
     ),
+    randomRuns(100),
   );
 });
 

@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { writeTreeIndex } from '../layer/index.ts';
 import type { CacheMode, LevelSpec, StackSpec } from '../vlfs/contract.ts';
 import { recoverMounts } from './process/client.ts';
@@ -360,7 +361,7 @@ for (const cache of ['shared', 'exact'] as const) {
               await m.end();
             }
           }),
-          { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 20), endOnFailure: false },
+          { ...randomRuns(20), endOnFailure: false },
         );
       },
       { layered: true },

@@ -7,6 +7,7 @@ import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { writeTreeIndex } from '../layer/index.ts';
 import type { LevelSpec, StackSpec } from '../vlfs/contract.ts';
 import { type TestPlane, withDataPlane } from './test-support/with-data-plane.ts';
@@ -308,7 +309,7 @@ test('what is deleted stays deleted as long as its layer, and nothing else is hi
             await mounted.end();
           }
         }),
-        { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 100) },
+        randomRuns(100),
       );
     },
     { layered: true },

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FormatError, type Name } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../sys/index.ts';
 import type { TreeIndex } from './contract.ts';
 import {
@@ -217,7 +218,7 @@ test('any tree comes back as it was written, and the order of the entries does n
         );
       }
     }),
-    { numRuns: 200 },
+    randomRuns(200),
   );
 });
 

@@ -8,6 +8,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { writeTreeIndex } from '../layer/index.ts';
 import { fgetxattr, flistxattr, fsetxattr, MNT_DETACH, splitXattrList, umount } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
@@ -208,7 +209,7 @@ test(
         },
       ),
       {
-        numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60),
+        ...randomRuns(60),
         // Only the config level renamed a directory.
         examples: [[[{ op: 'rmdir', path: 'c' }], 1, false]],
       },

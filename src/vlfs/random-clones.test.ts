@@ -8,6 +8,7 @@ import * as nodeFs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import type { Attr, VlfsSpec } from './contract.ts';
 import { diffVlfs } from './index.ts';
 import { cloneOf, freeze, freezeOpen } from './test-support/frozen.test-support.ts';
@@ -248,7 +249,7 @@ for (const [name, arbitrary, live, runs] of [
         fc.asyncProperty(arbitrary, fc.boolean(), async (steps, passthrough) => {
           await play(box, box.spec(`r${run++}`, levels), steps, { passthrough, live });
         }),
-        { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? runs) },
+        randomRuns(runs),
       );
     } finally {
       box.remove();

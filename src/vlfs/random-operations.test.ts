@@ -8,6 +8,7 @@ import * as nodeFs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import type { VlfsSpec } from './contract.ts';
 import {
   answer,
@@ -111,7 +112,7 @@ test('random operations behave as on the host file system', async () => {
         },
       ),
       {
-        numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60),
+        ...randomRuns(60),
         examples: [[LINKS_IN_A_MOVED_DIRECTORY, MODES[0]!]],
       },
     );

@@ -7,6 +7,7 @@ import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../base/index.ts';
+import { randomRuns } from '../base/random-runs.test-support.ts';
 import { E } from '../sys/index.ts';
 import type { LevelSpec, VlfsSpec } from './contract.ts';
 import { diffVlfs, revertOffline } from './index.ts';
@@ -206,7 +207,7 @@ test('random relayers, reverts and resets show what is on disk', async () => {
           rmSync(spec.privateDir, { recursive: true });
         },
       ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+      randomRuns(60),
     );
     assert.throws(() => revertOffline(box.spec('x', [one1]), ['/nothing']), { code: 'NOT_FOUND' });
   } finally {

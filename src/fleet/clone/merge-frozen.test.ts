@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import type { Attr, VlfsSpec } from '../../vlfs/contract.ts';
 import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../../vlfs/index.ts';
 import { cloneOf, freeze } from '../../vlfs/test-support/frozen.test-support.ts';
@@ -156,7 +157,7 @@ test('merged frozen layers are what they were made of', async () => {
         fc.boolean(),
         async (parts, changes, often) => play(box, box.spec(`r${run++}`, levels), parts, changes, often),
       ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 20), endOnFailure: true },
+      { ...randomRuns(20), endOnFailure: true },
     );
   } finally {
     box.remove();

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { formatStatus, mergePrivateStatus, parseStatus } from './index.ts';
 
 const FIELDS = ['Package', 'Architecture', 'Version', 'Status', 'Depends', 'Conffiles', 'Description']
@@ -88,7 +89,7 @@ test('properties of the merge', () => {
       );
       assert.equal(mergePrivateStatus(status(old), status(next), status(next)), status(next));
     }),
-    { numRuns: 200 },
+    randomRuns(200),
   );
 });
 

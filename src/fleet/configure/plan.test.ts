@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { sourcesList } from './apt-sources.ts';
 import { failureFromSteps } from './failure.ts';
 import { bootstrapSet, dependencyGraph, dependencyOrder, stages } from './stages.ts';
@@ -82,7 +83,7 @@ test('in any graph every pre-install runs once, and in an acyclic one after its 
       for (const [a, b, pre] of used)
         if (pre) assert.ok(configuredBy.get(`u${b}`)! < stageOf.get(`u${a}`)!, `u${a} pre-depends on u${b}`);
     }),
-    { numRuns: 300 },
+    randomRuns(300),
   );
 });
 

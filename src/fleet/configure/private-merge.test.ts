@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { MERGED_PATHS, mergePrivateFile } from './index.ts';
 
 const BASE = 'root:x:0:0:root:/root:/bin/bash\nwww:x:33:33::/:/bin/false\n';
@@ -41,5 +42,6 @@ test('properties: an untouched file follows, an untouched template changes nothi
         assert.equal(mergePrivateFile(path, from, from, mine), mine);
       }
     }),
+    randomRuns(100),
   );
 });

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { mergePrivateOver } from './layer-merge.ts';
 import { copyTree } from './tree-copy.ts';
 
@@ -92,7 +93,7 @@ test('random sequences of operations look the same', { timeout: 300_000 }, async
   let n = 0;
   await fc.assert(
     fc.asyncProperty(script, script, (config, change) => agrees(`r${n++}`, BASE, config, change)),
-    { numRuns: 15 },
+    randomRuns(15),
   );
 });
 

@@ -4,6 +4,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import type { LevelSpec, VlfsSpec } from '../../vlfs/contract.ts';
 import { Client, makeSandbox } from '../../vlfs/test-support/vlfs.test-support.ts';
 import { mergeLayerOver } from '../merge-layers/layer-merge.ts';
@@ -161,7 +162,7 @@ test('random changes look the same after a freeze', { timeout: 300_000 }, async 
   );
   await fc.assert(
     fc.asyncProperty(changes, changes, (config, appliance) => freezes(config, appliance)),
-    { numRuns: 150 },
+    randomRuns(150),
   );
 });
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import {
   createLdf,
   explicitLayers,
@@ -99,6 +100,7 @@ test('any LDF comes back byte for byte, and says what it says', () => {
       const same = rewriteLdf(ldf, { explicit: explicitLayers(ldf), implicit: implicitLayers(ldf) });
       assert.equal(formatLdf(same), text.endsWith('\n') ? text : `${text}\n`);
     }),
+    randomRuns(100),
   );
 });
 
@@ -157,5 +159,6 @@ test('any bytes either parse or are refused with a StrataError', () => {
         if (!(error instanceof StrataError)) throw error;
       }
     }),
+    randomRuns(100),
   );
 });

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Name } from '../../base/index.ts';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import * as sys from '../../sys/index.ts';
 import { crc32cRaw, xxh32 } from './checksums.ts';
 import type { ErofsChild, ErofsInode } from './contract.ts';
@@ -321,7 +322,7 @@ test('any tree is what it was', () => {
       addLinks(root, more);
       compare(root);
     }),
-    { numRuns: 40 },
+    randomRuns(40),
   );
 });
 

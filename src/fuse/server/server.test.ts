@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { E } from '../../sys/index.ts';
 import { PENDING } from '../../vlfs/contract.ts';
 import { FOPEN, FUSE_INIT, FUSE_INIT2, FUSE_OPCODE as OP } from '../abi/constants.ts';
@@ -153,14 +154,14 @@ test('random requests never crash the server and never make a reply of wrong len
         send(server, opcode, node, body);
       },
     ),
-    { numRuns: 3000 },
+    randomRuns(3000),
   );
   assert.deepEqual(exceptions, []);
 });
 
 test('random requests of every kind, answered at random, never crash the server', () => {
   const { server, exceptions } = initialized();
-  const answers = fc.sample(fc.integer({ min: -40, max: 40 }), 500);
+  const answers = fc.sample(fc.integer({ min: -40, max: 40 }), randomRuns(500));
   let asked = 0;
   const anything = new Proxy(vlfs, {
     get: (target, name) =>
@@ -185,7 +186,7 @@ test('random requests of every kind, answered at random, never crash the server'
         wild.revokeLast();
       },
     ),
-    { numRuns: 5000 },
+    randomRuns(5000),
   );
   assert.deepEqual(exceptions, []);
   assert.equal(send(server, OP.LOOKUP, 1, text('d')), 0);
@@ -238,6 +239,7 @@ test('64-bit numbers survive as two halves', () => {
       assert.equal(getI64(view, 0), n);
       if (n >= 0) assert.equal(getU64(view, 0), n);
     }),
+    randomRuns(100),
   );
   view.setBigUint64(0, 2n ** 53n, true);
   assert.equal(getU64(view, 0), -1);

@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import type { VlfsSpec } from '../contract.ts';
 import { diffVlfs, resetOffline, revertOffline, whoOwns } from '../index.ts';
 import { cloneOf, freeze } from '../test-support/frozen.test-support.ts';
@@ -88,7 +89,7 @@ test('revert and reset of what was frozen are those of the same private layer', 
         fc.array(change, { minLength: 1, maxLength: 3 }),
         async (parts, changes) => play(box, box.spec(`r${run++}`, levels), parts, changes),
       ),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+      randomRuns(60),
     );
   } finally {
     box.remove();
@@ -101,6 +102,17 @@ test('a reset that keeps everything, after one that kept nothing, hides no place
     const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
     const exchange: Operation = { op: 'rename', path: 'e/a', to: 'd', flags: 2 };
     play(box, box.spec('kept', levels), [[exchange]], [{ reset: [] }, { reset: ['/'] }, { revert: '/' }]);
+  } finally {
+    box.remove();
+  }
+});
+
+test('a reset that keeps everything keeps directories that had changed places in a frozen layer', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    const exchange: Operation = { op: 'rename', path: 'c', to: 'd', flags: 2 };
+    play(box, box.spec('exchanged', levels), [[exchange], [{ op: 'unlink', path: 'a' }]], [{ reset: ['/'] }]);
   } finally {
     box.remove();
   }

@@ -19,15 +19,20 @@ export function redirectOf(fd: number): string | null {
   return target.startsWith('/') ? target.slice(1) : null;
 }
 
-/** Hides the places of renamed directories at which the fresh private layer would show them too. Throws a StrataError. */
-export function hideOldPlaces(fresh: VlfsSpec, targets: readonly string[]): void {
-  if (targets.length === 0) return;
+/**
+ * Hides the places of renamed directories at which the fresh private layer would show them too. `own`: where the private layer's redirects lead, as paths in the
+ * stack; `frozen`: where those of frozen layers lead, as paths in what is below them. Throws a StrataError.
+ */
+export function hideOldPlaces(fresh: VlfsSpec, own: ReadonlySet<string>, frozen: ReadonlySet<string>): void {
+  if (own.size + frozen.size === 0) return;
   const core = openCore(fresh);
   try {
-    for (const target of targets) {
+    for (const target of new Set([...own, ...frozen])) {
       for (const parts of placesOfLayerDirectory(core, target)) {
         const node = directoryByPath(core, parts);
         if (node === null || node.redirect !== null || node.merged?.path !== target) continue;
+        // A frozen layer may show another directory there, renamed to it: only the one that was there before is the old place.
+        if (!own.has(target) && node.merged.originalPath !== target) continue;
         const parentFd = privateDirectory(core, node.parent!);
         // A private directory there is one that was kept: it stays, and shows what is its own.
         const made = parentFd < 0 || node.priv ? parentFd : mknodat(parentFd, node.name, S_IFCHR, 0);

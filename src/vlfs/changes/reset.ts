@@ -73,12 +73,9 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
     copyDirectoryAttributes(core.rootFd, fresh);
     const targets = new Set<string>();
     for (const parts of kept) yield* keepPath(core.rootFd, fresh, parts, targets);
-    for (const target of frozenTargets(
-      core,
-      kept.map((parts) => parts.join('/')),
-    ))
-      targets.add(target);
-    yield* keepWhiteouts(core, whiteouts, kept, targets);
+    const paths = kept.map((parts) => parts.join('/'));
+    const frozen = new Set(frozenTargets(core, paths));
+    yield* keepWhiteouts(core, whiteouts, kept, targets.union(frozen));
     yield* hideFrozenBut(core, whiteouts, kept);
     const [privateDir, whiteoutsDir] = [BUILDING, STAGED_WHITEOUTS].map((name) => join(core.workDir, name));
     hideOldPlaces(
@@ -89,7 +86,8 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
         stack: core.stack.spec,
         readOnly: false,
       },
-      [...targets],
+      targets,
+      frozen,
     );
     removeTree(work, 'work');
   } finally {

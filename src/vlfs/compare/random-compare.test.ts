@@ -8,6 +8,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
 import { diffPair } from '../index.ts';
 import { closeStack, openStack } from '../stack/stack.ts';
@@ -89,9 +90,7 @@ test('the differences of any two relatives are those of all that they show', asy
           assert.deepEqual(found.sort(), plainDiff(shown[i]!, shown[j]!), `${i} to ${j}`);
         }
     };
-    fc.assert(fc.property(fc.array(step, { minLength: 5, maxLength: 45 }), play), {
-      numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 80),
-    });
+    fc.assert(fc.property(fc.array(step, { minLength: 5, maxLength: 45 }), play), randomRuns(80));
   } finally {
     box.remove();
   }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import {
   type BlockMap,
   claim,
@@ -66,7 +67,7 @@ test('a map of blocks is what an array of blocks is, also when it is written and
       assert.equal(hasBlocks(map, from, to), expected.length === 0);
       for (let i = 0; i < LIMIT; i++) assert.equal(hasBlock(map, i), model[i]! > 0);
     }),
-    { numRuns: 500 },
+    randomRuns(500),
   );
 });
 

@@ -7,6 +7,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import {
   E,
   FALLOC_FL_KEEP_SIZE,
@@ -404,7 +405,7 @@ test(
         const spec = box.spec(`r${run++}`, [level]);
         play(spec, join(box.dir, 'host'), list);
       }),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+      randomRuns(60),
     );
   }),
 );

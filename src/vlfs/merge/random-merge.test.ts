@@ -7,6 +7,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import type { MergeChoice, VlfsSpec } from '../contract.ts';
 import { diffPair, type MergeOutcome, mergeVlfs } from '../index.ts';
 import { copyRootAttributes } from '../offline.ts';
@@ -138,7 +139,7 @@ test('a merge is a plain three-way merge of what child and parent show', async (
               assert.equal(now.get(path), winner.get(path), `${prefer} ${path}`);
         }
       }),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+      randomRuns(60),
     );
     assert.ok(counts.merged > 5 && counts.conflicts > 5, JSON.stringify(counts));
   } finally {

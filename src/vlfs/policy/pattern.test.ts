@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { createMatcher, NO_RULE, TOO_MANY_COMBINATIONS } from './matcher.ts';
 import { exactPattern, matchesGlob, type Part, parsePattern } from './pattern.ts';
 
@@ -62,7 +63,7 @@ test('patterns mean what they mean in .gitignore', () => {
         for (const path of asked)
           assert.equal(matcher.ruleOfPath(path, false) !== NO_RULE, ignored.has(path), `${texts} on ${path}`);
       }),
-      { numRuns: 150 },
+      randomRuns(150),
     );
   } finally {
     rmSync(dir, { recursive: true, force: true });

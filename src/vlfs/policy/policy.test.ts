@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { E } from '../../sys/index.ts';
 import { diffVlfs, whoOwns } from '../index.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from '../test-support/operations.test-support.ts';
@@ -379,7 +380,7 @@ test('random families: no secret of the parent in the child, none of both in the
         grandchild.close();
         assert.deepEqual([...parent.faults, ...child.faults, ...grandchild.faults], []);
       }),
-      { numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 60) },
+      randomRuns(60),
     );
   } finally {
     box.remove();

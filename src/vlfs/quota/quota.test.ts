@@ -4,6 +4,7 @@ import { lstatSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { E } from '../../sys/index.ts';
 import type { SetAttrIn, StatfsOut, VlfsSpec } from '../contract.ts';
 import { completePrivate } from '../delta/outside.ts';
@@ -100,7 +101,7 @@ test('after any operations, freezes and remounts the numbers are what a count sa
           assert.deepEqual(c.faults, []);
         },
       ),
-      { numRuns: 60 },
+      randomRuns(60),
     );
   });
 });

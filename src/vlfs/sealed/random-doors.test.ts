@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StrataError } from '../../base/index.ts';
+import { randomRuns } from '../../base/random-runs.test-support.ts';
 import { MNT_DETACH, umount } from '../../sys/index.ts';
 import type { StackSpec, VlfsSpec } from '../contract.ts';
 import { pruneWhiteouts } from '../index.ts';
@@ -235,7 +236,7 @@ test('both doors in turn, with relayers, reverts and resets between them', async
         nodeFs.rmSync(dirname(spec.privateDir), { recursive: true });
       }),
       {
-        numRuns: Number(process.env['STRATA_RANDOM_RUNS'] ?? 10),
+        ...randomRuns(10),
         examples: [[DELETED_WHERE_CONFIG_MOVED], [SHOWN_AGAIN_BESIDE_ITS_COPY]],
       },
     );

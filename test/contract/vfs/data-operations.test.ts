@@ -10,11 +10,12 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import fc from 'fast-check';
+import { randomRuns } from '../../../src/base/random-runs.test-support.ts';
 import { openWorkshop } from './places.ts';
 
 const { strata, at, remove } = openWorkshop();
-/** Sequences; more of them for a long search: STRATA_TEST_RUNS=1000. */
-const RUNS = Number(process.env['STRATA_TEST_RUNS'] ?? 40);
+const SEQUENCES = randomRuns(40);
+const RUNS = SEQUENCES.numRuns;
 const MOST = 700_000;
 const SIZES = { small: 30_000, large: 400_000, linked: 200_000 };
 
@@ -258,6 +259,6 @@ test('random data operations give the bytes they give in memory', async () => {
         assert.ok(fs.readFileSync(`${dir}/${name}`).equals(expected), `${name} after the close`);
       }
     }),
-    { numRuns: RUNS, endOnFailure: false },
+    { ...SEQUENCES, endOnFailure: false },
   );
 });
