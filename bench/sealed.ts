@@ -7,15 +7,15 @@
  * Writes the section "Sealed door" of docs/performance.md when all rows were measured.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { umount } from '../src/sys/index.ts';
-import type { StackSpec, VlfsSpec } from '../src/vlfs/contract.ts';
-import { mountSealed, prepareSealed, releaseSealedImages } from '../src/vlfs/index.ts';
+import type { StackSpec } from '../src/vlfs/contract.ts';
+import { prepareSealed, releaseSealedImages } from '../src/vlfs/index.ts';
 import { memoryDisk } from './support/memory-disk.ts';
 import { machineLine, median, spread, writeSection } from './support/report.ts';
 import { dropCaches, measureWays, otherWays, type Way, type WayFigures } from './support/sealed-images.ts';
+import { sealedPeer, specIn } from './support/sealed-peer.ts';
 import { cleanUp, overlayPeer, type Peer } from './support/vlfs-peers.ts';
 import { clientRow, ROWS, type Row, type Tools } from './support/vlfs-rows.ts';
 import { LAYERS, makeTrees } from './support/vlfs-tree.ts';
@@ -40,51 +40,10 @@ const memory = options.disk ? null : memoryDisk(MEMORY_GIB);
 const work = mkdtempSync(join(memory?.dir ?? process.env['STRATA_BENCH_DIR'] ?? '/var/tmp', 'strata-bench-'));
 const note = (text: string) => process.stderr.write(`bench: ${text}\n`);
 
-function specIn(dir: string, stack: StackSpec): VlfsSpec {
-  for (const name of ['private', 'whiteouts']) mkdirSync(join(dir, name), { recursive: true });
-  return {
-    name: 'bench',
-    privateDir: join(dir, 'private'),
-    whiteoutsDir: join(dir, 'whiteouts'),
-    stack,
-    readOnly: false,
-  };
-}
-
 // The trees' directories, not the one above them: private layers stand there too, and overlayfs takes no layers that overlap.
 const dataRoots = [join(work, 'one'), join(work, 'layers')];
 
-function sealedPeer(name: string, stack: StackSpec): Peer {
-  return {
-    name,
-    async mount() {
-      const dir = mkdtempSync(join(work, 'mount-'));
-      const mnt = join(dir, 'mnt');
-      mkdirSync(mnt);
-      const spec = specIn(dir, stack);
-      const began = performance.now();
-      await mountSealed({
-        spec,
-        imageDir: join(work, 'sealed'),
-        dataRoots,
-        dir: mnt,
-        source: 'strata-bench',
-      });
-      const mountMs = performance.now() - began;
-      return {
-        tree: mnt,
-        fresh: mnt,
-        pid: null,
-        mountMs,
-        async unmount() {
-          const result = umount(mnt, 0);
-          if (result < 0) throw new Error(`unmount of ${name} failed: errno ${-result}`);
-          rmSync(dir, { recursive: true });
-        },
-      };
-    },
-  };
-}
+const sealed = (name: string, stack: StackSpec): Peer => sealedPeer(name, { work, stack, dataRoots });
 
 interface Image {
   entries: number;
@@ -109,7 +68,7 @@ function sealedWay(many: StackSpec, entries: number): Way {
   return {
     name: `**sealed door, ${LAYERS} layers**`,
     make: async () => (await makeImage(many, entries)).bytes,
-    peer: () => sealedPeer('sealed', many),
+    peer: () => sealed('sealed', many),
     remove: releaseSealedImages,
   };
 }
@@ -287,8 +246,8 @@ try {
   };
   const peers = [
     overlayPeer(work, merged),
-    sealedPeer('sealed, 1 layer', one),
-    sealedPeer(`sealed, ${LAYERS} layers`, many),
+    sealed('sealed, 1 layer', one),
+    sealed(`sealed, ${LAYERS} layers`, many),
   ];
   const images = [];
   for (let i = 0; i < 5; i++) images.push(await makeImage(many, entries));

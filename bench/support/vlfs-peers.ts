@@ -171,8 +171,8 @@ export function mergerfsPeer(work: string, copy: string): Peer {
 /** Strata's data plane as stratad starts it; every mount has an appliance of its own. */
 export interface StrataPlane {
   peer(name: string, stack: StackSpec, cache?: CacheMode): Peer;
-  /** Requests so far of the mount at a directory, by kind. */
-  requests(mountpoint: string): Promise<Record<string, number>>;
+  /** Requests so far of the mount at a directory, by kind; null when the data plane serves none there. */
+  requests(mountpoint: string): Promise<Record<string, number> | null>;
   stop(): Promise<void>;
 }
 
@@ -215,7 +215,7 @@ export async function strataPlane(work: string): Promise<StrataPlane> {
       },
     }),
     requests: async (mountpoint) =>
-      (await plane.status()).mounts.find((m) => m.mountpoint === mountpoint)?.kinds ?? {},
+      (await plane.status()).mounts.find((m) => m.mountpoint === mountpoint)?.kinds ?? null,
     async stop() {
       await plane.shutdown({ force: true });
       plane.close();
