@@ -174,6 +174,23 @@ test('a listing that the kernel keeps follows every change: by programs, relayer
   );
 });
 
+test('a listing of the root that the kernel kept from a killed process follows a relayer', async () => {
+  await withDataPlane(
+    async (t) => {
+      const base = await unit(t, 'base', '1', { 'etc/passwd': '' });
+      const app = await unit(t, 'app', '1', { 'opt/app': '' });
+      const mnt = await mounted(t, 'listed', stackOf([base]));
+      for (let i = 0; i < 2; i++) assert.deepEqual(readdirSync(mnt), ['etc']);
+      await t.kill();
+      t.plane = await t.start();
+      assert.deepEqual(await recoverMounts(t.root, t.plane), [], 'it was taken over');
+      await t.plane.relayer([{ id: 'listed', stack: stackOf([app, base]) }]);
+      assert.deepEqual(readdirSync(mnt).sort(), ['etc', 'opt']);
+    },
+    { layered: true },
+  );
+});
+
 test('a write by somebody without privilege ends set-user-id bits and capabilities', async () => {
   await withDataPlane(
     async (t) => {

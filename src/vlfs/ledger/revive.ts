@@ -27,6 +27,8 @@ export function revive(core: Core, { content, take }: Revival): void {
   core.ledger?.issued(core.nextId);
   core.ledger?.journal.carry(content.unfinished);
   core.lastAttrs = content.gone;
+  // Nobody noted which listings the kernel keeps: as with every directory below, it may be that of the root.
+  core.listed.add(core.root.id);
   const units = new Map(core.stack.units.map((unit) => [unit.inoBase, unit]));
   for (const record of content.nodes.values()) if (record.id !== core.root.id) addNode(core, record, units);
   for (const record of content.nodes.values()) placeNode(core, record);
