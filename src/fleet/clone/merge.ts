@@ -27,8 +27,7 @@ interface Queue {
   states: Map<string, MergeState>;
   /** Runs out when `states` is to be written down. */
   noted: NodeJS.Timeout | null;
-  /** The thread at work. */
-  /** Who ends it waits until it has loaded: native code that is loaded in a thread that ends takes the process with it. */
+  /** The thread at work. Who ends it waits until it has loaded: native code that is loaded in a thread that ends takes the process with it. */
   worker: Promise<Worker> | null;
   stopped: boolean;
 }
