@@ -1,7 +1,15 @@
 /** The tree index: against a real tree and find(1), against a model, and with damaged bytes. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -291,6 +299,35 @@ test('cut off anywhere it is refused; with any byte changed it never crashes', (
       if (at < 192) assert.equal(outcome, 'refused', `header byte ${at}`);
     }
     bytes[at] = before;
+  }
+});
+
+test('who may write to an index file may cut it while it is in use: what was opened stays', () => {
+  const file = join(dir, 'cut');
+  const root: TreeEntry = {
+    path: '' as Name,
+    mode: S_IFDIR | 0o755,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtimeSec: 0,
+    mtimeNsec: 0,
+  };
+  const bytes = buildTreeIndex([
+    root,
+    ...Array.from({ length: 2000 }, (_, i) => ({ ...root, path: `directory-${i}` as Name })),
+  ]);
+  assert.ok(bytes.length > 1 << 16, 'large enough to be mapped');
+  for (const [uid, mode] of [
+    [1000, 0o644],
+    [0, 0o664],
+  ] as const) {
+    writeFileSync(file, bytes);
+    chownSync(file, uid, 0);
+    chmodSync(file, mode);
+    const index = openTreeIndex(file);
+    truncateSync(file, 0);
+    assert.ok(index.child(0, 'directory-1999' as Name) > 0);
   }
 });
 

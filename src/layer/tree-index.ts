@@ -3,7 +3,7 @@
  * a value of an entry is checked when it is used, so damaged bytes give a FormatError and never a crash, an endless walk or a
  * read outside. Must not modify the bytes.
  */
-import { closeSync, fstatSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync, type Stats } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import type { Digest, Name } from '../base/index.ts';
 import { FormatError } from '../base/index.ts';
@@ -23,17 +23,21 @@ import {
 } from './tree-index-format.ts';
 
 const MAP_FROM_BYTES = 64 * 1024;
+/** Of a file that is read into memory. */
+const MOST_BYTES = 1 << 30;
 const NO_XATTRS: ReadonlyMap<Name, Uint8Array> = new Map();
 
 /** Opens an index file. Throws FormatError when it is not one (or is cut off), and the system's error when it cannot be read. */
 export function openTreeIndex(file: string): TreeIndex {
   const fd = openPlainFile(file);
   try {
-    const size = fstatSync(fd).size;
-    if (size > MAP_FROM_BYTES) {
+    const stat = fstatSync(fd);
+    const { size } = stat;
+    if (size > MAP_FROM_BYTES && isRootsAlone(stat)) {
       const mapped = mapFile(fd, size);
       if (typeof mapped !== 'number') return new MappedTreeIndex(Buffer.from(mapped));
     }
+    if (size > MOST_BYTES) throw new FormatError(FORMAT, 0, `is larger than ${MOST_BYTES} bytes`);
     const bytes = Buffer.allocUnsafeSlow(size);
     let filled = 0;
     while (filled < size) {
@@ -45,6 +49,11 @@ export function openTreeIndex(file: string): TreeIndex {
   } finally {
     closeSync(fd);
   }
+}
+
+/** Whoever else can write to a file can make it shorter, and a read behind the end of a mapped file ends the process (SIGBUS). */
+function isRootsAlone({ uid, mode }: Stats): boolean {
+  return uid === 0 && (mode & 0o022) === 0;
 }
 
 /** As openTreeIndex, over bytes in memory; they must not change afterwards. */
