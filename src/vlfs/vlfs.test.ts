@@ -363,6 +363,26 @@ test(
 );
 
 test(
+  'a range is not copied over itself, which would grow the file byte by byte',
+  sandboxed(async (box) => {
+    const c = new Client(box.spec('one', []));
+    c.write('f', 'content');
+    const { id, fh } = c.open('f', 2);
+    const copy = (from: number, to: number, length: number): number =>
+      c.run(() => c.fs.copyFileRange(c.caller, id, fh, from, id, fh, to, length));
+    for (const length of [3, 2 ** 30]) {
+      assert.equal(copy(2, 4, length), -E.INVAL);
+      assert.equal(copy(4, 2, length), -E.INVAL);
+    }
+    assert.equal(c.read('f'), 'content');
+    assert.equal(copy(0, 4, 3), 3);
+    assert.equal(c.read('f'), 'contcon');
+    c.release({ id, fh });
+    c.close();
+  }),
+);
+
+test(
   'names and refusals',
   sandboxed(async (box) => {
     const a = await box.unit('a', '1', { 'd/f': 'f', 'd/e/g': 'g' });

@@ -314,6 +314,8 @@ export function copyFileRange(
   const source = handleOf(core, fhIn);
   const target = handleOf(core, fhOut);
   if (source === null || target === null || (target.flags & O_ACCMODE) === O_RDONLY) return -E.BADF;
+  // As the kernel, which asks for no such copy.
+  if (source.node === target.node && Math.abs(offsetIn - offsetOut) < length) return -E.INVAL;
   const waits = waitForCopy(core, caller, target.node);
   if (waits !== 0) return waits;
   const fromFd = ioFd(core, fhIn, source);
