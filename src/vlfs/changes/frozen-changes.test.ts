@@ -85,7 +85,7 @@ test('revert and reset of what was frozen are those of the same private layer', 
     let run = 0;
     await fc.assert(
       fc.asyncProperty(
-        fc.array(fc.array(operation, { minLength: 1, maxLength: 10 }), { minLength: 1, maxLength: 2 }),
+        fc.array(fc.array(operation, { minLength: 1, maxLength: 10 }), { minLength: 1, maxLength: 3 }),
         fc.array(change, { minLength: 1, maxLength: 3 }),
         async (parts, changes) => play(box, box.spec(`r${run++}`, levels), parts, changes),
       ),
@@ -134,3 +134,15 @@ test(
     assert.deepEqual(tree(frozen), ['d', 'd/new'], 'the source does not see it');
   }),
 );
+
+test('what was deleted in a directory that a frozen layer had renamed shows again where the directory is brought back, and not where it is now', async () => {
+  const box = makeSandbox();
+  try {
+    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
+    const moved: Operation = { op: 'rename', path: 'd', to: 'b', flags: 0 };
+    const deleted: Operation = { op: 'unlink', path: 'b/a' };
+    play(box, box.spec('apart', levels), [[moved], [deleted]], [{ revert: '/d' }, { revert: '/' }]);
+  } finally {
+    box.remove();
+  }
+});

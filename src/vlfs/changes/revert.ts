@@ -146,8 +146,8 @@ function* revertName(core: Core, parent: Node, name: string, reverted: string[])
 function separate(core: Core, parent: Node, name: string, shared: readonly Reference[], path: string): void {
   if (!core.hasRedirects || !shared.some((ref) => isDirectory(core.stack, ref))) return;
   const node = nodeAt(core, parent, name);
-  if (typeof node !== 'number' && node.merged !== null) return;
-  const above = parent.merged!.path;
+  if (typeof node !== 'number' && node.merged !== null && originalOf(node.merged) !== null) return;
+  const above = parent.merged!.originalPath;
   const kept = keepApart(core, above === '' ? name : `${above}/${name}`, path);
   if (kept < 0) throw systemFailure(kept, `revert ${path}`);
 }

@@ -170,33 +170,41 @@ export function frozenTargets(core: Core, paths: readonly string[]): string[] {
   return found;
 }
 
-/** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
-export function placesOfLayerPath(core: Core, path: string): string[][] {
-  const places = [path];
+interface Place {
+  path: string;
+  /** The directory itself was renamed, not only one above it. */
+  renamed: boolean;
+}
+
+/** `itself`: also the places that the path itself was renamed to. */
+function places(core: Core, path: string, itself: boolean): Place[] {
+  const found = new Map<string, Place>([[path, { path, renamed: false }]]);
   const frozen = frozenMoves(core).map(([, moves]) => moves);
   for (const moves of [...frozen, movedDirectories(core)]) {
-    for (const { from, to } of moves)
-      for (const at of [...places])
-        if (at.startsWith(`${from}/`)) places.push(`${to}${at.slice(from.length)}`);
+    for (const { from, to } of moves) {
+      for (const { path: at, renamed } of [...found.values()]) {
+        if (!(itself && at === from) && !at.startsWith(`${from}/`)) continue;
+        const now = `${to}${at.slice(from.length)}`;
+        found.set(now, { path: now, renamed: renamed || at === from });
+      }
+    }
   }
-  return places.map((at) => at.split('/'));
+  return [...found.values()];
+}
+
+/** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
+export function placesOfLayerPath(core: Core, path: string): string[][] {
+  return places(core, path, false).map((place) => place.path.split('/'));
 }
 
 /** As placesOfLayerPath, for a directory of the layers: also where it itself was renamed to. */
 export function placesOfLayerDirectory(core: Core, path: string): string[][] {
-  const places = placesOfLayerPath(core, path);
-  for (const { from, to } of movedDirectories(core)) if (from === path) places.push(to.split('/'));
-  return places;
+  return places(core, path, true).map((place) => place.path.split('/'));
 }
 
-/** Whether some renamed directory shows this directory of the layers. */
-export function isMovedAway(core: Core, path: string): boolean {
-  return countMoved(core, path) > 0;
-}
-
-/** How many renamed directories show this directory of the layers. */
-export function countMoved(core: Core, path: string): number {
-  return movedDirectories(core).filter(({ from }) => from === path).length;
+/** Only where a directory of the layers itself may have been renamed to. */
+export function renamedPlacesOf(core: Core, path: string): string[][] {
+  return places(core, path, true).flatMap((place) => (place.renamed ? [place.path.split('/')] : []));
 }
 
 /** An empty directory at this path went. */

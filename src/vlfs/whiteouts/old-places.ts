@@ -6,18 +6,13 @@
 import { close, fgetxattr, fremovexattr, S_IFDIR, S_IFMT, unlinkat } from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { type Core, type Node, step } from '../core.ts';
-import {
-  countMoved,
-  isMovedAway,
-  placesOfLayerDirectory,
-  placesOfLayerPath,
-} from '../nodes/moved-directories.ts';
+import { placesOfLayerDirectory, placesOfLayerPath, renamedPlacesOf } from '../nodes/moved-directories.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { PRIVATE, resolve, uncovered } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
 import { isOpaque } from '../stack/child-directories.ts';
-import { isDirectory, OPAQUE } from '../stack/merged-directory.ts';
+import { isDirectory, OPAQUE, type Reference } from '../stack/merged-directory.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
 
@@ -29,29 +24,41 @@ export function leavesWhiteout(core: Core, parent: Node, name: string): boolean 
   if (!core.hasRedirects || parent.merged === null) return false;
   const left = uncovered(core, parent, name);
   if (left.length === 0) return false;
-  if (left.some((ref) => isDirectory(core.stack, ref)) && isMovedAway(core, layerPath(parent, name)))
-    return true;
+  const directories = left.filter((ref) => isDirectory(core.stack, ref));
+  if (directories.length > 0) {
+    const places = renamedPlacesOf(core, originalAt(parent, name));
+    if (isShownAt(core, places, directories, null)) return true;
+  }
   return showsElsewhere(core, parent);
 }
 
 /** Whether the layers' part of this directory is seen at another place too. */
 export function showsElsewhere(core: Core, node: Node): boolean {
   if (!core.hasRedirects || node.merged === null) return false;
-  const { path } = node.merged;
-  const places = placesOfLayerDirectory(core, path);
-  if (places.length < 2) return false;
-  let showing = 0;
-  for (const parts of places) {
-    const at = directoryByPath(core, parts);
-    if (at === null) continue;
-    if (at.merged?.path === path) showing++;
-    releaseIfUnused(core, at);
-  }
-  return showing > 1;
+  const places = placesOfLayerDirectory(core, node.merged.originalPath);
+  return isShownAt(core, places, node.merged.contributors, node);
 }
 
-function layerPath(parent: Node, name: string): string {
-  const above = parent.merged!.path;
+/** Whether a directory at one of the places, but not `but`, shows one of these directories of the layers. */
+function isShownAt(
+  core: Core,
+  places: readonly string[][],
+  refs: readonly Reference[],
+  but: Node | null,
+): boolean {
+  const wanted = new Set(refs);
+  return places.some((parts) => {
+    const at = directoryByPath(core, parts);
+    if (at === null) return false;
+    const isShown = at !== but && (at.merged?.contributors.some((ref) => wanted.has(ref)) ?? false);
+    releaseIfUnused(core, at);
+    return isShown;
+  });
+}
+
+/** The path that a name of a directory has in the layers, below all frozen ones. */
+function originalAt(parent: Node, name: string): string {
+  const above = parent.merged!.originalPath;
   return above === '' ? name : `${above}/${name}`;
 }
 
@@ -67,7 +74,10 @@ export interface OldPlace {
 export function hideOldPlace(core: Core, node: Node): OldPlace | null | number {
   if (node.redirect === null || !node.redirect.startsWith('/')) return null;
   // Another directory may show the same part: then it goes on needing its old place hidden.
-  if (countMoved(core, node.redirect.slice(1)) > 1) return null;
+  if (node.merged !== null) {
+    const places = renamedPlacesOf(core, node.merged.originalPath);
+    if (isShownAt(core, places, node.merged.contributors, node)) return null;
+  }
   const place = oldPlaceOf(core, node.redirect.slice(1));
   if (place === null) return null;
   const hidden = hide(core, uncovered(core, place.parent, place.name));
@@ -85,13 +95,18 @@ function oldPlaceOf(core: Core, path: string): OldPlace | null {
   return null;
 }
 
+function stackPath(parent: Node, name: string): string {
+  const above = parent.merged!.path;
+  return above === '' ? name : `${above}/${name}`;
+}
+
 function placeAt(core: Core, path: string, at: readonly string[]): OldPlace | null {
   const parts = [...at];
   const name = parts.pop()!;
   const parent = directoryByPath(core, parts);
   if (parent === null) return null;
   const hides =
-    parent.merged !== null && layerPath(parent, name) === path && hidesPrivately(core, parent, name);
+    parent.merged !== null && stackPath(parent, name) === path && hidesPrivately(core, parent, name);
   if (hides) return { parent, name };
   releaseIfUnused(core, parent);
   return null;
