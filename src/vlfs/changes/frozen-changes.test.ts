@@ -21,6 +21,8 @@ const PATHS = ['', 'a', 'd', 'd/a', 'd/b', 'd/e', 'd/e/a', 'e', 'e/a', 'e/b', 'e
 const path = fc.constantFrom(...PATHS).map((at) => `/${at}`);
 const change = fc.oneof(fc.record({ revert: path }), fc.record({ reset: fc.array(path, { maxLength: 2 }) }));
 
+type Change = { revert?: string; reset?: string[] };
+
 /** Applies operations to the appliance; refusals do not matter here. */
 function change1(spec: VlfsSpec, operations: readonly Operation[]): void {
   const client = new Client(spec);
@@ -43,7 +45,7 @@ function shown(spec: VlfsSpec): unknown {
   return { tree, changes: diffVlfs(spec), owners: PATHS.map((at) => whoOwns(spec, `/${at}`)) };
 }
 
-function apply(spec: VlfsSpec, what: { revert?: string; reset?: string[] }): unknown {
+function apply(spec: VlfsSpec, what: Change): unknown {
   try {
     if (what.revert !== undefined) return new Set(revertOffline(spec, [what.revert]));
     resetOffline(spec, what.reset!);
@@ -54,12 +56,7 @@ function apply(spec: VlfsSpec, what: { revert?: string; reset?: string[] }): unk
   }
 }
 
-function play(
-  box: Sandbox,
-  spec: VlfsSpec,
-  parts: readonly Operation[][],
-  changes: readonly { revert?: string; reset?: string[] }[],
-): void {
+function play(box: Sandbox, spec: VlfsSpec, parts: readonly Operation[][], changes: readonly Change[]): void {
   const plain = box.spec(`${spec.name}-plain`, spec.stack.levels);
   let frozen = spec;
   for (const [i, operations] of parts.entries()) {
@@ -96,23 +93,36 @@ test('revert and reset of what was frozen are those of the same private layer', 
   }
 });
 
-test('a reset that keeps everything, after one that kept nothing, hides no place of what frozen layers had renamed', async () => {
-  const box = makeSandbox();
-  try {
-    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
-    const exchange: Operation = { op: 'rename', path: 'e/a', to: 'd', flags: 2 };
-    play(box, box.spec('kept', levels), [[exchange]], [{ reset: [] }, { reset: ['/'] }, { revert: '/' }]);
-  } finally {
-    box.remove();
-  }
-});
+const rename = (path: string, to: string): Operation => ({ op: 'rename', path, to, flags: 0 });
+const exchange = (path: string, to: string): Operation => ({ op: 'rename', path, to, flags: 2 });
+const unlink = (path: string): Operation => ({ op: 'unlink', path });
+const mkdir = (path: string): Operation => ({ op: 'mkdir', path });
 
-test('a reset that keeps everything keeps directories that had changed places in a frozen layer', async () => {
+/** What the random test once found. */
+const FOUND: Record<string, [parts: Operation[][], changes: Change[]]> = {
+  'a reset that keeps everything, after one that kept nothing, hides no place of what frozen layers had renamed':
+    [[[exchange('e/a', 'd')]], [{ reset: [] }, { reset: ['/'] }, { revert: '/' }]],
+  'a reset that keeps everything keeps directories that had changed places in a frozen layer': [
+    [[exchange('c', 'd')], [unlink('a')]],
+    [{ reset: ['/'] }],
+  ],
+  'a reset that keeps everything keeps a directory that was made in place of a renamed one': [
+    [[rename('d', 'a'), mkdir('d')]],
+    [{ reset: ['/'] }],
+  ],
+  'what was deleted in a directory that a frozen layer had renamed shows where the directory is brought back, and only there':
+    [
+      [[rename('d', 'b')], [unlink('b/a')]],
+      [{ revert: '/d' }, { revert: '/' }],
+    ],
+};
+
+test('what was found: revert and reset of what was frozen are those of the same private layer', async (t) => {
   const box = makeSandbox();
   try {
     const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
-    const exchange: Operation = { op: 'rename', path: 'c', to: 'd', flags: 2 };
-    play(box, box.spec('exchanged', levels), [[exchange], [{ op: 'unlink', path: 'a' }]], [{ reset: ['/'] }]);
+    for (const [i, [name, [parts, changes]]] of Object.entries(FOUND).entries())
+      await t.test(name, () => play(box, box.spec(`found-${i}`, levels), parts, changes));
   } finally {
     box.remove();
   }
@@ -134,15 +144,3 @@ test(
     assert.deepEqual(tree(frozen), ['d', 'd/new'], 'the source does not see it');
   }),
 );
-
-test('what was deleted in a directory that a frozen layer had renamed shows again where the directory is brought back, and not where it is now', async () => {
-  const box = makeSandbox();
-  try {
-    const levels = [await box.unit('two', '1', SECOND), await box.unit('one', '1', BASE)];
-    const moved: Operation = { op: 'rename', path: 'd', to: 'b', flags: 0 };
-    const deleted: Operation = { op: 'unlink', path: 'b/a' };
-    play(box, box.spec('apart', levels), [[moved], [deleted]], [{ revert: '/d' }, { revert: '/' }]);
-  } finally {
-    box.remove();
-  }
-});

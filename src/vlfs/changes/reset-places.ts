@@ -9,6 +9,7 @@ import { systemFailure } from '../failure.ts';
 import { placesOfLayerDirectory } from '../nodes/moved-directories.ts';
 import { closeCore, openCore } from '../open-core.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
+import { originalOf } from '../stack/child-directories.ts';
 import { REDIRECT } from '../stack/merged-directory.ts';
 
 /** The directory of the layers that an open private directory shows wherever it is, or null. */
@@ -31,8 +32,9 @@ export function hideOldPlaces(fresh: VlfsSpec, own: ReadonlySet<string>, frozen:
       for (const parts of placesOfLayerDirectory(core, target)) {
         const node = directoryByPath(core, parts);
         if (node === null || node.redirect !== null || node.merged?.path !== target) continue;
-        // A frozen layer may show another directory there, renamed to it: only the one that was there before is the old place.
-        if (!own.has(target) && node.merged.originalPath !== target) continue;
+        // A frozen layer may show another directory there, renamed to it or made there: only the one that was there before is the old place.
+        const isOther = node.merged.originalPath !== target || originalOf(node.merged) === null;
+        if (!own.has(target) && isOther) continue;
         const parentFd = privateDirectory(core, node.parent!);
         // A private directory there is one that was kept: it stays, and shows what is its own.
         const made = parentFd < 0 || node.priv ? parentFd : mknodat(parentFd, node.name, S_IFCHR, 0);
