@@ -110,6 +110,14 @@ const FOUND: Record<string, [parts: Operation[][], changes: Change[]]> = {
     [[rename('d', 'a'), mkdir('d')]],
     [{ reset: ['/'] }],
   ],
+  'a reset that keeps a directory which two frozen layers have renamed hides its first place': [
+    [[rename('e', 'b')], [exchange('b', 'd')]],
+    [{ reset: ['/d/e/a'] }],
+  ],
+  'a reset that keeps a directory hides no place of a renamed one that it has replaced': [
+    [[rename('e', 'b')], [{ op: 'remove', path: 'b' }, mkdir('b')]],
+    [{ reset: ['/b'] }],
+  ],
   'what was deleted in a directory that a frozen layer had renamed shows where the directory is brought back, and only there':
     [
       [[rename('d', 'b')], [unlink('b/a')]],

@@ -35,7 +35,6 @@ import { deleteAside } from '../aside/delete-aside.ts';
 import { type Core, step } from '../core.ts';
 import { systemFailure } from '../failure.ts';
 import { eachEntries } from '../listing/entries-steps.ts';
-import { frozenTargets } from '../nodes/moved-directories.ts';
 import { detachName, forgetInode } from '../nodes/nodes.ts';
 import { confirm } from '../operations/lookup.ts';
 import { dropDirectoryFd } from '../private-layer/directory-fds.ts';
@@ -46,7 +45,7 @@ import { OPAQUE } from '../stack/merged-directory.ts';
 import type { Steps } from '../steps.ts';
 import { eachSet, loadAllHidden, OPENED, openDirectory, WHOLE } from '../whiteouts/whiteout-sets.ts';
 import { makeWhole, openBelow } from '../whiteouts/whiteouts.ts';
-import { hideOldPlaces, redirectOf } from './reset-places.ts';
+import { hideOldPlaces, keptTargets, redirectOf } from './reset-places.ts';
 
 const STAGED = 'reset-private';
 const BUILDING = 'reset-private.new';
@@ -74,11 +73,12 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
     const targets = new Set<string>();
     for (const parts of kept) yield* keepPath(core.rootFd, fresh, parts, targets);
     const paths = kept.map((parts) => parts.join('/'));
-    const frozen = new Set(frozenTargets(core, paths));
-    yield* keepWhiteouts(core, whiteouts, kept, targets.union(frozen));
+    const { inLayers, originals } = keptTargets(core, targets, paths);
+    yield* keepWhiteouts(core, whiteouts, kept, inLayers);
     yield* hideFrozenBut(core, whiteouts, kept);
     const [privateDir, whiteoutsDir] = [BUILDING, STAGED_WHITEOUTS].map((name) => join(core.workDir, name));
     hideOldPlaces(
+      core,
       {
         name: core.name,
         privateDir: privateDir!,
@@ -86,8 +86,7 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
         stack: core.stack.spec,
         readOnly: false,
       },
-      targets,
-      frozen,
+      originals,
     );
     removeTree(work, 'work');
   } finally {

@@ -139,35 +139,20 @@ function frozenMoves(core: Core): readonly [Unit, MovedDirectory[]][] {
   return found;
 }
 
-/** Whether a whiteout of the appliance hides a frozen layer's path, or a directory above it: what hides a newer one hides the older ones too. */
-function isHiddenIn(core: Core, unit: Unit, path: string): boolean {
-  const { units } = core.stack;
-  for (let level = units.indexOf(unit); level >= 0; level--)
-    if (units[level]!.frozen !== null && isHiddenAt(core, level, path)) return true;
-  return false;
+/** A directory that a frozen layer has renamed. */
+export interface FrozenMove {
+  unit: Unit;
+  /** Its path in that layer. */
+  path: string;
+  /** Where it may show now. */
+  places: string[][];
 }
 
-function isHiddenAt(core: Core, level: number, path: string): boolean {
-  const unit = core.stack.units[level]!;
-  const hidden = core.hidden.levels[level];
-  if (hidden === undefined) return false;
-  let entry = 0;
-  for (const name of path.split('/')) {
-    entry = unit.index.child(entry, name as Name);
-    if (entry < 0) return false;
-    if (hidden.has(entry)) return true;
-  }
-  return false;
-}
-
-/** Where redirects of frozen layers lead that stand at these paths, above or below them, and show. */
-export function frozenTargets(core: Core, paths: readonly string[]): string[] {
-  const reach = (to: string): boolean =>
-    paths.some((path) => path === '' || `${to}/`.startsWith(`${path}/`) || `${path}/`.startsWith(`${to}/`));
-  const found: string[] = [];
-  for (const [unit, moves] of frozenMoves(core))
-    for (const { from, to } of moves) if (reach(to) && !isHiddenIn(core, unit, to)) found.push(from);
-  return found;
+/** Every directory that a frozen layer has renamed, the lowest first. */
+export function renamedInFrozen(core: Core): FrozenMove[] {
+  return frozenMoves(core).flatMap(([unit, moves]) =>
+    moves.map(({ to }) => ({ unit, path: to, places: placesOfLayerDirectory(core, to) })),
+  );
 }
 
 interface Place {
