@@ -118,6 +118,10 @@ const FOUND: Record<string, [parts: Operation[][], changes: Change[]]> = {
     [[rename('e', 'b')], [{ op: 'remove', path: 'b' }, mkdir('b')]],
     [{ reset: ['/b'] }],
   ],
+  'a revert of directories that changed places tells only what changed': [
+    [[{ op: 'write', path: 'd/a' }], [exchange('d', 'e')]],
+    [{ revert: '/' }],
+  ],
   'what was deleted in a directory that a frozen layer had renamed shows where the directory is brought back, and only there':
     [
       [[rename('d', 'b')], [unlink('b/a')]],

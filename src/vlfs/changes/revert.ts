@@ -23,7 +23,16 @@ import { systemFailure } from '../failure.ts';
 import { eachEntries } from '../listing/entries-steps.ts';
 import { placesOfLayerPath } from '../nodes/moved-directories.ts';
 import { pathOf } from '../nodes/nodes.ts';
-import { candidatesAt, frozenAt, NOTHING, nodeAt, PRIVATE, resolve, SHARED } from '../operations/lookup.ts';
+import {
+  candidatesAt,
+  frozenAt,
+  NOTHING,
+  nodeAt,
+  PRIVATE,
+  refresh,
+  resolve,
+  SHARED,
+} from '../operations/lookup.ts';
 import { lastAttr, loseName } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { discard } from '../private-layer/work-dir.ts';
@@ -275,7 +284,8 @@ function* revertDirectory(
   const contributors = node.merged?.contributors ?? [];
   let changed = uncovered > 0;
   if (shared.length > 0) {
-    changed = hideFrozen(core, parent, name, path, contributors) > 0 || changed;
+    if (hideFrozen(core, parent, name, path, contributors) > 0)
+      changed = !showsThese(core, node, contributors) || changed;
     changed = openDirectories(core, contributors, path) || changed;
     if (node.priv && node.merged === null) {
       const fd = directoryFd(core, node);
@@ -289,6 +299,12 @@ function* revertDirectory(
   const isRedirected = node.redirect !== null || contributors.some((ref) => frozenXattr(core, ref, REDIRECT));
   if (!isRedirected && shared.length > 0) changed = restoreDirectory(core, parent, name) || changed;
   if (changed) reverted.push(absolute(path));
+}
+
+/** Whether a directory still consists of these after what lies between them was hidden. */
+function showsThese(core: Core, node: Node, contributors: readonly Reference[]): boolean {
+  core.generation++;
+  return refresh(core, node) === 0 && (node.merged?.contributors ?? []).join() === contributors.join();
 }
 
 function frozenXattr(core: Core, ref: Reference, attribute: string): Uint8Array | undefined {
