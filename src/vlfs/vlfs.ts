@@ -223,7 +223,9 @@ function operationsOf(core: Core): Operations {
     },
     rmdir(caller, parentId, name) {
       const parent = directory(parentId);
-      return typeof parent === 'number' ? parent : movedKnown(core, caller) || rmdir(core, parent, name);
+      return typeof parent === 'number'
+        ? parent
+        : movedKnown(core, caller) || rmdir(core, caller, parent, name);
     },
     rename(caller, parentId, name, newParentId, newName, flags) {
       const parent = directory(parentId);

@@ -45,6 +45,7 @@ import { attachName, forgetInode, pathOf } from '../nodes/nodes.ts';
 import { isCarried } from '../operations/internal-xattrs.ts';
 import { confirm } from '../operations/lookup.ts';
 import { dropParked } from '../private-layer/parked-files.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { keepTimes, privateDirectory, restoreTimes } from '../private-layer/private-layer.ts';
 import { temporaryName, workFd } from '../private-layer/work-dir.ts';
 import { chargeCopy, copyBytes, mayTake } from '../quota/quota.ts';
@@ -73,6 +74,8 @@ export function copyUp(core: Core, caller: Caller, node: Node, empty = false): n
     return copyUpNameless(core, caller, node, INLINE_BYTES);
   if (isNameless) return confirmed < 0 ? confirmed : -E.STALE;
   if (node.copyUp !== null) return continueCopyUp(core, caller, node, node.copyUp);
+  const above = chainPrivate(core, caller, node.parent!);
+  if (above !== 0) return above;
   const unit = node.unit!;
   const ready = movedKnownFor(core, caller, node);
   if (ready !== 0) return ready;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createJournal } from './journal.ts';
-import { JOURNAL_AT, JOURNAL_BYTES, JOURNALS, PHASE } from './layout.ts';
+import { JOURNAL_AT, JOURNAL_BYTES, JOURNALS, PHASE, STEP } from './layout.ts';
 
 function words(memory: ArrayBuffer, area: number): Uint32Array {
   return new Uint32Array(memory, JOURNAL_AT + area * JOURNAL_BYTES, 8);
@@ -31,4 +31,17 @@ test('an answer that was set aside stays while other requests come and go, until
   journal.begin(200, 0);
   journal.answered(reply, reply.length);
   assert.equal(journal.setAside(), 1, 'its area is free again');
+});
+
+test('what slow work of a repeated request changes meanwhile does not overwrite how far a former process had come', () => {
+  const memory = new ArrayBuffer(JOURNAL_AT + JOURNALS * JOURNAL_BYTES);
+  const journal = createJournal(memory);
+  const done = { phase: PHASE.begun, step: STEP.rename, notes: [1, 2, 3, 4], reply: new Uint8Array() };
+  journal.carry([{ uniqueLow: 7, uniqueHigh: 0, ...done }]);
+  assert.equal(journal.begin(7, 0), false);
+  journal.postpone();
+  journal.step('copy-up directory');
+  assert.deepEqual([...words(memory, 1).slice(0, 4)], [7, 0, PHASE.begun, STEP.rename]);
+  journal.begin(7, 0);
+  assert.equal(journal.resumed?.step, STEP.rename);
 });

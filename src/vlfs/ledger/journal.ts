@@ -154,6 +154,9 @@ export function createJournal(memory: ArrayBuffer): Journal {
     postpone(): void {
       if (area === 0) words[at + 2] = PHASE.none;
       journal.resumed = null;
+      // What its slow work changes is no step of a former process.
+      area = 0;
+      at = FIRST;
     },
     carry(unfinished: readonly Unfinished[]): void {
       // The oldest were answered long ago, or nobody waits for them.

@@ -51,7 +51,11 @@ function removeTree(applying: Applying, path: string, parent: Node, name: string
     if (!removeTree(applying, `${path}/${child}`, node, child, below)) isEmpty = false;
   }
   node.lookups--;
-  if (isEmpty) must(rmdir(core, parent, name), path);
+  if (isEmpty)
+    must(
+      runHere((caller) => rmdir(core, caller, parent, name)),
+      path,
+    );
   return isEmpty;
 }
 

@@ -29,6 +29,7 @@ import { addHandle, newBacking } from '../nodes/handles.ts';
 import { privateIno } from '../nodes/inode-numbers.ts';
 import { mayOpen, mayRemember } from '../nodes/shares.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { chargeBorn, DIRECTORY_BYTES, mayTake } from '../quota/quota.ts';
 import { OPAQUE } from '../stack/merged-directory.ts';
@@ -98,7 +99,7 @@ function make(
 ): number {
   const before = madeBefore(core, parent, name);
   if (before !== null) return fillEntry(core, before, out);
-  const place = placeFor(core, parent, name, 1, bytes);
+  const place = placeFor(core, caller, parent, name, 1, bytes);
   if (typeof place === 'number') return place;
   step(core, 'create');
   const made = create(place);
@@ -124,7 +125,7 @@ export function mkdir(
 ): number {
   const before = madeBefore(core, parent, name);
   if (before !== null) return fillEntry(core, before, out);
-  const place = placeFor(core, parent, name, 1, DIRECTORY_BYTES);
+  const place = placeFor(core, caller, parent, name, 1, DIRECTORY_BYTES);
   if (typeof place === 'number') return place;
   const bits = modeFor(caller, parent, mode);
   step(core, 'mkdir');
@@ -163,7 +164,7 @@ export function create(
   if (!mayOpen(core) || !mayRemember(core)) return -E.NFILE;
   const simple = createSimple(core, caller, parent, name, flags, mode, out, opened);
   if (simple !== NOT_SIMPLE) return simple;
-  const place = placeFor(core, parent, name);
+  const place = placeFor(core, caller, parent, name);
   if (place === -E.EXIST && (flags & O_EXCL) === 0) {
     const node = nodeAt(core, parent, name);
     if (typeof node === 'number') return node === 0 ? -E.NOENT : node;
@@ -262,6 +263,8 @@ export function tmpfile(
   opened: OpenOut,
 ): number {
   if (!mayOpen(core) || !mayRemember(core)) return -E.NFILE;
+  const above = chainPrivate(core, caller, parent);
+  if (above !== 0) return above;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const known = readParent(parentFd);

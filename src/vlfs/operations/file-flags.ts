@@ -17,6 +17,7 @@ import type { Caller } from '../contract.ts';
 import { copyUp } from '../copy-up/copy-up.ts';
 import { type Core, type Node, step } from '../core.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { confirm, refresh } from './lookup.ts';
 
@@ -41,6 +42,8 @@ export function setFileFlags(core: Core, caller: Caller, node: Node, flags: numb
   if (core.readOnly) return -E.ROFS;
   if (flags & ~KNOWN) return -E.OPNOTSUPP;
   if (node.children !== null) {
+    const above = chainPrivate(core, caller, node);
+    if (above !== 0) return above;
     const fd = privateDirectory(core, node);
     if (fd < 0) return fd;
   } else {

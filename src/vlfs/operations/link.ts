@@ -38,7 +38,7 @@ export function link(
   }
   const kept = keepRulesOfLink(core, node, { parent: newParent, name: newName });
   if (kept < 0) return kept;
-  const place = placeFor(core, newParent, newName, 0);
+  const place = placeFor(core, caller, newParent, newName, 0);
   if (typeof place === 'number') return place;
   step(core, 'link');
   const linked = linkInto(core, node, place);

@@ -39,6 +39,7 @@ import { type Core, type Node, newNode, step } from '../core.ts';
 import { privateIno } from '../nodes/inode-numbers.ts';
 import { attachName, pathOf } from '../nodes/nodes.ts';
 import { mayRemember } from '../nodes/shares.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { removeTree, temporaryName, workFd } from '../private-layer/work-dir.ts';
 import { chargeBorn, mayTake } from '../quota/quota.ts';
@@ -64,8 +65,15 @@ export function readParent(parentFd: number): number {
   return fstat(parentFd, parentStat);
 }
 
-/** Checks that `name` is free and prepares the parent. `inodes` and `bytes`: what the new object takes. */
-export function placeFor(core: Core, parent: Node, name: string, inodes = 1, bytes = 0): Place | number {
+/** Checks that `name` is free and prepares the parent; PENDING while that takes long. `inodes` and `bytes`: what the new object takes. */
+export function placeFor(
+  core: Core,
+  caller: Caller,
+  parent: Node,
+  name: string,
+  inodes = 1,
+  bytes = 0,
+): Place | number {
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(name);
   if (bad < 0) return bad;
@@ -75,6 +83,8 @@ export function placeFor(core: Core, parent: Node, name: string, inodes = 1, byt
   const { whiteout } = core;
   const full = mayTake(core, bytes, inodes);
   if (full < 0) return full;
+  const above = chainPrivate(core, caller, parent);
+  if (above !== 0) return above;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const known = readParent(parentFd);

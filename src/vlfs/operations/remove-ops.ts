@@ -26,6 +26,7 @@ import { fillAttr, newAttr, statAttr } from '../nodes/attributes.ts';
 import { forgetMoved } from '../nodes/moved-directories.ts';
 import { detachName, forgetInode, pathOf, releaseIfUnused } from '../nodes/nodes.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory, touchDirectory } from '../private-layer/private-layer.ts';
 import { discard, removeTree, temporaryName, workFd } from '../private-layer/work-dir.ts';
 import type { Reference } from '../stack/merged-directory.ts';
@@ -55,6 +56,8 @@ export function unlink(core: Core, caller: Caller, parent: Node, name: string): 
     last = newAttr();
     statAttr(core.stat, node.ino, last);
   }
+  const above = chainPrivate(core, caller, parent);
+  if (above !== 0) return above;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   noteLast(core, node, last);
@@ -101,7 +104,7 @@ function coverPrivately(core: Core, parentFd: number, name: string, replaces: bo
   return exchanged;
 }
 
-export function rmdir(core: Core, parent: Node, name: string): number {
+export function rmdir(core: Core, caller: Caller, parent: Node, name: string): number {
   if (core.readOnly) return -E.ROFS;
   const bad = checkName(name);
   if (bad < 0) return bad;
@@ -110,6 +113,8 @@ export function rmdir(core: Core, parent: Node, name: string): number {
   if (node.children === null) return -E.NOTDIR;
   const empty = checkEmpty(core, node);
   if (empty < 0) return empty;
+  const above = chainPrivate(core, caller, parent);
+  if (above !== 0) return above;
   const parentFd = privateDirectory(core, parent);
   if (parentFd < 0) return parentFd;
   const last = lastAttr(core, node);

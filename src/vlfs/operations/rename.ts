@@ -36,6 +36,7 @@ import {
 import { pathOf } from '../nodes/nodes.ts';
 import { keepRules } from '../policy/enforce.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import {
   entryOf,
@@ -81,6 +82,8 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
     const waits = waitForCopy(core, caller, replaced);
     if (waits !== 0) return waits;
   }
+  const above = chainPrivate(core, caller, from.parent) || chainPrivate(core, caller, to.parent);
+  if (above !== 0) return above;
   return flags & RENAME_EXCHANGE
     ? exchange(core, caller, source, replaced!, from, to)
     : move(core, caller, source, replaced, from, to, covered);

@@ -37,6 +37,7 @@ import { waitForCopy } from '../freeze/follow.ts';
 import { fillAttr } from '../nodes/attributes.ts';
 import { handleOf } from '../nodes/handles.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { killPrivileges, withoutPrivileges } from './file-ops.ts';
 import { confirm } from './lookup.ts';
@@ -88,6 +89,8 @@ function applyTo(core: Core, caller: Caller, node: Node, change: SetAttrIn): num
   if (node.successor !== null) return applyTo(core, caller, node.successor, change);
   if (node.children !== null) {
     if (node.gone !== null && node.parent === null) return -E.STALE;
+    const above = chainPrivate(core, caller, node);
+    if (above !== 0) return above;
     const fd = privateDirectory(core, node);
     return fd < 0 ? fd : applyToFd(core, fd, change);
   }

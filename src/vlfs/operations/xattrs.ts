@@ -32,6 +32,7 @@ import { copyUp } from '../copy-up/copy-up.ts';
 import { type Core, type Node, step } from '../core.ts';
 import { STEP } from '../ledger/layout.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
+import { chainPrivate } from '../private-layer/private-chain.ts';
 import { privateDirectory } from '../private-layer/private-layer.ts';
 import { entryOf, topOf, unitOf } from '../stack/merged-directory.ts';
 import { isInternal } from './internal-xattrs.ts';
@@ -117,6 +118,8 @@ function writablePlace(core: Core, caller: Caller, given: Node): Place {
   if (core.readOnly) return -E.ROFS;
   const node = given.successor ?? given;
   if (node.children !== null) {
+    const above = chainPrivate(core, caller, node);
+    if (above !== 0) return above;
     const fd = privateDirectory(core, node);
     return fd < 0 ? fd : { fd, name: null };
   }

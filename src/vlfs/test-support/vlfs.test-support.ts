@@ -137,14 +137,14 @@ export class ErrnoError extends Error {
   }
 }
 
-const newEntry = (): EntryOut => ({
+export const newEntry = (): EntryOut => ({
   nodeId: 0,
   generation: 0,
   attr: newAttr(),
   entryValidMs: 0,
   attrValidMs: 0,
 });
-const newOpen = (): OpenOut => ({
+export const newOpen = (): OpenOut => ({
   fh: -1,
   backingFd: -1,
   backingReadOnly: true,
