@@ -118,6 +118,24 @@ const FOUND: Record<string, [parts: Operation[][], changes: Change[]]> = {
     [[rename('e', 'b')], [{ op: 'remove', path: 'b' }, mkdir('b')]],
     [{ reset: ['/b'] }],
   ],
+  'a reset that keeps a renamed directory keeps what was deleted in it hidden': [
+    [[{ op: 'write', path: 'c/b' }], [rename('c', 'l')], [unlink('l/b')]],
+    [{ reset: ['/l'] }],
+  ],
+  'a reset that keeps a renamed directory, and what is nowhere, hides nothing in the directory': [
+    [[{ op: 'write', path: 'c/b' }], [rename('c', 'l')]],
+    [{ reset: ['/l', '/c/a'] }],
+  ],
+  'a reset that keeps a part of a renamed directory hides the rest': [
+    [
+      [
+        { op: 'write', path: 'd/e/e' },
+        { op: 'write', path: 'd/b' },
+      ],
+      [rename('d', 'l')],
+    ],
+    [{ reset: ['/l/e'] }],
+  ],
   'a revert of directories that changed places tells only what changed': [
     [[{ op: 'write', path: 'd/a' }], [exchange('d', 'e')]],
     [{ revert: '/' }],

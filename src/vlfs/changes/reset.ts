@@ -22,9 +22,6 @@ import {
   mkdirat,
   mknodat,
   newStat,
-  O_CLOEXEC,
-  O_CREAT,
-  openat,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
@@ -43,8 +40,9 @@ import { removeTree, workFd } from '../private-layer/work-dir.ts';
 import { splitPath } from '../split-path.ts';
 import { OPAQUE } from '../stack/merged-directory.ts';
 import type { Steps } from '../steps.ts';
-import { eachSet, loadAllHidden, OPENED, openDirectory, WHOLE } from '../whiteouts/whiteout-sets.ts';
-import { makeWhole, openBelow } from '../whiteouts/whiteouts.ts';
+import { eachSet, loadAllHidden, OPENED, openDirectory } from '../whiteouts/whiteout-sets.ts';
+import { makeWhole } from '../whiteouts/whiteouts.ts';
+import { hideFrozenBut } from './reset-frozen.ts';
 import { hideOldPlaces, keptTargets, redirectOf } from './reset-places.ts';
 
 const STAGED = 'reset-private';
@@ -246,41 +244,6 @@ function* withBoth(
     close(below);
     close(fresh);
   }
-}
-
-/** What frozen layers hold goes out of sight, but for the kept paths; they stay as long as somebody shows them. */
-function* hideFrozenBut(core: Core, to: number, kept: readonly string[][]): Steps<void> {
-  const units = core.stack.units.filter((unit) => unit.frozen !== null);
-  if (units.length === 0) return;
-  close(must(openat(to, WHOLE, O_CREAT | O_CLOEXEC, 0o600), 'reset'));
-  for (const { setDir, index } of units) {
-    const visit = function* (
-      entry: number,
-      place: readonly string[],
-      keeps: readonly (readonly string[])[],
-    ): Steps<void> {
-      if (keeps.some((parts) => parts.length === 0)) return;
-      const first = index.firstChild(entry);
-      for (let child = first; child < first + index.childCount(entry); child++) {
-        if (child % A_STEP === 0) yield;
-        const name = index.name(child);
-        const below = keeps.filter((parts) => parts[0] === name).map((parts) => parts.slice(1));
-        const leads = index.kind(child) === S_IFDIR || below.some((parts) => parts.length === 0);
-        if (below.length > 0 && leads) yield* visit(child, [...place, name], below);
-        else hideName(core, to, place, name);
-      }
-    };
-    yield* visit(0, setDir.split('/'), kept);
-  }
-}
-
-function hideName(core: Core, to: number, place: readonly string[], name: string): void {
-  const fd = must(openBelow(to, place, core), 'reset');
-  const made = mknodat(fd, name, S_IFCHR, 0);
-  if (made === -E.EXIST) removeTree(fd, name);
-  if (made === -E.EXIST) must(mknodat(fd, name, S_IFCHR, 0), 'reset');
-  else must(made, 'reset');
-  close(fd);
 }
 
 /** Copies the whiteouts at and below the kept paths, in every set; and those below what kept redirects lead to. */
