@@ -111,6 +111,11 @@ test('snapshots, merges and resets', async () => {
   await s.json('merge', 'c', 'b');
   assert.equal(await look('b'), '0 nothing');
   await s.json('restore', 'c', 'good');
+  assert.equal(await look('c', 'mine'), `${DEPTH} mine b True`);
+  writeFileSync(join(view('c'), 'more'), '');
+  await s.json('reset', 'c', '--keep', '/deep');
+  assert.equal(await look('c'), `${DEPTH} mine b True`);
+  assert.deepEqual(readdirSync(view('c')).sort(), ['deep', 'etc']);
   await s.json('reset', 'c');
   assert.equal(await look('c'), '0 nothing');
   await isClean();

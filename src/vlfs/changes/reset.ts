@@ -22,6 +22,7 @@ import {
   mkdirat,
   mknodat,
   newStat,
+  readDirectory,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
@@ -36,7 +37,7 @@ import { detachName, forgetInode } from '../nodes/nodes.ts';
 import { confirm } from '../operations/lookup.ts';
 import { dropDirectoryFd } from '../private-layer/directory-fds.ts';
 import { openPrivateDir } from '../private-layer/private-layer.ts';
-import { removeTree, workFd } from '../private-layer/work-dir.ts';
+import { removeTree, removeTreeSteps, workFd } from '../private-layer/work-dir.ts';
 import { splitPath } from '../split-path.ts';
 import { OPAQUE } from '../stack/merged-directory.ts';
 import type { Steps } from '../steps.ts';
@@ -97,7 +98,32 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
   if (!core.background) fsync(work);
   const trash = placeReset(core.privateDir, core.whiteoutsDir, core.workDir, core.onStep);
   yield* reopen(core);
-  if (trash !== null) deleteAside(trash, core.background);
+  if (trash === null) return;
+  for (const parts of kept) yield* dropReplaced(join(trash, 'private'), parts);
+  deleteAside(trash, core.background);
+}
+
+/** What is kept has its old names no longer, which count as links of it. */
+function* dropReplaced(dir: string, parts: readonly string[]): Steps<void> {
+  let fd = openDirectory(AT_FDCWD, nameFromText(dir));
+  for (const part of parts.slice(0, -1)) {
+    if (fd < 0) return;
+    const below = openDirectory(fd, part);
+    close(fd);
+    fd = below;
+  }
+  if (fd < 0) return;
+  try {
+    const names = parts.length > 0 ? parts.slice(-1) : namesOfDirectory(fd);
+    for (const name of names) yield* removeTreeSteps(fd, name);
+  } finally {
+    close(fd);
+  }
+}
+
+function namesOfDirectory(fd: number): string[] {
+  const entries = readDirectory(fd);
+  return typeof entries === 'number' ? [] : entries.map(({ name }) => name);
 }
 
 /** At opening: puts a decided reset in place; a no-op when there is none. What it replaced is deleted with the rest of the work directory. */
