@@ -119,17 +119,21 @@ test('operations that may not be done twice', async (t) => {
   assert.ok(kills > 0);
 });
 
-/** Changes a large shared file at random until its time is over, and compares it with memory all the while. */
+/** Changes a large shared file at random, the same way for one seed, until its time is over, and compares it with memory all the while. */
 const CHANGES_IN_PLACE = `
 const fs = require('node:fs');
-const [file, milliseconds] = process.argv.slice(1);
+const [file, milliseconds, seed] = process.argv.slice(1);
 let model = fs.readFileSync(file);
 const end = Date.now() + Number(milliseconds);
 let fd = fs.openSync(file, 'r+');
 let done = 0;
-const below = (n) => Math.floor(Math.random() * n);
+let state = Number(seed) >>> 0;
+const below = (n) => {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor((state / 2 ** 32) * n);
+};
 const same = (what) => {
-  if (!fs.readFileSync(file).equals(model)) throw new Error(what + ' after ' + done);
+  if (!fs.readFileSync(file).equals(model)) throw new Error(what + ' after ' + done + ', STRATA_RANDOM_SEED=' + seed);
 };
 for (; Date.now() < end; done++) {
   const what = below(20);
@@ -143,7 +147,7 @@ for (; Date.now() < end; done++) {
     const at = below(model.length);
     const got = Buffer.alloc(Math.min(20000, model.length - at));
     for (let n = 0; n < got.length; ) n += fs.readSync(fd, got, n, got.length - n, at + n);
-    if (!got.equals(model.subarray(at, at + got.length))) throw new Error('other bytes at ' + at);
+    if (!got.equals(model.subarray(at, at + got.length))) throw new Error('other bytes at ' + at + ' after ' + done + ', STRATA_RANDOM_SEED=' + seed);
   } else if (what === 17) fs.fsyncSync(fd);
   else if (what === 18) {
     fs.closeSync(fd);
@@ -162,12 +166,21 @@ console.log(done);
 `;
 
 test('large shared files that are changed in place', async (t) => {
+  const seed = Number(process.env.STRATA_RANDOM_SEED ?? Date.now() % 2 ** 31);
   const work = ['large', 'large2'].map((name, i) =>
-    program(process.execPath, ['-e', CHANGES_IN_PLACE, join(view(7 + i), SHARED, name), `${seconds * 1000}`]),
+    program(process.execPath, [
+      '-e',
+      CHANGES_IN_PLACE,
+      join(view(7 + i), SHARED, name),
+      `${seconds * 1000}`,
+      `${seed + i}`,
+    ]),
   );
   const kills = await killDuring(s.root, Promise.all(work));
   const counts = await Promise.all(work);
-  t.diagnostic(`${counts.map((count) => count.trim()).join(' and ')} changes, ${kills} kills`);
+  t.diagnostic(
+    `${counts.map((count) => count.trim()).join(' and ')} changes from seed ${seed}, ${kills} kills`,
+  );
   assert.ok(kills > 0);
 });
 
