@@ -136,6 +136,10 @@ const FOUND: Record<string, [parts: Operation[][], changes: Change[]]> = {
     ],
     [{ reset: ['/l/e'] }],
   ],
+  'a reset that keeps something in a directory made in place of a renamed one shows nothing else in it': [
+    [[rename('d', 'a')], [mkdir('d')]],
+    [{ reset: ['/d/e/a'] }, { reset: [] }],
+  ],
   'a revert of directories that changed places tells only what changed': [
     [[{ op: 'write', path: 'd/a' }], [exchange('d', 'e')]],
     [{ revert: '/' }],

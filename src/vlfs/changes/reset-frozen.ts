@@ -22,7 +22,15 @@ import type { Core, Node } from '../core.ts';
 import { systemFailure } from '../failure.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { hasRedirects } from '../stack/child-directories.ts';
-import { entryOf, isDirectory, levelOf, OPAQUE, reference, unitOf } from '../stack/merged-directory.ts';
+import {
+  entryOf,
+  isDirectory,
+  isHidden,
+  levelOf,
+  OPAQUE,
+  reference,
+  unitOf,
+} from '../stack/merged-directory.ts';
 import type { Steps } from '../steps.ts';
 import { WHOLE } from '../whiteouts/whiteout-sets.ts';
 import { openBelow } from '../whiteouts/whiteouts.ts';
@@ -47,11 +55,13 @@ function* hideIn(
 ): Steps<void> {
   const whole = new Set(keeps.filter((parts) => parts.length === 1).map(([name]) => name!));
   const leading = new Set(keeps.map(([name]) => name!)).difference(whole);
-  /** The frozen directories that show below and lead to kept paths. */
+  /** The directories that show below and lead to kept paths; what ends them is kept too, so that nothing else shows in them. */
   const showing = new Set<number>();
+  const ended = new Set<string>();
   for (const name of leading) {
     const below = directoryByPath(core, [...at, name]);
     if (below === null) continue;
+    ended.add(name);
     for (const ref of below.merged?.contributors ?? []) showing.add(ref);
     const rests = keeps.filter((parts) => parts[0] === name).map((parts) => parts.slice(1));
     yield* hideIn(core, to, below, [...at, name], rests);
@@ -64,7 +74,9 @@ function* hideIn(
     for (let child = first; child < first + index.childCount(entryOf(ref)); child++) {
       if (child % A_STEP === 0) yield;
       const one = reference(levelOf(ref), child);
-      if (!whole.has(index.name(child)) && !showing.has(one)) hide(core, to, one);
+      const name = index.name(child);
+      const ends = ended.has(name) && index.kind(child) !== S_IFDIR && !isHidden(core.hidden, one);
+      if (!ends && !whole.has(name) && !showing.has(one)) hide(core, to, one);
     }
   }
 }
