@@ -383,6 +383,27 @@ test(
 );
 
 test(
+  'a directory that is read is not let go of while its entries are looked at',
+  sandboxed(async (box) => {
+    const c = new Client(box.spec('one', []));
+    for (const name of ['d', 'd/x', 'd/y', 'd/z']) c.mkdir(name);
+    c.close();
+    const before = readdirSync('/proc/self/fd').length;
+    const again = new Client(box.spec('one', []));
+    const { id } = again.walk('d');
+    again.walk('d/x');
+    again.fs.forget(id, 2);
+    assert.equal(again.fs.rmdir(again.caller, id, 'x' as never), 0);
+    const names: string[] = [];
+    const add = (name: string): boolean => names.push(name) > 0;
+    again.fs.readdir(again.caller, id, 0, 0, { plus: false, add } as never);
+    assert.deepEqual(names.sort(), ['.', '..', 'y', 'z']);
+    again.close();
+    assert.equal(readdirSync('/proc/self/fd').length, before);
+  }),
+);
+
+test(
   'names and refusals',
   sandboxed(async (box) => {
     const a = await box.unit('a', '1', { 'd/f': 'f', 'd/e/g': 'g' });

@@ -59,6 +59,17 @@ const AT_ONCE_MS = 1;
 
 /** Sends the entries behind `cookie` until the sink is full. */
 export function readdir(core: Core, caller: Caller, node: Node, cookie: number, sink: DirectorySink): number {
+  // What is looked at and let go of again does not take it along.
+  node.opens++;
+  try {
+    return send(core, caller, node, cookie, sink);
+  } finally {
+    node.opens--;
+    releaseIfUnused(core, node);
+  }
+}
+
+function send(core: Core, caller: Caller, node: Node, cookie: number, sink: DirectorySink): number {
   const listing = listingFor(core, caller, node, cookie);
   if (typeof listing === 'number') return listing;
   core.listed.add(node.id);
@@ -81,7 +92,7 @@ export function readdir(core: Core, caller: Caller, node: Node, cookie: number, 
         if (sent > 0 || i - from < MOST_GONE) continue;
         // So many are gone that a new listing is quicker; an empty reply would be the end of the directory.
         dropListing(node);
-        return readdir(core, caller, node, listed.cookie, sink);
+        return send(core, caller, node, listed.cookie, sink);
       }
       sink.addPlus(name, listed.cookie, listed.type, entry);
     }
