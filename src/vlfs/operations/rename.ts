@@ -1,6 +1,7 @@
 /**
- * rename, with NOREPLACE and EXCHANGE. Never EXDEV: a shared file is copied up, a shared directory gets a private directory with a redirect to
- * where its shared part lies. The move itself is one renameat2; what prepares it changes nothing that one can see.
+ * rename, with NOREPLACE and EXCHANGE. A shared file is copied up, a shared directory gets a private directory with a redirect to
+ * where its shared part lies; EXDEV only when no redirect leads to all of it (programs copy then). The move itself is one renameat2; what prepares it
+ * changes nothing that one can see.
  * A shared directory leaves a private whiteout at its old name, because its layers' entries must stay visible under the new one; a file leaves
  * whiteouts in the sets of its layers.
  */
@@ -47,7 +48,7 @@ import {
   unitOf,
 } from '../stack/merged-directory.ts';
 import { namesOf } from '../stack/merged-names.ts';
-import { hideBeyond } from '../whiteouts/hide-beyond.ts';
+import { hideBeyond, isReachable } from '../whiteouts/hide-beyond.ts';
 import { freeOldPlace, hideOldPlace, leavesWhiteout, showsElsewhere } from '../whiteouts/old-places.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
 import { hide } from '../whiteouts/whiteouts.ts';
@@ -82,6 +83,7 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
     const waits = waitForCopy(core, caller, replaced);
     if (waits !== 0) return waits;
   }
+  if (!canMove(core, source) || (flags & RENAME_EXCHANGE && !canMove(core, replaced!))) return -E.XDEV;
   const above = chainPrivate(core, caller, from.parent) || chainPrivate(core, caller, to.parent);
   if (above !== 0) return above;
   return flags & RENAME_EXCHANGE
@@ -128,6 +130,12 @@ function check(core: Core, source: Node, target: Node | null, from: End, to: End
   if (source.children !== null && target.children === null) return -E.NOTDIR;
   if (source.children === null && target.children !== null) return -E.ISDIR;
   return target.children === null ? 0 : checkEmpty(core, target);
+}
+
+/** Whether it goes on showing what it shows. */
+function canMove(core: Core, node: Node): boolean {
+  if (node.children === null || node.merged === null || node.redirect !== null) return true;
+  return isReachable(core, node.merged);
 }
 
 const pathOfEnd = (core: Core, { parent, name }: End): string | null => pathOf(core, parent, name);

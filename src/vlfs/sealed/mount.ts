@@ -12,6 +12,7 @@ import type { DataLayers, SealedOptions } from './contract.ts';
 import { dataLayers } from './data-layers.ts';
 import { hideKept } from './hide-kept.ts';
 import { sealedImage } from './images.ts';
+import { refuseLost } from './refuse-lost.ts';
 
 const DIRECTORY = sys.O_RDONLY | sys.O_DIRECTORY | sys.O_CLOEXEC;
 const MOUNT_ATTR_RDONLY = 1;
@@ -49,6 +50,7 @@ export async function mountSealed(options: SealedOptions & { dir: string; source
   // Their form is not one that the kernel can complete. What a frozen file shows stays the same.
   await completePrivate(spec.privateDir);
   for (const { kind, treeDir } of spec.stack.levels) if (kind === 'frozen') await completePrivate(treeDir);
+  refuseLost(spec, options);
   const { file, layers } = await imageOf(options, hideKept(spec, options));
   options.onStep?.('sealed: image made');
   const opened: number[] = [];

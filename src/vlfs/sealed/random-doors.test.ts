@@ -109,7 +109,7 @@ async function sealedSession(
     await mountSealed({ ...options, dir, source: 'test' });
   } catch (error) {
     if (error instanceof StrataError && error.code === 'UNSUPPORTED') {
-      assert.match(error.message, /was renamed and (deleted|has been brought back)/);
+      assert.match(error.message, /was (renamed and (deleted|has been brought back)|replaced and deleted)/);
       absorbSealed(spec);
       return false;
     }
@@ -129,10 +129,12 @@ async function sealedSession(
 function run(host: string, operations: PlayedOperation[], on: (o: PlayedOperation) => unknown): void {
   for (const [i, o] of operations.entries()) {
     if (!answerable(host, o)) continue;
-    const expected = answer(() => onHost(host, o));
+    const answered = answer(() => on(o));
+    // No redirect leads to all that this directory shows.
+    if (o.op === 'rename' && answered === 'XDEV') continue;
     assert.equal(
-      answer(() => on(o)),
-      expected,
+      answered,
+      answer(() => onHost(host, o)),
       `${i}: ${JSON.stringify(o)}`,
     );
   }

@@ -351,6 +351,39 @@ test('a renamed directory that was brought back too is refused until it stands a
   assert.equal((await bothShow(box, spec))['lib/x'], 'file x');
 });
 
+test('a directory that overlayfs could not rename with all that it shows is refused, while somebody may rename it', async () => {
+  const box = sandbox();
+  const old = await box.unit('one', '1', { 'e/a': 'one' });
+  const maker = box.spec('maker', [old]);
+  client(maker, (c) => {
+    c.rename('e', 'moved');
+    c.mkdir('e');
+    c.write('e/own', 'of the config level');
+  });
+  const config = await box.config('t', maker);
+  const first = box.spec('a', [config, old]);
+  client(first, (c) => {
+    c.unlink('e/own');
+    c.rmdir('e');
+  });
+  const spec = { ...first, stack: stackOf([config, await box.unit('one', '2', { 'e/a': 'ONE' })]) };
+  const dir = join(box.dir, 'mnt');
+  mkdirSync(dir);
+  await assert.rejects(mountSealed({ ...options(box, spec), dir, source: 'test' }), {
+    code: 'UNSUPPORTED',
+    message: /^\/e was replaced and deleted/,
+  });
+  assert.equal(
+    await sealed(box, { ...spec, readOnly: true }, (at) => readFileSync(join(at, 'e/a'), 'utf8')),
+    'ONE',
+  );
+  client(spec, (c) => {
+    c.unlink('e/a');
+    c.rmdir('e');
+  });
+  assert.deepEqual(await bothShow(box, spec), { moved: 'dir', 'moved/a': 'file ONE' });
+});
+
 test('absorbing may be cut off before each of its steps', async () => {
   for (let stopAt = 0; ; stopAt++) {
     const box = sandbox();
