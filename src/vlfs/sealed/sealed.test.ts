@@ -381,7 +381,7 @@ test('a directory that overlayfs could not rename with all that it shows is refu
     c.unlink('e/a');
     c.rmdir('e');
   });
-  assert.deepEqual(await bothShow(box, spec), { moved: 'dir', 'moved/a': 'file ONE' });
+  assert.equal('e' in (await bothShow(box, spec)), false);
 });
 
 test('absorbing may be cut off before each of its steps', async () => {

@@ -36,7 +36,12 @@ export function isReachable(core: Core, shown: MergedDirectory): boolean {
   if (!shown.contributors.every((ref) => found.has(ref))) return false;
   // The same contributors: all below is the same, too.
   if (found.size === shown.contributors.length) return true;
-  return showsSame(shown, core.hidden, reached, withHidden(core.hidden, childrenBeyond(core, shown, reached)));
+  return showsSame(
+    shown,
+    core.hidden,
+    reached,
+    withHidden(core.hidden, childrenBeyond(core, shown, reached)),
+  );
 }
 
 function reachedFrom(core: Core, shown: MergedDirectory): MergedDirectory | null {
