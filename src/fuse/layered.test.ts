@@ -5,6 +5,7 @@ import {
   closeSync,
   existsSync,
   mkdirSync,
+  opendirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -160,6 +161,21 @@ test('a listing that the kernel keeps follows every change: by programs, relayer
       for (const path of Object.keys(files(300, 800, ''))) expected.add(path.slice(4));
       expected.add('base').add('new');
       check('after a relayer');
+      // The kernel is in the middle of keeping it when another one comes.
+      writeFileSync(join(mnt, 'dir/new'), 'changed');
+      rmSync(join(mnt, 'dir/new'));
+      writeFileSync(join(mnt, 'dir/new'), '');
+      const reader = opendirSync(join(mnt, 'dir'));
+      assert.ok(reader.readSync() !== null);
+      await t.plane.relayer([{ id: 'listed', stack: stackOf([one, base]) }]);
+      await t.plane.relayer([{ id: 'listed', stack: stackOf([two, base]) }]);
+      while (reader.readSync() !== null);
+      reader.closeSync();
+      check('after relayers during a listing');
+      const before = (await t.plane.status()).mounts[0]!.requests;
+      check('then');
+      const asked = (await t.plane.status()).mounts[0]!.requests - before;
+      assert.ok(asked <= 2, `it is kept again: ${asked} requests`);
       rmSync(join(mnt, 'dir/a-name-of-some-length-700'));
       expected.delete('a-name-of-some-length-700');
       check('after a deletion');

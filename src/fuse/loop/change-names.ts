@@ -20,7 +20,7 @@ import type {
 } from '../../vlfs/contract.ts';
 import type { PoolJob } from '../pool/jobs.ts';
 import { stackName } from '../stack-name.ts';
-import { incEpochMessage, invalEntryMessages, invalListingMessages } from '../transport/notify.ts';
+import { incEpochMessage, invalContentMessages, invalEntryMessages } from '../transport/notify.ts';
 import type { LoopFailure } from './messages.ts';
 import {
   closeAside,
@@ -60,24 +60,25 @@ function dropAllNames(m: ServedMount): void {
 /** Names or listings of one job: writing the messages of all at once would keep requests waiting. */
 const NAMES_A_JOB = 512;
 
-/** Expires names and drops listings from the pool, then continues; at once when there are none or the connection is gone. */
+/** Expires names and drops listings, or what the kernel has of files, from the pool, then continues; at once when there are none or the connection is gone. */
 function expire(
   ctx: ServeContext,
   m: ServedMount,
   names: StaleName[],
-  listings: number[],
+  contents: number[],
   then: () => void,
+  kind: 'files' | 'listings' = 'listings',
 ): void {
   const expireOnly = m.server.features?.expireOnly === true;
   const part = (from: number): void => {
     const ofNames = names.slice(from, from + NAMES_A_JOB);
-    const ofListings = listings.slice(from, from + NAMES_A_JOB);
-    if ((ofNames.length === 0 && ofListings.length === 0) || m.gone) {
+    const ofContents = contents.slice(from, from + NAMES_A_JOB);
+    if ((ofNames.length === 0 && ofContents.length === 0) || m.gone) {
       then();
       return;
     }
     const first = invalEntryMessages(ofNames, expireOnly);
-    const second = invalListingMessages(ofListings);
+    const second = invalContentMessages(ofContents, kind);
     const messages = new Uint8Array(first.length + second.length);
     messages.set(first);
     messages.set(second, first.length);
@@ -132,7 +133,7 @@ export function stepwise(
 /** The kernel gives up what it has of the contents of all files, where it opens them without asking: some may not be read any more. */
 export function dropContents(ctx: ServeContext, m: ServedMount, done: () => void): void {
   const files = m.server.features?.noOpen === true ? (m.vlfs.knownFiles?.() ?? []) : [];
-  expire(ctx, m, [], files, done);
+  expire(ctx, m, [], files, done, 'files');
 }
 
 export interface RelayerRequest {

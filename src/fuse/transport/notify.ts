@@ -58,11 +58,22 @@ export function invalEntryMessages(
   return new Uint8Array(bytes.buffer);
 }
 
-/** One message a directory, one after the other: its listing (and attributes) are asked for again. */
-export function invalListingMessages(directories: readonly number[]): Uint8Array<ArrayBuffer> {
+/** Of the pages in which the kernel keeps a listing: the first one is enough, it finds that missing and begins anew. */
+const LISTING_BYTES = 1;
+
+/**
+ * One message a node, one after the other: what the kernel has of files (and the attributes) is asked for again, and the listings that it keeps of directories. Of a
+ * listing only the first page is dropped: a kernel that is filling a later one, which is then missing, never fills it again, nor begins anew, as long as the directory
+ * is known (fuse_add_dirent_to_cache, fs/fuse/readdir.c of Linux 6.18). So it goes with a listing of which the first page is just being filled, which has few names.
+ */
+export function invalContentMessages(
+  nodes: readonly number[],
+  kind: 'files' | 'listings',
+): Uint8Array<ArrayBuffer> {
   const size = OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size;
-  const bytes = new Uint8Array(size * directories.length);
-  for (const [i, node] of directories.entries()) bytes.set(invalInodeMessage(node, true), i * size);
+  const bytes = new Uint8Array(size * nodes.length);
+  const most = kind === 'listings' ? LISTING_BYTES : 0;
+  for (const [i, node] of nodes.entries()) bytes.set(invalInodeMessage(node, true, most), i * size);
   return bytes;
 }
 
@@ -75,11 +86,11 @@ export function pruneMessage(nodes: readonly number[]): Uint8Array<ArrayBuffer> 
   return bytes;
 }
 
-/** Attributes of a node, and its cached data too when `data`. */
-export function invalInodeMessage(node: number, data: boolean): Uint8Array {
+/** Attributes of a node, and its cached data too when `data`: the pages of its first `most` bytes, or all of them (0). */
+export function invalInodeMessage(node: number, data: boolean, most = 0): Uint8Array {
   const { bytes, view } = message(FUSE_NOTIFY.INVAL_INODE, NOTIFY_INVAL_INODE_OUT.size);
   putU64(view, OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.ino, node);
   putU64(view, OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.off, data ? 0 : -1);
-  putU64(view, OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.len, 0);
+  putU64(view, OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.len, most);
   return bytes;
 }
