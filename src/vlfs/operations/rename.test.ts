@@ -89,3 +89,29 @@ test(
     change(freeze(box, spec), isBack);
   }),
 );
+
+for (const [what, replace] of [
+  ['renamed away', (c: Client) => c.rename('c', 'l')],
+  [
+    'replaced by a file',
+    (c: Client) => {
+      removeAll(c, 'c');
+      c.write('c', 'a file');
+    },
+  ],
+] as const)
+  test(
+    `a directory that a frozen layer had ${what} is back by a reset, and renamed: it shows the same when that is frozen, too`,
+    sandboxed(async (box) => {
+      let spec = box.spec('a', [await box.unit('one', '1', { 'c/a': 'c', 'c/d/b': 'b' })]);
+      for (const change of [replace, (c: Client) => c.fs.reset([]), (c: Client) => c.rename('c', 'x')]) {
+        const c = new Client(spec);
+        change(c);
+        c.close();
+        spec = freeze(box, spec);
+      }
+      const c = new Client(spec);
+      assert.deepEqual(c.tree(), { x: 'dir', 'x/a': 'file c', 'x/d': 'dir', 'x/d/b': 'file b' });
+      c.close();
+    }),
+  );

@@ -2,6 +2,7 @@
 import type { Name } from '../../base/index.ts';
 import { NO_RULE } from '../policy/matcher.ts';
 import { entryState, ruleHiding, SHOWN, unionOf } from '../policy/stack-policy.ts';
+import { loadAllHidden } from '../whiteouts/whiteout-sets.ts';
 import {
   entryOf,
   type HiddenEntries,
@@ -182,7 +183,7 @@ function redirected(parent: MergedDirectory, level: number, target: string): Mer
   for (const part of target.split('/')) {
     if (part === '') continue;
     if (part === '.' || part === '..') return null;
-    directory = mergeAt(directory, part, candidatesIn(directory, part), NOTHING_HIDDEN);
+    directory = mergeAt(directory, part, candidatesIn(directory, part, level), NOTHING_HIDDEN);
     if (directory === null) return null;
   }
   return directory;
@@ -190,24 +191,30 @@ function redirected(parent: MergedDirectory, level: number, target: string): Mer
 
 /**
  * As namesOf(directory).get(name), without building the map: for directories that are used once, on the way to a redirect's target. As in
- * directoryAt, whiteouts of directories do not count: the level that renamed a part may have deleted the rest.
+ * directoryAt, whiteouts of directories do not count: the level that renamed a part may have deleted the rest. Nor do files and whiteouts that were hidden
+ * when the layer of the redirect, `level`, was frozen.
  */
-function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
+function candidatesIn(directory: MergedDirectory, name: string, level: number): Reference[] {
   const found: Reference[] = [];
   const { policy } = directory.stack;
   let ended = NO_RULE;
   for (const [i, contributor] of directory.contributors.entries()) {
-    const level = levelOf(contributor);
-    const unit = directory.stack.units[level]!;
+    const at = levelOf(contributor);
+    const unit = directory.stack.units[at]!;
     const child = unit.index.child(entryOf(contributor), name as never);
     if (child < 0) continue;
-    if (unit.overlay && isWhiteout(unit.index, child)) break;
-    const ref = reference(level, child);
-    if (directory.stack.blocked[level]?.has(child) && !isDirectory(directory.stack, ref)) continue;
+    const ref = reference(at, child);
+    const isWhite = unit.overlay && isWhiteout(unit.index, child);
+    if (isWhite && unit.frozen === null) break;
+    if (!isDirectory(directory.stack, ref)) {
+      if (directory.stack.blocked[at]?.has(child) && !isWhite) continue;
+      if (isHidden(hiddenAtFreeze(directory.stack, level), ref)) continue;
+    }
+    if (isWhite) break;
     const state = directory.states?.[i] ?? SHOWN;
     if (policy !== null && state !== SHOWN) {
-      if (ended >= policy.from[level]!) continue;
-      const rule = ruleHiding(policy, level, child, entryState(policy, level, child, state));
+      if (ended >= policy.from[at]!) continue;
+      const rule = ruleHiding(policy, at, child, entryState(policy, at, child, state));
       if (rule !== NO_RULE) {
         ended = Math.max(ended, rule);
         continue;
@@ -216,4 +223,21 @@ function candidatesIn(directory: MergedDirectory, name: string): Reference[] {
     found.push(ref);
   }
   return found;
+}
+
+const hiddenAtFreezes = new WeakMap<Pick<Stack, 'units'>, Map<number, HiddenEntries>>();
+
+/** What was hidden when this layer was frozen, read on first use; nothing for a config level, whose sets block what they hide. */
+function hiddenAtFreeze(stack: Stack, level: number): HiddenEntries {
+  const spec = stack.spec.levels[level]!;
+  if (spec.kind !== 'frozen' || spec.whiteoutsDir === null) return NOTHING_HIDDEN;
+  const known = hiddenAtFreezes.get(stack) ?? new Map<number, HiddenEntries>();
+  hiddenAtFreezes.set(stack, known);
+  const read = known.get(level);
+  if (read !== undefined) return read;
+  const levels = stack.spec.levels.slice(level + 1);
+  const below = { spec: { ...stack.spec, levels }, units: stack.units, levelOfSet: stack.levelOfSet };
+  const hidden = loadAllHidden(spec.whiteoutsDir, below);
+  known.set(level, hidden);
+  return hidden;
 }
