@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { bundleDirOf, containersDir, crunFor, crunStateDir, removeBundle } from './bundle.ts';
 import { ensureRuntimeTools } from './host.ts';
@@ -12,6 +13,8 @@ import { ensureRuntimeTools } from './host.ts';
 const run = promisify(execFile);
 /** A bundle this young may belong to a run that is just starting. */
 const STARTING_MS = 60_000;
+const FORGET_TRIES = 50;
+const FORGET_PAUSE_MS = 100;
 
 export interface RunningContainer {
   id: string;
@@ -49,11 +52,22 @@ export async function killContainer(
   });
 }
 
-/** Makes crun forget an ended container and kills one that still runs. */
+/**
+ * Makes crun forget an ended container and kills one that still runs. The crun that ran it may forget it at the same moment, and its processes may take a moment
+ * to end: then it is tried again.
+ */
 export async function forgetContainer(root: string, id: string): Promise<void> {
   const state = join(crunStateDir(root), id);
-  if ((await stat(state).catch(() => null)) === null) return;
-  await crun(root, ['delete', '--force', id]);
+  const isKnown = async (): Promise<boolean> => (await stat(state).catch(() => null)) !== null;
+  for (let tries = 1; await isKnown(); tries++) {
+    try {
+      await crun(root, ['delete', '--force', id]);
+      return;
+    } catch (error) {
+      if (tries === FORGET_TRIES && (await isKnown())) throw error;
+    }
+    await delay(FORGET_PAUSE_MS);
+  }
 }
 
 /**
