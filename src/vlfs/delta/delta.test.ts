@@ -67,6 +67,24 @@ function edited(content: string, text: string, offset: number): string {
   return before.slice(0, offset) + text + before.slice(offset + text.length);
 }
 
+test(
+  'a file of which attributes were changed, and that has no name any more, cannot be opened for writing beside its reader',
+  sandboxed(async (box) => {
+    const c = new Client(await withBig(box), { passthrough: true });
+    c.chmod('d/big', 0o640);
+    const reader = c.open('d/big', 0);
+    for (const name of ['d/other', 'd/big']) c.unlink(name);
+    assert.equal(
+      c.run(() => c.fs.open(caller, reader.id, 2, { ...reader.out })),
+      -E.STALE,
+    );
+    assert.ok(c.readHandle(reader) === CONTENT);
+    c.release(reader);
+    assert.deepEqual(c.faults, []);
+    c.close();
+  }),
+);
+
 for (const passthrough of [false, true]) {
   test(
     `attributes of a large shared file change without its data${passthrough ? ', by passthrough' : ''}`,

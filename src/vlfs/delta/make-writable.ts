@@ -24,6 +24,8 @@ export function makeWritable(core: Core, caller: Caller, node: Node, empty: bool
     }
   }
   const { backing } = node;
+  // Another node would have no name that one could walk to.
+  if (node.parent === null && backing?.shared === true && !backing.cached) return -E.STALE;
   if (node.partial) node.partial.form.meta = false;
   if (backing === null || !backing.shared) {
     if (node.partial !== undefined) dropParkedBase(core, node);
