@@ -37,7 +37,7 @@ import { lastAttr, loseName } from '../operations/remove-ops.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { discard } from '../private-layer/work-dir.ts';
 import { splitPath } from '../split-path.ts';
-import { isOpaque, originalOf } from '../stack/child-directories.ts';
+import { isOpaque, originalOf, under } from '../stack/child-directories.ts';
 import {
   entryOf,
   isDirectory,
@@ -156,8 +156,7 @@ function separate(core: Core, parent: Node, name: string, shared: readonly Refer
   if (!core.hasRedirects || !shared.some((ref) => isDirectory(core.stack, ref))) return;
   const node = nodeAt(core, parent, name);
   if (typeof node !== 'number' && node.merged !== null && originalOf(node.merged) !== null) return;
-  const above = parent.merged!.originalPath;
-  const kept = keepApart(core, above === '' ? name : `${above}/${name}`, path);
+  const kept = keepApart(core, under(parent.merged!.originalPath, name), path);
   if (kept < 0) throw systemFailure(kept, `revert ${path}`);
 }
 

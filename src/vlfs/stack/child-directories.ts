@@ -122,7 +122,8 @@ function mergeAt(
   return newMergedDirectory(stack, path, contributors, policy === null ? null : states, originalPath);
 }
 
-function under(parent: string, name: string): string {
+/** The path of a name in a directory; '' is the root. */
+export function under(parent: string, name: string): string {
   return parent === '' ? name : `${parent}/${name}`;
 }
 

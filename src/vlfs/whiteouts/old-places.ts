@@ -11,7 +11,7 @@ import { releaseIfUnused } from '../nodes/nodes.ts';
 import { PRIVATE, resolve, uncovered } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
-import { isOpaque } from '../stack/child-directories.ts';
+import { isOpaque, under } from '../stack/child-directories.ts';
 import { isDirectory, OPAQUE, type Reference } from '../stack/merged-directory.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
@@ -58,8 +58,7 @@ function isShownAt(
 
 /** The path that a name of a directory has in the layers, below all frozen ones. */
 function originalAt(parent: Node, name: string): string {
-  const above = parent.merged!.originalPath;
-  return above === '' ? name : `${above}/${name}`;
+  return under(parent.merged!.originalPath, name);
 }
 
 export interface OldPlace {
@@ -95,18 +94,13 @@ function oldPlaceOf(core: Core, path: string): OldPlace | null {
   return null;
 }
 
-function stackPath(parent: Node, name: string): string {
-  const above = parent.merged!.path;
-  return above === '' ? name : `${above}/${name}`;
-}
-
 function placeAt(core: Core, path: string, at: readonly string[]): OldPlace | null {
   const parts = [...at];
   const name = parts.pop()!;
   const parent = directoryByPath(core, parts);
   if (parent === null) return null;
   const hides =
-    parent.merged !== null && stackPath(parent, name) === path && hidesPrivately(core, parent, name);
+    parent.merged !== null && under(parent.merged.path, name) === path && hidesPrivately(core, parent, name);
   if (hides) return { parent, name };
   releaseIfUnused(core, parent);
   return null;
