@@ -116,7 +116,13 @@ function listingFor(core: Core, caller: Caller, node: Node, cookie: number): Lis
       if (typeof went.result !== 'number') keepListing(node, went.result);
       return went.result;
     }
-    job = slowJob('retry', { kind: 'steps', advance: (untilMs) => goOn(core, node, steps, untilMs) });
+    const { generation } = core;
+    const advance = (untilMs: number): number | null => {
+      const went = goOn(core, node, steps, untilMs);
+      // What was removed under it is listed anew: a revert took the private directory that was being read.
+      return went !== null && generation !== core.generation ? 0 : went;
+    };
+    job = slowJob('retry', { kind: 'steps', advance });
     making.set(node, job);
   }
   caller.job = job;
@@ -183,7 +189,8 @@ function fillPlus(core: Core, caller: Caller, directory: Node, listed: ListedEnt
 }
 
 function* makeListing(core: Core, node: Node): Steps<Listing | number> {
-  const present = refresh(core, node) >= 0;
+  const there = refresh(core, node);
+  if (there < 0 && there !== -E.NOENT) return there;
   const { generation } = core;
   const gathered = createGathered();
   try {
@@ -191,7 +198,7 @@ function* makeListing(core: Core, node: Node): Steps<Listing | number> {
       { name: '.', cookie: DOT, type: DT_DIR, ino: node.ino, priv: false },
       { name: '..', cookie: DOT_DOT, type: DT_DIR, ino: (node.parent ?? node).ino, priv: false },
     );
-    if (present) {
+    if (there === 0) {
       const seen = new Set<string>();
       if (node.priv) {
         const result = yield* addPrivate(core, node, gathered, seen);
