@@ -40,15 +40,18 @@ export interface MountRecords {
     mountpoints?: readonly string[],
   ): (failed: ReadonlySet<string>) => void;
   readonly stacks: StackStore;
-  /** Removes void records and stacks that no record names and nobody serves. */
-  sweep(served?: ReadonlySet<string>): void;
+  /**
+   * Removes void records, and stacks that no record names, nobody serves and nobody asked for within the last `restMs` (0: ever). True: there are stacks that it left
+   * for their rest.
+   */
+  sweep(served?: ReadonlySet<string>, restMs?: number): boolean;
 }
 
 export function openMountRecords(paths: DataPlanePaths): MountRecords {
   const boot = bootId();
   mkdirSync(paths.mountsDir, { recursive: true, mode: 0o700 });
   const stacks = openStackStore(paths);
-  /** Records that this process wrote: nobody else does while it serves. */
+  /** Records that this process wrote or read: nobody else writes them while it serves. */
   const stored = new Map<string, MountRecord>();
   const fileOf = (mountpoint: string): string => join(paths.mountsDir, `${shortDigest(mountpoint)}.json`);
 
@@ -64,7 +67,9 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
         continue;
       }
       try {
-        found.push({ file, record: JSON.parse(readFileSync(file, 'utf8')) as MountRecord });
+        const record = JSON.parse(readFileSync(file, 'utf8')) as MountRecord;
+        stored.set(file, record);
+        found.push({ file, record });
       } catch {
         rmSync(file, { force: true });
       }
@@ -112,13 +117,13 @@ export function openMountRecords(paths: DataPlanePaths): MountRecords {
       };
     },
     stacks,
-    sweep(served = new Set()) {
+    sweep(served = new Set(), restMs = 0) {
       const used = new Set<string>(served);
       for (const { file, record } of read()) {
         if (record.boot === boot) used.add(record.vlfs.stack);
         else drop(file);
       }
-      stacks.retain(used);
+      return stacks.retain(used, restMs);
     },
   };
 }

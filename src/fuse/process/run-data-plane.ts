@@ -25,6 +25,9 @@ import {
   type WireRequest,
 } from './wire.ts';
 
+/** How long a stack that nothing needs is kept: it may be on its way to a mount. */
+const REST_MS = 60_000;
+
 export interface DataPlaneOptions {
   root: string;
   /** Its threads, which may be loading still, and what they were started with. */
@@ -71,6 +74,18 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   }
   records.sweep(mounts.stacks());
   home.startPool();
+
+  let willSweep = false;
+  /** Each clone and each update leaves a stack: a while after one came, those go that nothing needs any more. */
+  function sweepLater(): void {
+    if (willSweep) return;
+    willSweep = true;
+    setTimeout(() => {
+      willSweep = false;
+      if (records.sweep(mounts.stacks(), REST_MS)) sweepLater();
+    }, REST_MS).unref();
+  }
+
   const keeper = createStandbyKeeper({
     paths,
     command: options.standby,
@@ -126,7 +141,10 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
   }
 
   const methods: Record<string, (params: never) => Promise<unknown>> = {
-    stack: async (p: StackSpec) => void records.stacks.put(p),
+    stack: async (p: StackSpec) => {
+      records.stacks.put(p);
+      sweepLater();
+    },
     mount: async ({ vlfs, ...rest }: WireMount) => {
       const stack = records.stacks.ofKey(vlfs.stack);
       ending = false;
@@ -139,7 +157,10 @@ export async function runDataPlane(options: DataPlaneOptions): Promise<void> {
     follow: (p: { id: string }) => mounts.follow(p.id),
     letGo: (p: { id: string }) => mounts.letGo(p.id),
     hold: (p: { id: string; nodes: number[] }) => mounts.hold(p.id, p.nodes),
-    prepareFreeze: async (p: WirePrepareFreeze) => mounts.prepareFreeze(p),
+    prepareFreeze: async (p: WirePrepareFreeze) => {
+      mounts.prepareFreeze(p);
+      sweepLater();
+    },
     freeze: ({ id, stack, dir, barrier }: WireFreeze) =>
       mounts.freeze({ id, stack: records.stacks.ofKey(stack), dir }, barrier),
     revert: (p: { id: string; paths: string[] }) => mounts.revert(p.id, p.paths),

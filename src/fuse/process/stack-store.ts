@@ -20,18 +20,20 @@ export interface StackStore {
   get(name: string): StackSpec | null;
   /** The stack with this key. Throws NOT_FOUND with `data.unknownStack` when its owner must send it first. */
   ofKey(key: string): StackSpec;
-  /** Removes all others. */
-  retain(names: ReadonlySet<string>): void;
+  /** Removes all others but those that somebody asked for within the last `restMs`. True: it left some for that. */
+  retain(names: ReadonlySet<string>, restMs: number): boolean;
 }
 
 export function openStackStore(paths: DataPlanePaths): StackStore {
   mkdirSync(paths.stacksDir, { recursive: true, mode: 0o700 });
-  const stored = new Set(readdirSync(paths.stacksDir));
+  /** When each was last asked for. */
+  const stored = new Map(readdirSync(paths.stacksDir).map((name) => [name, 0]));
   const kept = new Map<string, StackSpec>();
 
   function keep(name: string, stack: StackSpec): StackSpec {
     kept.delete(name);
     kept.set(name, stack);
+    if (stored.has(name)) stored.set(name, Date.now());
     if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value!);
     return stack;
   }
@@ -51,7 +53,7 @@ export function openStackStore(paths: DataPlanePaths): StackStore {
     put(stack) {
       const name = stackName(stack.key);
       if (!stored.has(name)) writeWhole(join(paths.stacksDir, name), JSON.stringify(stack));
-      stored.add(name);
+      stored.set(name, Date.now());
       keep(name, kept.get(name) ?? stack);
       return name;
     },
@@ -61,13 +63,20 @@ export function openStackStore(paths: DataPlanePaths): StackStore {
       if (stack !== null) return stack;
       throw new StrataError('NOT_FOUND', `the stack ${key} was not sent`, { data: { unknownStack: key } });
     },
-    retain(names) {
-      for (const name of readdirSync(paths.stacksDir)) {
+    retain(names, restMs) {
+      const before = Date.now() - restMs;
+      let leaves = false;
+      for (const [name, asked] of stored) {
         if (names.has(name)) continue;
+        if (asked > before) {
+          leaves = true;
+          continue;
+        }
         rmSync(join(paths.stacksDir, name), { force: true });
         stored.delete(name);
         kept.delete(name);
       }
+      return leaves;
     },
   };
 }
