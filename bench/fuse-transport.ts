@@ -2,7 +2,7 @@
  * An experiment: FUSE over io_uring beside read(2) and write(2) of /dev/fuse, with one server thread for all queues, as strata-fs would need it. What a round trip takes, what the server
  * uses for it, what an idle mount costs, and what becomes of requests when the server is killed and another process takes over. Needs Linux 6.14 or later and root; sets
  * the module parameter enable_uring of fuse while it runs. strata-fs does not use io_uring (docs/decisions/0010-speed-of-the-fuse-door.md).
- * Usage: npm run bench -- fuse-transport [--quick] [--rounds N] [--ms MS] [--parts trips,idle,kill] [--no-write]
+ * Usage: npm run bench -- fuse-transport [--quick] [--parts trips,idle,kill] [--no-write]
  * Writes the section "FUSE over io_uring" of docs/performance.md. --quick: less than a minute, writes nothing.
  */
 import { execFile } from 'node:child_process';
@@ -35,22 +35,20 @@ import { machineLine, median, spread, writeSection } from './support/report.ts';
 const { values: options } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
-    rounds: { type: 'string' },
-    ms: { type: 'string' },
     parts: { type: 'string', default: 'trips,idle,kill' },
     'no-write': { type: 'boolean', default: false },
   },
 });
-const ROUNDS = Number(options.rounds ?? (options.quick ? 1 : 5));
-const ROW_MS = Number(options.ms ?? (options.quick ? 40 : 250));
+const ROUNDS = options.quick ? 1 : 9;
+const ROW_MS = options.quick ? 40 : 120;
 const IDLE_MOUNTS = options.quick ? 16 : 128;
-const IDLE_ROUNDS = options.quick ? 1 : 3;
 const PROCESSORS = Array.from({ length: Math.min(2, availableParallelism()) }, (_, i) => i);
 const PARTS = options.parts.split(',');
 /** As strata-fs: how long a thread looks for the next request before it sleeps. */
 const SPIN_US = 50;
 const CLIENT = join(import.meta.dirname, 'support/fuse-transport/client.ts');
 const run = promisify(execFile);
+const forbid = allowRings();
 const work = mkdtempSync(join(tmpdir(), 'strata-bench-transport-'));
 
 /** Where server and programs run, how many programs there are, and whether the server looks before it sleeps. */
@@ -124,20 +122,16 @@ async function trips(setting: Setting): Promise<string[]> {
   return ['', `${setting.name}:`, '', HEAD, '| --- | ---: | ---: | ---: | ---: | ---: | ---: |', ...lines];
 }
 
-const field = (file: string, name: string): number =>
-  Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(readFileSync(file, 'latin1'))![1]);
-
-/** KiB for each of many mounts: what entries lie in (the server's only shared memory), before and after data, and what the kernel has. */
+/** KiB for each of many mounts: what the entries of a ring lie in, the server's only shared memory, before and after data. */
 async function idleMounts(transport: Transport, depth: number): Promise<number[]> {
-  const kernel = (): number => field('/proc/meminfo', 'SUnreclaim');
-  const before = kernel();
   const options = { work, transport, spinUs: 0, mounts: IDLE_MOUNTS, depth };
   return withServer(options, async ({ mountpoints, server }) => {
-    const memory = (): number => field(`/proc/${server.pid}/status`, 'RssShmem');
+    const memory = (): number =>
+      Number(/^RssShmem:\s+(\d+) kB/m.exec(readFileSync(`/proc/${server.pid}/status`, 'latin1'))![1]);
     for (const processor of PROCESSORS) await client(processor, 'touch', ...mountpoints);
-    const [looked, slabs] = [memory(), kernel() - before];
+    const looked = memory();
     for (const processor of PROCESSORS) await client(processor, 'touch', 'data', ...mountpoints);
-    return [looked, memory(), slabs].map((kib) => kib / IDLE_MOUNTS);
+    return [looked, memory()].map((kib) => kib / IDLE_MOUNTS);
   });
 }
 
@@ -147,26 +141,26 @@ async function idle(): Promise<string[]> {
     ['ring, 1 entry a queue', 'ring', 1],
     ['ring, 4 entries a queue', 'ring', 4],
   ] as const;
-  const got: number[][][] = kinds.map(() => []);
-  for (let round = 0; round < IDLE_ROUNDS; round++) {
-    for (const [i, [, transport, depth]] of kinds.entries()) got[i]!.push(await idleMounts(transport, depth));
+  const rows: string[] = [];
+  for (const [name, transport, depth] of kinds) {
+    const cells = (await idleMounts(transport, depth)).map(one);
+    rows.push(`| ${name} | ${cells.join(' | ')} |`);
   }
   return [
     '',
-    `Each of ${IDLE_MOUNTS} idle mounts, KiB: entries of the ring after a lookup on each of ${PROCESSORS.length} processors, and after a read of 128 KiB on each; unreclaimable slabs of the kernel, the mount's own among them:`,
+    `KiB of the server for each of ${IDLE_MOUNTS} idle mounts, after a lookup on each of ${PROCESSORS.length} processors, and after a read of 128 KiB on each:`,
     '',
-    '| transport | entries | after data | kernel |',
-    '| --- | ---: | ---: | ---: |',
-    ...kinds.map(([name], i) => {
-      const cells = [0, 1, 2].map((column) => one(median(got[i]!.map((row) => row[column]!))));
-      return `| ${name} | ${cells.join(' | ')} |`;
-    }),
+    '| transport | after lookups | after reads |',
+    '| --- | ---: | ---: |',
+    ...rows,
   ];
 }
 
+const WAITS = 'waits';
+
 /** A program that looks for a name which is not there. */
 function program(served: Served, name: string): { answer: () => string } {
-  let answer = 'waits';
+  let answer = WAITS;
   execFile('stat', [join(served.mountpoints[0]!, name)], { env: { LC_ALL: 'C' } }, (_, __, stderr) => {
     answer = /: ([^:]+)\n$/.exec(stderr)?.[1] ?? 'no error';
   });
@@ -174,12 +168,18 @@ function program(served: Served, name: string): { answer: () => string } {
 }
 
 const SETTLED_MS = 300;
+/** Who has no answer then gets none. */
+const ANSWERED_MS = 3_000;
+
+async function until(done: () => boolean): Promise<void> {
+  for (const end = Date.now() + ANSWERED_MS; !done() && Date.now() < end; ) await delay(5);
+}
 
 /** What programs get whose requests were under way when the server was killed, in which of its hands. */
 async function kill(transport: Transport): Promise<string> {
   const cells = await withServer({ work, transport, spinUs: 0, depth: 4 }, async (served) => {
     const programs = [program(served, 'stall')];
-    while (readStats(served.stats).phase !== PHASE.stalled) await delay(5);
+    await until(() => readStats(served.stats).phase === PHASE.stalled);
     programs.push(program(served, 'sent-while-it-was-busy'));
     await delay(SETTLED_MS);
     served.server.kill('SIGKILL');
@@ -189,7 +189,7 @@ async function kill(transport: Transport): Promise<string> {
     await served.takeOver();
     await delay(SETTLED_MS);
     programs.push(program(served, 'sent-after-the-takeover'));
-    await delay(SETTLED_MS * 3);
+    await until(() => programs.every(({ answer }) => answer() !== WAITS));
     return programs.map(({ answer }) => answer());
   });
   return `| ${transport} | ${cells.join(' | ')} |`;
@@ -200,7 +200,7 @@ async function kills(): Promise<string[]> {
   for (const transport of TRANSPORTS) rows.push(await kill(transport));
   return [
     '',
-    'Lookups of names that are not there, around kill -9 of the server and a second process that has the same descriptor, sends FUSE_NOTIFY_RESEND and serves on:',
+    'Lookups of names that are not there, around kill -9 of the server and a second process that has the same descriptor, sends FUSE_NOTIFY_RESEND and serves on (`waits`: no answer in 3 s; whether one sent when it was dead waits depends on what else comes on its processor):',
     '',
     '| transport | in the hands of the server | sent while it was busy | sent when it was dead | sent after the takeover |',
     '| --- | --- | --- | --- | --- |',
@@ -208,7 +208,6 @@ async function kills(): Promise<string[]> {
   ];
 }
 
-const forbid = allowRings();
 try {
   const lines: string[] = [];
   if (PARTS.includes('trips')) {
@@ -225,7 +224,7 @@ try {
       'FUSE over io_uring',
       'npm run bench -- fuse-transport',
       [
-        `${machineLine()} A file system of one file in memory, one thread; descriptor / ring; ${ROUNDS} interleaved rounds, medians.`,
+        `${machineLine()} A file system of one file in memory, served by one thread that does nothing else; descriptor / ring; ${ROUNDS} interleaved rounds, medians, and ratios (ring by descriptor) with their ranges. strata-fs uses the descriptor (decisions/0010-speed-of-the-fuse-door.md).`,
         ...lines,
       ],
     );

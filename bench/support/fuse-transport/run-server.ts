@@ -1,6 +1,6 @@
 /** Mounts with a server process each time, for bench/fuse-transport.ts. This process keeps the descriptors, as the holder of strata-fs does, and never looks into a mount. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { mountFuse } from '../../../src/fuse/transport/device.ts';
@@ -14,8 +14,9 @@ const PARAMETER = '/sys/module/fuse/parameters/enable_uring';
 const START_MS = 10_000;
 const END_MS = 2_000;
 
-/** Lets connections be served by rings until the returned function is called, or this process ends. */
+/** Lets connections be served by rings until the returned function is called, or this process ends. Throws where the kernel cannot. */
 export function allowRings(): () => void {
+  if (!existsSync(PARAMETER)) throw new Error(`no FUSE over io_uring here (Linux 6.14): no ${PARAMETER}`);
   const former = readFileSync(PARAMETER, 'latin1');
   const restore = (): void => writeFileSync(PARAMETER, former);
   process.once('exit', restore);
@@ -69,6 +70,14 @@ export async function withServer<T>(options: ServerOptions, use: (served: Served
     }
   }
 
+  // A connection that is in use is ended, whatever is under way.
+  const unmount = (): void => {
+    for (const mountpoint of mountpoints) {
+      if (sys.umount(mountpoint) < 0) sys.umount(mountpoint, sys.MNT_FORCE | sys.MNT_DETACH);
+    }
+  };
+  process.once('exit', unmount);
+
   try {
     for (const mountpoint of mountpoints) {
       mkdirSync(mountpoint, { recursive: true });
@@ -84,10 +93,8 @@ export async function withServer<T>(options: ServerOptions, use: (served: Served
       },
     });
   } finally {
-    // The first ends the connection, whatever is under way.
-    for (const mountpoint of mountpoints) {
-      if (sys.umount(mountpoint) < 0) sys.umount(mountpoint, sys.MNT_FORCE | sys.MNT_DETACH);
-    }
+    unmount();
+    process.removeListener('exit', unmount);
     for (const fd of fds) sys.close(fd);
     await ended(server);
   }

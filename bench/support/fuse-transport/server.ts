@@ -15,7 +15,7 @@ import { anonymousMemory, createRing, OP_POLL_ADD, OP_URING_CMD, PAGE, SQE } fro
 import { PHASE, STATS } from './stats.ts';
 
 /** struct fuse_uring_req_header: the message's header, the fixed part of a request's body, and fuse_uring_ent_in_out. */
-const RING_HEADER = { in_out: 0, op_in: 128, commit_id: 264, payload_sz: 272, size: 288 };
+const RING_HEADER = { op_in: 128, commit_id: 264, payload_sz: 272, size: 288 };
 /** struct fuse_uring_cmd_req, in the command area of a submission. */
 const CMD_REQ = { commit_id: 8, qid: 16 };
 const REGISTER = 1;
@@ -117,18 +117,14 @@ function serveDescriptors(done: (ended: number) => boolean): void {
   const epoll = sys.epollCreate();
   for (const fd of fds) sys.epollAdd(epoll, fd, sys.EPOLLIN, fd);
   let ended = 0;
-  const end = (fd: number): void => {
-    sys.epollRemove(epoll, fd);
-    ended++;
-  };
   while (!done(ended)) {
     calls++;
     const ready = sys.epollWait(epoll, -1);
     const tags = Array.from({ length: Math.max(0, ready) }, (_, i) => sys.readyTag(i));
     for (const fd of tags) {
-      let got = serveOne(fd);
-      if (got > 0) got = look(fd);
-      if (got < 0) end(fd);
+      if (serveOne(fd) >= 0 && look(fd) >= 0) continue;
+      sys.epollRemove(epoll, fd);
+      ended++;
     }
   }
   sys.close(epoll);
