@@ -50,6 +50,11 @@ const CLIENT = join(import.meta.dirname, 'support/fuse-transport/client.ts');
 const run = promisify(execFile);
 const forbid = allowRings();
 const work = mkdtempSync(join(tmpdir(), 'strata-bench-transport-'));
+process.once('exit', () => {
+  rmSync(join(work, 'stats'), { force: true });
+  // Never into a mount that could not be removed.
+  for (const name of [...readdirSync(work).map((mnt) => join(work, mnt)), work]) rmdirSync(name);
+});
 
 /** Where server and programs run, how many programs there are, and whether the server looks before it sleeps. */
 interface Setting {
@@ -230,7 +235,4 @@ try {
     );
 } finally {
   forbid();
-  rmSync(join(work, 'stats'), { force: true });
-  // Never into a mount that could not be removed.
-  for (const name of [...readdirSync(work).map((mnt) => join(work, mnt)), work]) rmdirSync(name);
 }

@@ -76,7 +76,12 @@ export async function withServer<T>(options: ServerOptions, use: (served: Served
       if (sys.umount(mountpoint) < 0) sys.umount(mountpoint, sys.MNT_FORCE | sys.MNT_DETACH);
     }
   };
-  process.once('exit', unmount);
+  const abandon = (): void => {
+    unmount();
+    server?.kill('SIGKILL');
+  };
+  // Before what was registered earlier: the caller's directory is removed when nothing is mounted in it.
+  process.prependOnceListener('exit', abandon);
 
   try {
     for (const mountpoint of mountpoints) {
@@ -94,7 +99,7 @@ export async function withServer<T>(options: ServerOptions, use: (served: Served
     });
   } finally {
     unmount();
-    process.removeListener('exit', unmount);
+    process.removeListener('exit', abandon);
     for (const fd of fds) sys.close(fd);
     await ended(server);
   }
