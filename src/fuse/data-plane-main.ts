@@ -12,7 +12,7 @@ import { createLog } from './process/log.ts';
 import { dataPlanePaths } from './process/paths.ts';
 import { takePlace, whoIAm } from './process/place.ts';
 import { protect } from './process/protect.ts';
-import { loadBehind, waitForTurn } from './process/standby.ts';
+import { comeForward, loadBehind, waitForTurn } from './process/standby.ts';
 import { startThreads, type ThreadOptions, type Threads } from './process/threads.ts';
 import { EXIT_BUSY } from './process/watch.ts';
 
@@ -60,6 +60,7 @@ async function main(root: string): Promise<void> {
     if (values.standby) process.exit(EXIT_BUSY);
     throw new StrataError('BUSY', `another strata-fs serves ${root}`);
   }
+  if (values.standby && place.role === 'server') comeForward();
   const loaded = place.role === 'standby' ? loadBehind(place.server) : () => {};
   protect(log);
   const threadOptions: ThreadOptions = {

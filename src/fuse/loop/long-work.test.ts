@@ -62,3 +62,29 @@ test('a thread with work that rests sleeps a millisecond at most', () => {
   clock += 1;
   assert.equal(work.sleepMs(), 0);
 });
+
+test('what a request waits for goes on at once where requests come with pauses', () => {
+  let clock = 0;
+  const work = createLongWork(() => clock);
+  let left = 3;
+  let longest = 0;
+  work.add(
+    (untilMs) => {
+      const spent = Math.min(untilMs - clock, left);
+      longest = Math.max(longest, spent);
+      clock += spent;
+      left -= spent;
+      return left <= 0;
+    },
+    { waitedFor: true },
+  );
+  // Others ask every half a millisecond.
+  for (let asked = 0; left > 0; clock += 0.01) {
+    assert.equal(work.sleepMs(), 0);
+    const served = clock >= asked + 0.5;
+    if (served) asked = clock;
+    work.turn(served);
+  }
+  assert.ok(clock < 4.5, `a listing of 3 ms took ${clock} ms`);
+  assert.ok(longest < 0.3, `a turn of ${longest} ms`);
+});

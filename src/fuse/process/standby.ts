@@ -2,7 +2,7 @@
  * The standby: a strata-fs with everything loaded and its threads running, which waits for the end of the serving one and takes its place within
  * milliseconds. It ends when the shell that would start it again has ended, so that a standby always has one.
  */
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import type { DataPlanePaths } from './paths.ts';
 import { type Place, readyToServe, type Self, takePlace } from './place.ts';
@@ -15,8 +15,16 @@ import type { Threads } from './threads.ts';
 const BEHIND = 5;
 const POLL_MS = 10;
 
-/** Of all threads there are; those that come inherit it. */
+/**
+ * Of all threads there are; those that come inherit it. Where the scheduler shares among sessions first (autogroups), a thread's own niceness counts only beside those of its session: so that of the
+ * session, which is this process's own, is set too.
+ */
 function setNiceness(niceness: number): void {
+  try {
+    writeFileSync('/proc/self/autogroup', String(niceness));
+  } catch {
+    // A kernel without them.
+  }
   for (const thread of readdirSync('/proc/self/task')) {
     try {
       setPriority(Number(thread), niceness);
@@ -24,6 +32,11 @@ function setNiceness(niceness: number): void {
       // It ended meanwhile.
     }
   }
+}
+
+/** A process that was to wait, and serves at once: the one before it in this session may have died while it loaded. */
+export function comeForward(): void {
+  setNiceness(0);
 }
 
 /** Lets this process load behind others while the server lives. Returns what ends that: to be called when all threads have loaded. */
