@@ -16,6 +16,7 @@ import { completePrivate } from './delta/outside.ts';
 import { isInternal } from './operations/internal-xattrs.ts';
 import { OPAQUE, REDIRECTS_XATTR } from './stack/merged-directory.ts';
 import { BASE, type Operation, onVlfs, operation, SECOND } from './test-support/operations.test-support.ts';
+import { replacedInConfig } from './test-support/replaced-directory.test-support.ts';
 import { Client, ErrnoError, type Sandbox, sandboxed, type Tree } from './test-support/vlfs.test-support.ts';
 
 /** The levels for overlayfs, top first: each unit below the whiteouts that hide parts of it. */
@@ -214,6 +215,26 @@ test(
         examples: [[[{ op: 'rmdir', path: 'c' }], 1, false]],
       },
     );
+  }),
+);
+
+test(
+  'a renamed directory that no redirect leads to the whole of is what the kernel shows',
+  sandboxed(async (box) => {
+    const { spec } = await replacedInConfig(box);
+    let c = new Client(spec, { partialBytes: 0 });
+    c.rename('e/deep', 'e/deeper');
+    c.rename('e', 'other/e');
+    c.write('other/e/own', 'own');
+    c.rename('other', 'e');
+    c.close();
+    await completePrivate(spec.privateDir);
+    c = new Client(spec);
+    const ours = treeOf(c);
+    c.close();
+    assert.ok('e/e/deeper/er/large' in ours);
+    tagOpaqueMarks(spec);
+    assert.deepEqual(withoutOpaqueMarks(throughOverlayfs(box, spec, treeBelow), ours), ours);
   }),
 );
 

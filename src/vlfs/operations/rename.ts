@@ -1,6 +1,6 @@
 /**
  * rename, with NOREPLACE and EXCHANGE. A shared file is copied up, a shared directory gets a private directory with a redirect to
- * where its shared part lies; EXDEV only when no redirect leads to all of it (programs copy then). The move itself is one renameat2; what prepares it
+ * where its shared part lies; when no redirect leads to all of it, it is copied up with all below. The move itself is one renameat2; what prepares it
  * changes nothing that one can see.
  * A shared directory leaves a private whiteout at its old name, because its layers' entries must stay visible under the new one; a file leaves
  * whiteouts in the sets of its layers.
@@ -20,6 +20,7 @@ import {
 } from '../../sys/index.ts';
 import type { Caller } from '../contract.ts';
 import { copyUp } from '../copy-up/copy-up.ts';
+import { copyUpTree } from '../copy-up/copy-up-tree.ts';
 import { closeLarge, holdLarge } from '../copy-up/large-files.ts';
 import { ORIGIN_XATTR, originOf } from '../copy-up/origin.ts';
 import { type Core, type Node, step } from '../core.ts';
@@ -83,7 +84,9 @@ export function rename(core: Core, caller: Caller, from: End, to: End, flags: nu
     const waits = waitForCopy(core, caller, replaced);
     if (waits !== 0) return waits;
   }
-  if (!canMove(core, source) || (flags & RENAME_EXCHANGE && !canMove(core, replaced!))) return -E.XDEV;
+  const movable =
+    makeMovable(core, caller, source) || (flags & RENAME_EXCHANGE ? makeMovable(core, caller, replaced!) : 0);
+  if (movable !== 0) return movable;
   const above = chainPrivate(core, caller, from.parent) || chainPrivate(core, caller, to.parent);
   if (above !== 0) return above;
   return flags & RENAME_EXCHANGE
@@ -132,10 +135,10 @@ function check(core: Core, source: Node, target: Node | null, from: End, to: End
   return target.children === null ? 0 : checkEmpty(core, target);
 }
 
-/** Whether it goes on showing what it shows. */
-function canMove(core: Core, node: Node): boolean {
-  if (node.children === null || node.merged === null || node.redirect !== null) return true;
-  return isReachable(core, node.merged);
+/** Sees to it that it will show what it shows: 0, PENDING or a negative errno. */
+function makeMovable(core: Core, caller: Caller, node: Node): number {
+  if (node.children === null || node.merged === null || node.redirect !== null) return 0;
+  return isReachable(core, node.merged) ? 0 : copyUpTree(core, caller, node);
 }
 
 const pathOfEnd = (core: Core, { parent, name }: End): string | null => pathOf(core, parent, name);

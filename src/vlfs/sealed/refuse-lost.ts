@@ -1,6 +1,6 @@
 /**
  * Before a sealed mount that can be written to: overlayfs renames every directory, and a redirect does not lead to all that is shown of one which an upper level
- * had replaced, which was deleted there, and which lower levels show again (whiteouts/hide-beyond.ts). The other door answers EXDEV to that rename.
+ * had replaced, which was deleted there, and which lower levels show again (whiteouts/hide-beyond.ts). The other door copies it up.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

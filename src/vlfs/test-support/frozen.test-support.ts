@@ -1,5 +1,6 @@
 /** For tests: freezes what an appliance of the sandbox has, as a clone of an unmounted appliance does. */
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { LevelSpec, VlfsSpec } from '../contract.ts';
 import { copyRootAttributes, finishPrivate } from '../offline.ts';
@@ -67,4 +68,16 @@ export function cloneOf(box: Sandbox, spec: VlfsSpec, name: string): VlfsSpec {
   const clone = box.spec(name, spec.stack.levels);
   copyRootAttributes(spec.privateDir, clone.privateDir);
   return clone;
+}
+
+let copies = 0;
+
+/** Another appliance with the same layers, and a copy of the private layer and whiteouts. */
+export function copyOf(box: Sandbox, spec: VlfsSpec): VlfsSpec {
+  const copy = box.spec(`copy${copies++}`, spec.stack.levels);
+  for (const dir of ['privateDir', 'whiteoutsDir'] as const) {
+    rmSync(copy[dir], { recursive: true });
+    execFileSync('cp', ['-a', spec[dir], copy[dir]]);
+  }
+  return copy;
 }
