@@ -36,3 +36,20 @@ test(
     assert.deepEqual(readdirSync(join(spec.privateDir, '../work')), []);
   }),
 );
+
+test(
+  'a hard-linked file in a directory that a config level renamed keeps its names when it is changed by one',
+  sandboxed(async (box) => {
+    const unit = await box.unit('one', '1', { 'e/a': 'a', 'e/b': { hard: 'e/a' }, outside: { hard: 'e/a' } });
+    const maker = box.spec('maker', [unit]);
+    let c = new Client(maker);
+    c.rename('e', 'moved');
+    c.close();
+    c = new Client(box.spec('a', [await box.config('t', maker), unit]));
+    assert.equal(c.stat('moved/a').nlink, 3);
+    c.append('moved/a', '+');
+    assert.deepEqual([c.read('moved/b'), c.read('outside')], ['a+', 'a+']);
+    assert.equal(c.stat('outside').nlink, 3);
+    c.close();
+  }),
+);

@@ -17,7 +17,8 @@ import { type Caller, PENDING } from '../contract.ts';
 import { slowJob } from '../copy-up/slow-job.ts';
 import type { Core, Node } from '../core.ts';
 import { carryOn } from '../private-layer/unfinished.ts';
-import { REDIRECT, REDIRECTS_XATTR } from '../stack/merged-directory.ts';
+import { hasRedirects } from '../stack/child-directories.ts';
+import { type MergedDirectory, REDIRECT, REDIRECTS_XATTR } from '../stack/merged-directory.ts';
 import type { Stack, Unit } from '../stack/stack.ts';
 import { finished, type Steps } from '../steps.ts';
 import { openDirectory } from '../whiteouts/whiteout-sets.ts';
@@ -139,6 +140,35 @@ function frozenMoves(core: Core): readonly [Unit, MovedDirectory[]][] {
   return found;
 }
 
+/** What was renamed in config levels, the lowest first; found once. */
+const movedInConfig = new WeakMap<Stack, MovedDirectory[]>();
+
+function configMoves(stack: Stack): readonly MovedDirectory[] {
+  if (!hasRedirects(stack)) return [];
+  const known = movedInConfig.get(stack);
+  if (known !== undefined) return known;
+  const found: MovedDirectory[] = [];
+  for (const { overlay, frozen, index } of stack.units.toReversed()) {
+    for (let entry = 0; overlay && frozen === null && entry < index.entryCount; entry++) {
+      const redirect = index.hasXattrs(entry) ? index.xattrs(entry).get(REDIRECT as Name) : undefined;
+      const target = redirect === undefined ? '' : Buffer.from(redirect).toString('latin1');
+      if (target.startsWith('/')) found.push({ from: target.slice(1), to: index.path(entry) });
+    }
+  }
+  movedInConfig.set(stack, found);
+  return found;
+}
+
+/** The paths in the layers of what config levels show at this one: itself, and those that they renamed. */
+function pathsBelowConfig(stack: Stack, path: string): string[] {
+  const found = [path];
+  for (const { from, to } of configMoves(stack).toReversed()) {
+    for (const at of [...found])
+      if (at === to || at.startsWith(`${to}/`)) found.push(`${from}${at.slice(to.length)}`);
+  }
+  return found;
+}
+
 /** A directory that a frozen layer has renamed. */
 export interface FrozenMove {
   unit: Unit;
@@ -161,11 +191,11 @@ interface Place {
   renamed: boolean;
 }
 
-/** `itself`: also the places that the path itself was renamed to. */
-function places(core: Core, path: string, itself: boolean): Place[] {
+/** `itself`: also the places that the path itself was renamed to; `config`: by config levels too. */
+function places(core: Core, path: string, { itself = false, config = true }): Place[] {
   const found = new Map<string, Place>([[path, { path, renamed: false }]]);
   const frozen = frozenMoves(core).map(([, moves]) => moves);
-  for (const moves of [...frozen, movedDirectories(core)]) {
+  for (const moves of [config ? configMoves(core.stack) : [], ...frozen, movedDirectories(core)]) {
     for (const { from, to } of moves) {
       for (const { path: at, renamed } of [...found.values()]) {
         if (!(itself && at === from) && !at.startsWith(`${from}/`)) continue;
@@ -179,17 +209,25 @@ function places(core: Core, path: string, itself: boolean): Place[] {
 
 /** The paths at which a path of the layers may show: its own, and those below directories that were renamed. */
 export function placesOfLayerPath(core: Core, path: string): string[][] {
-  return places(core, path, false).map((place) => place.path.split('/'));
+  return places(core, path, {}).map((place) => place.path.split('/'));
 }
 
 /** As placesOfLayerPath, for a directory of the layers: also where it itself was renamed to. */
 export function placesOfLayerDirectory(core: Core, path: string): string[][] {
-  return places(core, path, true).map((place) => place.path.split('/'));
+  return places(core, path, { itself: true }).map((place) => place.path.split('/'));
 }
 
-/** Only where a directory of the layers itself may have been renamed to. */
+/** The paths at which a merged directory, or a part of it, may show; more than one only where something was renamed. */
+export function placesOfMerged(core: Core, { originalPath }: MergedDirectory): string[][] {
+  const paths = pathsBelowConfig(core.stack, originalPath).flatMap((path) =>
+    places(core, path, { itself: true }).map((place) => place.path),
+  );
+  return [...new Set(paths)].map((path) => path.split('/'));
+}
+
+/** Only where the appliance itself may have renamed a directory of the layers to. */
 export function renamedPlacesOf(core: Core, path: string): string[][] {
-  return places(core, path, true).flatMap((place) => (place.renamed ? [place.path.split('/')] : []));
+  return places(core, path, { itself: true, config: false }).flatMap((place) => (place.renamed ? [place.path.split('/')] : []));
 }
 
 /** An empty directory at this path went. */

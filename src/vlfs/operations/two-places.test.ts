@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LevelSpec } from '../contract.ts';
+import { copyOf } from '../test-support/frozen.test-support.ts';
 import { referenceTree } from '../test-support/reference.test-support.ts';
+import { replacedInConfig } from '../test-support/replaced-directory.test-support.ts';
 import { Client, type Sandbox, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
 
 const TREE = { 'd/a': 'a', 'd/b': 'b', 'd/s/x': 'x', 'd/s/y': 'y', 'e/z': 'z' };
@@ -77,6 +79,49 @@ test(
         assert.deepEqual(c.tree(), expected, `${name}, ${here}: opened again`);
         c.close();
       }
+    }
+  }),
+);
+
+test(
+  'a directory that a config level renamed is back at its old place, with new layers: what is done at one place stays there',
+  sandboxed(async (box) => {
+    const { spec: first } = await replacedInConfig(box, true);
+    for (const [here, there] of [
+      ['moved', 'e'],
+      ['e', 'moved'],
+    ] as const) {
+      const spec = { ...copyOf(box, first), stack: first.stack };
+      let c = new Client(spec);
+      const both = c.tree();
+      assert.equal(both['e/a'], 'file ONE');
+      assert.equal(both['moved/deep/b'], 'file B');
+      c.unlink(`${here}/link`);
+      c.unlink(`${here}/deep/er/large`);
+      c.rename(`${here}/deep/er`, 'er');
+      c.rename(`${here}/a`, 'a');
+      const expected: Record<string, string> = {
+        ...without(
+          both,
+          ['link', 'a', 'deep/er', 'deep/er/same', 'deep/er/large'].map((path) => `${here}/${path}`),
+        ),
+        a: 'file ONE',
+        er: 'dir',
+        'er/same': 'file B',
+      };
+      assert.deepEqual(c.tree(), expected, here);
+      c.unlink(`${here}/deep/b`);
+      c.rename(`${here}/deep`, 'deep');
+      c.rmdir('deep');
+      c.rmdir(here);
+      for (const path of ['', '/deep', '/deep/b']) delete expected[here + path];
+      assert.deepEqual(c.tree(), expected, `${here}: all`);
+      assert.ok(`${there}/deep/er/large` in expected);
+      c.close();
+      assert.deepEqual(c.faults, []);
+      c = new Client(spec);
+      assert.deepEqual(c.tree(), expected, `${here}: opened again`);
+      c.close();
     }
   }),
 );

@@ -6,12 +6,12 @@
 import { close, fgetxattr, fremovexattr, S_IFDIR, S_IFMT, unlinkat } from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { type Core, type Node, step } from '../core.ts';
-import { placesOfLayerDirectory, placesOfLayerPath, renamedPlacesOf } from '../nodes/moved-directories.ts';
+import { placesOfLayerPath, placesOfMerged, renamedPlacesOf } from '../nodes/moved-directories.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { PRIVATE, resolve, uncovered } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
-import { isOpaque, under } from '../stack/child-directories.ts';
+import { hasRedirects, isOpaque, under } from '../stack/child-directories.ts';
 import { isDirectory, OPAQUE, type Reference } from '../stack/merged-directory.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
@@ -21,7 +21,7 @@ import { hide } from './whiteouts.ts';
  * every version of its layers), or something below one, which whiteouts in the sets would hide at both places.
  */
 export function leavesWhiteout(core: Core, parent: Node, name: string): boolean {
-  if (!core.hasRedirects || parent.merged === null) return false;
+  if (parent.merged === null || !mayShowTwice(core)) return false;
   const left = uncovered(core, parent, name);
   if (left.length === 0) return false;
   const directories = left.filter((ref) => isDirectory(core.stack, ref));
@@ -34,9 +34,16 @@ export function leavesWhiteout(core: Core, parent: Node, name: string): boolean 
 
 /** Whether the layers' part of this directory is seen at another place too. */
 export function showsElsewhere(core: Core, node: Node): boolean {
-  if (!core.hasRedirects || node.merged === null) return false;
-  const places = placesOfLayerDirectory(core, node.merged.originalPath);
+  if (node.merged === null || !mayShowTwice(core)) return false;
+  const places = placesOfMerged(core, node.merged);
+  // What only config levels may have renamed is here then.
+  if (places.length === 1 && !core.hasRedirects) return false;
   return isShownAt(core, places, node.merged.contributors, node);
+}
+
+/** The appliance, or a config level, has renamed something. */
+function mayShowTwice(core: Core): boolean {
+  return core.hasRedirects || hasRedirects(core.stack);
 }
 
 /** Whether a directory at one of the places, but not `but`, shows one of these directories of the layers. */
@@ -74,7 +81,7 @@ export function hideOldPlace(core: Core, node: Node): OldPlace | null | number {
   if (node.redirect === null || !node.redirect.startsWith('/')) return null;
   // Another directory may show the same part: then it goes on needing its old place hidden.
   if (node.merged !== null) {
-    const places = renamedPlacesOf(core, node.merged.originalPath);
+    const places = placesOfMerged(core, node.merged);
     if (isShownAt(core, places, node.merged.contributors, node)) return null;
   }
   const place = oldPlaceOf(core, node.redirect.slice(1));
