@@ -167,7 +167,8 @@ function close(core: Core, node: Node): number {
   const fd = privateDirectory(core, node);
   if (fd < 0) return fd;
   // Without the layers' part it would get another number.
-  const numbered = typeof fgetxattr(fd, INO_XATTR) === 'number' ? fsetxattr(fd, INO_XATTR, encodeIno(node.ino)) : 0;
+  const numbered =
+    typeof fgetxattr(fd, INO_XATTR) === 'number' ? fsetxattr(fd, INO_XATTR, encodeIno(node.ino)) : 0;
   if (numbered < 0) return numbered;
   step(core, 'copy-up tree: opaque');
   const closed = fsetxattr(fd, OPAQUE, Buffer.from('y'));

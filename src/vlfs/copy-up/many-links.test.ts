@@ -44,8 +44,11 @@ test(
     const maker = box.spec('maker', [unit]);
     let c = new Client(maker);
     c.rename('e', 'moved');
+    c.mkdir('e');
     c.close();
     c = new Client(box.spec('a', [await box.config('t', maker), unit]));
+    assert.equal(c.stat('moved/a').nlink, 3);
+    c.rmdir('e');
     assert.equal(c.stat('moved/a').nlink, 3);
     c.append('moved/a', '+');
     assert.deepEqual([c.read('moved/b'), c.read('outside')], ['a+', 'a+']);

@@ -11,6 +11,7 @@ import { confirm, PRIVATE, refresh } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { entryOf, type HiddenEntries, mergedTimes, topOf, unitOf } from '../stack/merged-directory.ts';
 import type { Unit } from '../stack/stack.ts';
+import { hasMoves } from './moved-directories.ts';
 
 /** This process is the only authority over the tree, so the kernel may keep what it was told. */
 const LONG_MS = 24 * 3_600_000;
@@ -52,7 +53,7 @@ export function fillAttr(core: Core, node: Node, out: Attr): number {
     indexAttr(node.unit!, node.entry, core.hidden, levelIn(core, node.unit!), out);
     out.ino = node.ino;
     // Where directories were renamed, a mark on the old place of one does not tell whether its names still show.
-    if (core.hasRedirects && out.nlink !== node.unit!.index.nlink(node.entry) && node.parent !== null) {
+    if (out.nlink !== node.unit!.index.nlink(node.entry) && node.parent !== null && hasMoves(core)) {
       out.nlink = placesOf(core, node).length;
     }
     return 0;

@@ -140,6 +140,11 @@ function frozenMoves(core: Core): readonly [Unit, MovedDirectory[]][] {
   return found;
 }
 
+/** Whether the appliance, or a level, has renamed a directory of the layers. */
+export function hasMoves(core: Core): boolean {
+  return core.hasRedirects || hasRedirects(core.stack);
+}
+
 /** What was renamed in config levels, the lowest first; found once. */
 const movedInConfig = new WeakMap<Stack, MovedDirectory[]>();
 
@@ -227,7 +232,9 @@ export function placesOfMerged(core: Core, { originalPath }: MergedDirectory): s
 
 /** Only where the appliance itself may have renamed a directory of the layers to. */
 export function renamedPlacesOf(core: Core, path: string): string[][] {
-  return places(core, path, { itself: true, config: false }).flatMap((place) => (place.renamed ? [place.path.split('/')] : []));
+  return places(core, path, { itself: true, config: false }).flatMap((place) =>
+    place.renamed ? [place.path.split('/')] : [],
+  );
 }
 
 /** An empty directory at this path went. */

@@ -7,7 +7,7 @@ import { copyOf, freeze } from '../test-support/frozen.test-support.ts';
 import { replacedInConfig } from '../test-support/replaced-directory.test-support.ts';
 import { Client, sandboxed } from '../test-support/vlfs.test-support.ts';
 
-const PROGRAM = String.raw`
+const PROGRAM = `
 import ctypes, os, sys
 os.chdir(sys.argv[1])
 libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +50,10 @@ test(
         for (const [id, vlfs] of Object.entries({ one: spec, clone })) {
           const mountpoint = t.makeDir(`mnt-${id}`);
           await t.plane.mount({ id, mountpoint, readOnly: false, vlfs });
-          const run = spawnSync('python3', ['-c', PROGRAM, mountpoint], { encoding: 'utf8', timeout: 60_000 });
+          const run = spawnSync('python3', ['-c', PROGRAM, mountpoint], {
+            encoding: 'utf8',
+            timeout: 60_000,
+          });
           assert.equal(run.stderr, '', id);
           assert.equal(run.stdout, 'all good\n', id);
           await t.plane.unmount(mountpoint, { force: false });

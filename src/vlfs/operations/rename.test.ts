@@ -56,7 +56,15 @@ test(
     const { spec, newer } = await replacedInConfig(box);
     let c = new Client(spec);
     const shown = below(c, 'e');
-    assert.deepEqual(Object.keys(shown), ['/a', '/deep', '/deep/b', '/deep/er', '/deep/er/large', '/deep/er/same', '/link']);
+    assert.deepEqual(Object.keys(shown), [
+      '/a',
+      '/deep',
+      '/deep/b',
+      '/deep/er',
+      '/deep/er/large',
+      '/deep/er/same',
+      '/link',
+    ]);
     const before = c.tree();
     moves(c, 'e/deep', 'other');
     moves(c, 'e', 'other');
@@ -95,7 +103,10 @@ test(
   sandboxed(async (box) => {
     const unit = await box.unit('one', '1', { 'c/a': 'c', 'c/d/b': 'b', 'd/b': 'd' });
     const pristine = { c: 'dir', 'c/a': 'file c', 'c/d': 'dir', 'c/d/b': 'file b' };
-    for (const [i, restore] of [(c: Client) => c.fs.reset([]), (c: Client) => c.fs.revert(['/c'])].entries()) {
+    for (const [i, restore] of [
+      (c: Client) => c.fs.reset([]),
+      (c: Client) => c.fs.revert(['/c']),
+    ].entries()) {
       let spec = box.spec(`a${i}`, [unit]);
       let c = new Client(spec);
       c.mkdir('l');
@@ -154,7 +165,10 @@ test(
     assert.equal(result, 0);
     const moved = Object.entries(before).map(([path, what]) => [path.replace('e', 'away'), what]);
     assert.deepEqual(c.tree('away'), Object.fromEntries(moved));
-    assert.deepEqual([c.read('away/more/f0'), c.read('away/f'), c.read('out/x')], ['changed', 'file 248', 'x']);
+    assert.deepEqual(
+      [c.read('away/more/f0'), c.read('away/f'), c.read('out/x')],
+      ['changed', 'file 248', 'x'],
+    );
     c.close();
     assert.deepEqual(c.faults, []);
   }),
@@ -185,7 +199,11 @@ test(
       const there = 'other/e' in shown;
       assert.notEqual(there, 'e' in shown, `step ${stopAt}`);
       assert.equal(shown[there ? 'other/e/deep/b' : 'e/deep/b'], 'file B', `step ${stopAt}`);
-      assert.equal(shown[there ? 'other/e/deep/er/large' : 'e/deep/er/large'], `file ${LARGE}`, `step ${stopAt}`);
+      assert.equal(
+        shown[there ? 'other/e/deep/er/large' : 'e/deep/er/large'],
+        `file ${LARGE}`,
+        `step ${stopAt}`,
+      );
       assert.equal(Object.keys(shown).length, 11, `step ${stopAt}`);
       if (!failed) break;
     }

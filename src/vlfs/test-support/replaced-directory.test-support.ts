@@ -7,7 +7,10 @@ import { Client, type Sandbox, stackOf } from './vlfs.test-support.ts';
 export const LARGE = 'large '.repeat(50_000);
 
 /** An appliance that deleted the directory e of a config level, and shows that of the layers again, to all of which no redirect leads; `newer`: its next stack. `keepsMoved`: the config level's directory moved shows that of the layers, too. */
-export async function replacedInConfig(box: Sandbox, keepsMoved = false): Promise<{ spec: VlfsSpec; newer: StackSpec }> {
+export async function replacedInConfig(
+  box: Sandbox,
+  keepsMoved = false,
+): Promise<{ spec: VlfsSpec; newer: StackSpec }> {
   const old = await box.unit('one', '1', { 'e/a': 'one', 'other/x': 'x' });
   const fresh = await box.unit('one', '2', {
     'e/a': 'ONE',

@@ -6,12 +6,12 @@
 import { close, fgetxattr, fremovexattr, S_IFDIR, S_IFMT, unlinkat } from '../../sys/index.ts';
 import { directoryByPath } from '../copy-up/copy-up-links.ts';
 import { type Core, type Node, step } from '../core.ts';
-import { placesOfLayerPath, placesOfMerged, renamedPlacesOf } from '../nodes/moved-directories.ts';
+import { hasMoves, placesOfLayerPath, placesOfMerged, renamedPlacesOf } from '../nodes/moved-directories.ts';
 import { releaseIfUnused } from '../nodes/nodes.ts';
 import { PRIVATE, resolve, uncovered } from '../operations/lookup.ts';
 import { directoryFd } from '../private-layer/directory-fds.ts';
 import { keepTimes, restoreTimes } from '../private-layer/private-layer.ts';
-import { hasRedirects, isOpaque, under } from '../stack/child-directories.ts';
+import { isOpaque, under } from '../stack/child-directories.ts';
 import { isDirectory, OPAQUE, type Reference } from '../stack/merged-directory.ts';
 import { openDirectory } from './whiteout-sets.ts';
 import { hide } from './whiteouts.ts';
@@ -21,7 +21,7 @@ import { hide } from './whiteouts.ts';
  * every version of its layers), or something below one, which whiteouts in the sets would hide at both places.
  */
 export function leavesWhiteout(core: Core, parent: Node, name: string): boolean {
-  if (parent.merged === null || !mayShowTwice(core)) return false;
+  if (parent.merged === null || !hasMoves(core)) return false;
   const left = uncovered(core, parent, name);
   if (left.length === 0) return false;
   const directories = left.filter((ref) => isDirectory(core.stack, ref));
@@ -34,16 +34,11 @@ export function leavesWhiteout(core: Core, parent: Node, name: string): boolean 
 
 /** Whether the layers' part of this directory is seen at another place too. */
 export function showsElsewhere(core: Core, node: Node): boolean {
-  if (node.merged === null || !mayShowTwice(core)) return false;
+  if (node.merged === null || !hasMoves(core)) return false;
   const places = placesOfMerged(core, node.merged);
   // What only config levels may have renamed is here then.
   if (places.length === 1 && !core.hasRedirects) return false;
   return isShownAt(core, places, node.merged.contributors, node);
-}
-
-/** The appliance, or a config level, has renamed something. */
-function mayShowTwice(core: Core): boolean {
-  return core.hasRedirects || hasRedirects(core.stack);
 }
 
 /** Whether a directory at one of the places, but not `but`, shows one of these directories of the layers. */
