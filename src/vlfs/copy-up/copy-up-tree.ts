@@ -20,8 +20,10 @@ import { slowJob } from './slow-job.ts';
 /** What takes longer goes on between requests. */
 const AT_ONCE_MS = 1;
 
+const NEVER = -1;
+
 interface Copying {
-  /** Of the VLFS: after another one begins anew. */
+  /** Of the VLFS; in another one it begins anew. */
   generation: number;
   steps: Steps<number>;
   /** What all who want it wait for, or null. */
@@ -56,7 +58,10 @@ export function copyUpTree(core: Core, caller: Caller, directory: Node): number 
 /** How it ended, or what to wait for. */
 function goOn(core: Core, copying: Copying, untilMs: number): number | SlowJob {
   if (copying.result !== null) return copying.result;
+  // Steps that throw have ended: who asks again begins anew.
+  copying.generation = NEVER;
   const went = carryOn(core, copying.steps, untilMs);
+  copying.generation = core.generation;
   if (went !== 'more' && !('result' in went)) return went;
   if (went !== 'more') {
     copying.result = went.result;
@@ -114,7 +119,8 @@ function* treeSteps(core: Core, top: Node): Steps<number> {
 function leave(core: Core, path: Entered[]): void {
   const { node } = path.pop()!;
   node.opens--;
-  releaseIfUnused(core, node);
+  // The first one is the operation's.
+  if (path.length > 0) releaseIfUnused(core, node);
 }
 
 /** Whether it shows something of the layers that depends on its place. */
@@ -124,7 +130,7 @@ function dependsOnPlace(core: Core, node: Node): boolean {
 
 function* enter(core: Core, node: Node, path: Entered[]): Steps<number> {
   if (!dependsOnPlace(core, node)) {
-    releaseIfUnused(core, node);
+    if (path.length > 0) releaseIfUnused(core, node);
     return 0;
   }
   const entered: Entered = { node, names: [].values() };
