@@ -70,17 +70,24 @@ function reaches(place: string, paths: readonly string[]): boolean {
 }
 
 /**
- * Hides the places of renamed directories at which the fresh private layer would show them too, and the present one does not. `originals`: paths below all frozen layers.
- * Throws a StrataError.
+ * Hides the places of renamed directories at which the fresh private layer would show them too, and the present one does not. `originals`: paths below all frozen layers;
+ * `paths`: what is kept. Throws a StrataError.
  */
-export function hideOldPlaces(core: Core, fresh: VlfsSpec, originals: ReadonlySet<string>): void {
+export function hideOldPlaces(
+  core: Core,
+  fresh: VlfsSpec,
+  originals: ReadonlySet<string>,
+  paths: readonly string[],
+): void {
   if (originals.size === 0) return;
   const next = openCore(fresh);
   try {
     for (const original of originals) {
       for (const parts of placesOfLayerDirectory(next, original)) {
         const node = directoryByPath(next, parts);
-        if (node === null || !isOldPlace(next, node, original) || isShown(core, parts, original)) continue;
+        const isKept = reaches(parts.join('/'), paths);
+        if (node === null || !isOldPlace(next, node, original, isKept) || isShown(core, parts, original))
+          continue;
         const parentFd = privateDirectory(next, node.parent!);
         const made = parentFd < 0 ? parentFd : mknodat(parentFd, node.name, S_IFCHR, 0);
         if (made < 0) throw systemFailure(made, `hide the old place of /${original}`);
@@ -92,10 +99,10 @@ export function hideOldPlaces(core: Core, fresh: VlfsSpec, originals: ReadonlySe
   }
 }
 
-/** What is private or frozen there was kept, and shows what is its own. */
-function isOldPlace(core: Core, node: Node, original: string): boolean {
+/** What is private or frozen there shows what is its own, when it was kept. A frozen directory is there, too, because a renamed one shows it. */
+function isOldPlace(core: Core, node: Node, original: string, isKept: boolean): boolean {
   if (node.priv || !showsOriginal(node, original)) return false;
-  return unitOf(core.stack, node.merged!.contributors[0]!).frozen === null;
+  return !isKept || unitOf(core.stack, node.merged!.contributors[0]!).frozen === null;
 }
 
 function isShown(core: Core, parts: readonly string[], original: string): boolean {

@@ -86,6 +86,7 @@ export function* reset(core: Core, keep: readonly string[]): Steps<void> {
         readOnly: false,
       },
       originals,
+      paths,
     );
     removeTree(work, 'work');
   } finally {

@@ -4,8 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RENAME_EXCHANGE } from '../../sys/index.ts';
 import type { LevelSpec } from '../contract.ts';
-import { copyOf } from '../test-support/frozen.test-support.ts';
+import { copyOf, freeze } from '../test-support/frozen.test-support.ts';
 import { referenceTree } from '../test-support/reference.test-support.ts';
 import { replacedInConfig } from '../test-support/replaced-directory.test-support.ts';
 import { Client, type Sandbox, sandboxed, stackOf } from '../test-support/vlfs.test-support.ts';
@@ -230,6 +231,28 @@ test(
     assert.deepEqual(c.readdir('d').sort(), ['a', 'b', 'c']);
     assert.deepEqual(c.readdir('kept').sort(), ['x', 'y']);
     assert.deepEqual(c.tree(), referenceTree(spec));
+    c.close();
+  }),
+);
+
+test(
+  'a reset that keeps something of what a frozen layer renamed keeps it renamed, also where an older frozen layer has the directory',
+  sandboxed(async (box) => {
+    let spec = box.spec('frozen', await layers(box));
+    for (const change of [
+      (c: Client) => c.append('d/b', '+'),
+      (c: Client) => c.rename('d', 'e', RENAME_EXCHANGE),
+    ]) {
+      const c = new Client(spec);
+      change(c);
+      c.close();
+      spec = freeze(box, spec);
+    }
+    const c = new Client(spec);
+    c.fs.reset(['e/b']);
+    assert.deepEqual(c.readdir(''), ['e']);
+    assert.deepEqual(c.readdir('e'), ['a', 'b', 'c', 's']);
+    assert.equal(c.read('e/b'), 'b+');
     c.close();
   }),
 );
