@@ -242,6 +242,9 @@ test('who holds the descriptors, who waits to take over and who starts them agai
   process.kill(first.process.pid, 'SIGKILL');
   await until('its shell started another standby', () => waits(first.process.pid));
   const second = standby();
+  // It has loaded behind others, and would now serve as any process does.
+  const session = `/proc/${second.process.pid}/autogroup`;
+  if (existsSync(session)) assert.match(readFileSync(session, 'utf8'), /nice 0$/m);
   assert.equal(second.watch.pid, first.watch.pid);
   process.kill(second.watch.pid, 'SIGKILL');
   await until('the standby without a shell has ended', () => !lives(second.process.pid));
