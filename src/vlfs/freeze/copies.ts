@@ -154,25 +154,17 @@ export function takeCopies(
       made.push(newCopy(core, file, follows));
     }
     const changes = (copy: Copy): boolean => hasChanged(copy, held);
-    // Their programs write most: what is copied anyway later is looked at last, and first again.
-    const growing = made.filter(onlyGrows);
-    const whole = made.filter((copy) => !growing.includes(copy));
     const until = performance.now() + TURN_MS;
-    let left: readonly Copy[] = whole;
-    let grown: readonly Copy[] = growing;
+    let left: readonly Copy[] = made;
     for (let tries = 0; tries < LEAST_TRIES || performance.now() < until; tries++) {
       for (const copy of left) look(copy);
       for (const copy of left) fill(copy);
-      for (const copy of growing) look(copy);
-      grown = growing.toReversed().filter(changes);
       const old = large.filter(changes);
       if (old.length > 0) return none(old.map(({ file }) => file));
-      left = whole.filter(changes);
-      if (left.length + grown.length === 0) break;
+      left = made.filter(changes);
+      if (left.length === 0) break;
     }
-    left = [...left, ...grown];
     if (left.length > 0) return none(left.map(({ file }) => file));
-    for (const copy of growing) fill(copy);
     for (const copy of large) attributes(copy);
     for (const { file } of large) ahead.delete(file.node);
     return { copies: [...made, ...large], changed: [], missing: false };
@@ -220,11 +212,6 @@ function hasChanged({ file: { fd, node, cached }, before }: Copy, held = NOBODY)
     now.mtimeSec === before.mtimeSec &&
     now.mtimeNsec === before.mtimeNsec;
   return !same || (node.mappers > 0 && storedPages(fd) !== 0);
-}
-
-/** Whether the copy can be made after the instant: a write takes nothing away, neither content nor a capability of the file. */
-function onlyGrows({ follows, file }: Copy): boolean {
-  return follows && typeof fgetxattr(file.fd, 'security.capability') === 'number';
 }
 
 function fill(copy: Copy): void {
