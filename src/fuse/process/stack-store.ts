@@ -33,7 +33,7 @@ export function openStackStore(paths: DataPlanePaths): StackStore {
   function keep(name: string, stack: StackSpec): StackSpec {
     kept.delete(name);
     kept.set(name, stack);
-    if (stored.has(name)) stored.set(name, Date.now());
+    stored.set(name, Date.now());
     if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value!);
     return stack;
   }
@@ -53,7 +53,6 @@ export function openStackStore(paths: DataPlanePaths): StackStore {
     put(stack) {
       const name = stackName(stack.key);
       if (!stored.has(name)) writeWhole(join(paths.stacksDir, name), JSON.stringify(stack));
-      stored.set(name, Date.now());
       keep(name, kept.get(name) ?? stack);
       return name;
     },
